@@ -1,0 +1,42 @@
+"""Settings under which every test runs: several CPU devices, strict JAX, and the paths of optional data."""
+
+import importlib.util
+import os
+
+# Read when JAX is imported or starts its first backend, so they come before everything else. Tests run on the
+# CPU, also on a machine with a GPU, unless JAX_PLATFORMS asks for something else.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from tests.goldens import shared
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# GPUs would otherwise multiply float32 matrices in TF32, far outside the tolerances; no effect on CPUs.
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture
+def goldens() -> Path:
+    """The folder of golden vectors; the test is skipped where there is none."""
+    return shared("goldens")
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of shared sample data; the test is skipped where there is none."""
+    return shared("data")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `torch` skip, saying so, where torch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason="torch is not installed"))
