@@ -1,0 +1,86 @@
+"""Argument checks at trace time: a `ValueError` that names the argument, what was expected and what came."""
+
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Pair = tuple[int, int]
+
+
+def fail(name: str, expected: str, actual: object) -> None:
+    """Raise the one error message of the library."""
+    raise ValueError(f"{name}: expected {expected}, got {actual}")
+
+
+def check_rank(name: str, x: jax.Array, ndim: int, layout: str = "") -> None:
+    """Require `x.ndim == ndim`; `layout` names the axes, as in "[B, H, W, C]"."""
+    if jnp.ndim(x) != ndim:
+        fail(name, f"{ndim} axes {layout}".strip(), f"shape {jnp.shape(x)}")
+
+
+def check_float(name: str, x: jax.Array) -> None:
+    """Require a real floating dtype."""
+    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        fail(name, "a floating dtype", jnp.result_type(x))
+
+
+def check_image(name: str, x: jax.Array) -> None:
+    """Require a floating array [B, H, W, C]."""
+    check_rank(name, x, 4, "[B, H, W, C]")
+    check_float(name, x)
+
+
+def check_shape(name: str, x: jax.Array, expected: tuple[int | None, ...]) -> None:
+    """Require a shape; None stands for any length."""
+    shape = jnp.shape(x)
+    if len(shape) != len(expected) or any(e is not None and e != s for s, e in zip(shape, expected, strict=True)):
+        wanted = ", ".join("*" if e is None else str(e) for e in expected)
+        fail(name, f"shape ({wanted})", f"shape {shape}")
+
+
+def check_int(name: str, value: Any, minimum: int = 1) -> int:
+    """Require an integer of at least `minimum` and return it."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < minimum:
+        fail(name, f"an integer >= {minimum}", repr(value))
+    return int(value)
+
+
+def check_odd(name: str, value: Any) -> int:
+    """Require an odd positive integer and return it."""
+    if check_int(name, value) % 2 == 0:
+        fail(name, "an odd integer", repr(value))
+    return int(value)
+
+
+def check_positive(name: str, value: float) -> None:
+    """Require a static number greater than zero; traced values pass unchecked."""
+    if not isinstance(value, jax.core.Tracer) and not value > 0:
+        fail(name, "a number > 0", repr(value))
+
+
+def check_divides(name: str, divisor: int, what: str, total: int) -> None:
+    """Require `total` to be a multiple of `divisor`."""
+    if total % divisor:
+        fail(name, f"a divisor of {what} = {total}", divisor)
+
+
+def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
+    """Require one of `allowed`."""
+    if value not in allowed:
+        fail(name, "one of " + ", ".join(repr(a) for a in allowed), repr(value))
+
+
+def pair(name: str, value: Any, minimum: int = 1) -> Pair:
+    """An integer, or a pair of integers (vertical, horizontal), as a pair."""
+    if isinstance(value, list | tuple):
+        if len(value) != 2:
+            fail(name, "an integer or a pair of integers", repr(value))
+        return check_int(name, value[0], minimum), check_int(name, value[1], minimum)
+    return check_int(name, value, minimum), check_int(name, value, minimum)
+
+
+def accum_dtype(*xs: jax.Array) -> jnp.dtype:
+    """The dtype for sums and scores: float32 for 16-bit inputs, float64 as soon as one input is float64."""
+    return jnp.dtype("float64" if any(jnp.result_type(x) == jnp.float64 for x in xs) else "float32")

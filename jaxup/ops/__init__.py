@@ -1,0 +1,21 @@
+"""Pure functions over NHWC arrays: no parameters, no Flax, no I/O."""
+
+from jaxup.ops.attend import attention_upsample
+from jaxup.ops.bilateral import bilateral_filter, joint_bilateral_upsample
+from jaxup.ops.filters import box_filter, gaussian_filter, guided_filter
+from jaxup.ops.reassemble import reassemble
+from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize, zero_upsample
+
+__all__ = [
+    "attention_upsample",
+    "reassemble",
+    "resize",
+    "zero_upsample",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "box_filter",
+    "gaussian_filter",
+    "guided_filter",
+    "bilateral_filter",
+    "joint_bilateral_upsample",
+]

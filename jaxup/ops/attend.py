@@ -1,0 +1,198 @@
+"""Attention upsampling: masked attention over the low-resolution cells inside a K x K window of the output grid."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxup._checks import (
+    Pair,
+    accum_dtype,
+    check_divides,
+    check_float,
+    check_image,
+    check_int,
+    check_odd,
+    check_shape,
+    fail,
+    pair,
+)
+from jaxup.ops.windows import (
+    Offset,
+    inside,
+    join_blocks,
+    merge_phases,
+    pad_window,
+    phase_blocks,
+    split_phases,
+    window_average,
+    window_scores,
+)
+
+
+def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """Softmax over the last axis among entries where `mask` is true; zeros where none is. Gradients stay finite."""
+    scores = jnp.where(mask, scores, -jnp.inf)
+    top = jax.lax.stop_gradient(scores.max(-1, keepdims=True, initial=jnp.finfo(scores.dtype).min))
+    weights = jnp.where(mask, jnp.exp(jnp.where(mask, scores, top) - top), 0)
+    total = weights.sum(-1, keepdims=True)
+    return weights / jnp.where(total > 0, total, 1)
+
+
+def attention_upsample(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    scale: int | Pair,
+    kernel_size: int,
+    positions: tuple[jax.Array, jax.Array] | None = None,
+    num_heads: int = 1,
+    scaled: bool = False,
+) -> jax.Array:
+    r"""Attention-based upsampling: masked dot-product attention in a K x K window of the HR grid.
+
+    Key and value are thought of as zero-upsampled, and only their original positions may be attended to:
+
+        z[i, j] = sum_{(a, b)} softmax_{(a, b)}(q[i, j] . (k[a, b] + p[a - i, b - j])) v[a, b]
+
+    over the (a, b) inside the image and inside the K x K window centred at (i, j) with a mod sy = 0 and
+    b mod sx = 0; p[d, e] = px[d + r] || py[e + r], r = (K - 1) / 2. Windows without such a position give zeros.
+    Every (phase, neighbour) pair that survives the mask is visited once: K^2 dot products and K^2 averages per LR
+    cell, instead of K^2 per HR pixel. Zero-upsampled maps are never made.
+
+    Args:
+        query: HR queries [B, sy*h, sx*w, D].
+        key: keys, LR [B, h, w, D], or HR [B, sy*h, sx*w, D] (the joint form: read at the allowed positions).
+        value: LR values [B, h, w, Cv].
+        scale: integer upsampling factor, or a pair (vertical, horizontal).
+        kernel_size: K, odd; the window is measured on the HR grid. K >= 2*max(scale) - 1 leaves no window empty.
+        positions: None, or the pair (px, py) of learned relative positions [K, D/2]: px by row offset, py by column.
+        num_heads: heads are consecutive blocks of channels; it divides D and Cv. p is cut into heads as k is.
+        scaled: divide the scores by sqrt(D / num_heads) (Eqs. 1 to 3; Eqs. 7 and 12 do not).
+
+    Returns:
+        HR map [B, sy*h, sx*w, Cv] in the dtype of value; scores and sums are in float32 for 16-bit inputs.
+
+    Raises:
+        ValueError: wrong ranks, dtypes or shapes, an even K, a scale below 1, heads that do not divide the channels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> query, key = jnp.zeros((1, 4, 4, 8)), jnp.zeros((1, 2, 2, 8))
+        >>> value = jnp.array([[0.0, 4.0], [8.0, 12.0]]).reshape(1, 2, 2, 1)
+        >>> attention_upsample(query, key, value, scale=2, kernel_size=3)[0, :, :, 0]
+        Array([[ 0.,  2.,  4.,  4.],
+               [ 4.,  6.,  8.,  8.],
+               [ 8., 10., 12., 12.],
+               [ 8., 10., 12., 12.]], dtype=float32)
+
+    Reference:
+        Kundu et al., Attention-based Image Upsampling, 2020, Eqs. 7 to 15. In Eq. 12 the mask stands inside the
+        product with q; it is meant, and computed here, as added to the score.
+    """
+    (sy, sx), window = pair("scale", scale), check_odd("kernel_size", kernel_size)
+    heads = check_int("num_heads", num_heads)
+    _check_maps(query, key, value, (sy, sx), heads)
+    if positions is not None:
+        _check_positions(positions, window, query.shape[-1])
+    return _attention_upsample(query, key, value, positions, (sy, sx), window, heads, bool(scaled))
+
+
+@partial(jax.jit, static_argnums=(4, 5, 6, 7))
+def _attention_upsample(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    positions: tuple[jax.Array, jax.Array] | None,
+    scale: Pair,
+    window: int,
+    heads: int,
+    scaled: bool,
+) -> jax.Array:
+    (batch, height, width, channels), (sy, sx) = value.shape, scale
+    if key.shape[1:3] != (height, width):
+        key = key[:, ::sy, ::sx]
+    radius = (-(-(window // 2) // sy), -(-(window // 2) // sx))
+    queries = split_phases(_heads(query, heads), scale)
+    keys, values = (pad_window(_heads(x, heads), radius) for x in (key, value))
+    table = None if positions is None else _position_table(positions, query, heads)
+    factor = (query.shape[-1] / heads) ** -0.5 if scaled else 1.0
+    rows, cols = _allowed_offsets(window, sy), _allowed_offsets(window, sx)
+    blocks = [
+        [
+            _attend_phase(block, keys, values, row_offsets, col_offsets, radius, table, factor)
+            for block, col_offsets in zip(row, cols, strict=True)
+        ]
+        for row, row_offsets in zip(phase_blocks(queries), rows, strict=True)
+    ]
+    out = merge_phases(join_blocks(blocks))
+    return out.reshape(batch, sy * height, sx * width, channels).astype(value.dtype)
+
+
+def _allowed_offsets(window: int, scale: int) -> list[list[Offset]]:
+    """Per phase u, the pairs (LR offset, index in the window) that survive the mask along one axis."""
+    radius = window // 2
+    return [
+        [((u + t - radius) // scale, t) for t in range(window) if (u + t - radius) % scale == 0] for u in range(scale)
+    ]
+
+
+def _attend_phase(
+    query: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    rows: Sequence[Offset],
+    cols: Sequence[Offset],
+    radius: Pair,
+    table: jax.Array | None,
+    factor: float,
+) -> jax.Array:
+    """Attention of one phase [B, h, 1, w, 1, G, D] over its allowed cells."""
+    offsets = tuple((dy, dx) for dy, _ in rows for dx, _ in cols)
+    if not offsets:
+        return jnp.zeros((*query.shape[:-1], values.shape[-1]), accum_dtype(query, values))
+    scores = window_scores(query, keys, offsets, radius)
+    if table is not None:
+        taps = jnp.stack([table[a, b] for _, a in rows for _, b in cols])
+        highest = jax.lax.Precision.HIGHEST
+        scores = scores + jnp.einsum("bhuwvgc,ngc->bhuwvgn", query.astype(scores.dtype), taps, precision=highest)
+    cells = (query.shape[1], query.shape[3])
+    mask = jnp.stack([inside(cells, offset) for offset in offsets], axis=-1)
+    weights = masked_softmax(scores * factor, mask[None, :, None, :, None, None, :])
+    return window_average(weights, values, offsets, radius)
+
+
+def _heads(x: jax.Array, heads: int) -> jax.Array:
+    """[B, H, W, C] -> [B, H, W, heads, C / heads]."""
+    return x.reshape(*x.shape[:3], heads, x.shape[-1] // heads)
+
+
+def _position_table(positions: tuple[jax.Array, jax.Array], query: jax.Array, heads: int) -> jax.Array:
+    """p[a, b] = px[a] || py[b], cut into heads: [K, K, heads, D / heads]."""
+    px, py = (part.astype(accum_dtype(query)) for part in positions)
+    square = (px.shape[0], px.shape[0], px.shape[1])
+    table = jnp.concatenate([jnp.broadcast_to(px[:, None], square), jnp.broadcast_to(py[None, :], square)], axis=-1)
+    return table.reshape(*square[:2], heads, query.shape[-1] // heads)
+
+
+def _check_positions(positions: tuple[jax.Array, jax.Array], window: int, channels: int) -> None:
+    if channels % 2:
+        fail("query", "an even number of channels where positions are given", channels)
+    for name, part in zip(("positions[0]", "positions[1]"), positions, strict=True):
+        check_float(name, part)
+        check_shape(name, part, (window, channels // 2))
+
+
+def _check_maps(query: jax.Array, key: jax.Array, value: jax.Array, scale: Pair, heads: int) -> None:
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        check_image(name, x)
+    batch, height, width, channels = value.shape
+    grid = (scale[0] * height, scale[1] * width)
+    depth = query.shape[-1]
+    check_shape("query", query, (batch, *grid, depth))
+    if key.shape not in ((batch, height, width, depth), (batch, *grid, depth)):
+        fail("key", f"shape {(batch, height, width, depth)} or {(batch, *grid, depth)}", f"shape {key.shape}")
+    check_divides("num_heads", heads, "the channels of query", depth)
+    check_divides("num_heads", heads, "the channels of value", channels)

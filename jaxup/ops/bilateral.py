@@ -1,0 +1,187 @@
+"""Bilateral weights: near in space times alike in the guide (or in the image itself).
+
+Weights come from squared distances only, so that gradients exist also where two pixels are equal.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxup._checks import Pair, accum_dtype, check_image, check_int, check_shape, pair
+from jaxup.ops.filters import Number, check_guide, check_scalar, falloff
+from jaxup.ops.reassemble import reassemble
+from jaxup.ops.windows import inside, merge_phases, neighbour, pad_window, split_phases, window_offsets
+
+Sums = tuple[list[jax.Array], jax.Array]  # of weighted values, one per channel, and of weights
+
+
+def bilateral_filter(
+    x: jax.Array,
+    guide: jax.Array | None = None,
+    *,
+    radius: int,
+    sigma_spatial: Number,
+    sigma_range: Number,
+) -> jax.Array:
+    r"""Mean over a window, weighted by distance and by likeness; with a guide, the joint bilateral filter.
+
+        y_p = \sum_q w_pq x_q / \sum_q w_pq,
+        w_pq = exp(-|p - q|^2 / (2 sigma_spatial^2)) exp(-|I_p - I_q|^2 / (2 sigma_range^2))
+
+    over the part of the (2 radius + 1)^2 window of p that lies inside the image, where I is the guide, or `x`
+    itself. The window is visited one offset at a time, in the backward pass too, so that memory does not
+    grow with `radius`.
+
+    Args:
+        x: [B, H, W, C].
+        guide: [B, H, W, G], any number of channels; None takes `x`.
+        radius: of the window in pixels, an integer >= 0.
+        sigma_spatial: in pixels, a number > 0.
+        sigma_range: in the guide's unit, a number > 0. Both sigmas may be traced and differentiated; values
+            below 1e-9 act as 1e-9.
+
+    Returns:
+        [B, H, W, C] in the dtype of `x`; weights and sums are in float32, or in float64 if either input is.
+        A NaN in an input spoils the outputs whose windows touch it.
+
+    Raises:
+        ValueError: an input is no floating [B, H, W, C] array, the guide has another B, H or W or no channel,
+            `radius` is negative or no integer, or a sigma is not a positive scalar.
+
+    Example:
+        >>> x = jnp.array([1.0, 2.0, 1.0, 9.0, 8.0, 9.0]).reshape(1, 1, 6, 1)
+        >>> print(bilateral_filter(x, radius=2, sigma_spatial=100.0, sigma_range=2.0).ravel().round(2))
+        [1.31 1.37 1.31 8.69 8.63 8.69]
+
+    Reference:
+        Tomasi, Manduchi, "Bilateral Filtering for Gray and Color Images", ICCV 1998, Eq. (5).
+    """
+    guide = x if guide is None else guide
+    check_image("x", x)
+    check_guide(guide, x.shape[:3])
+    check_scalar("sigma_spatial", sigma_spatial)
+    check_scalar("sigma_range", sigma_range)
+    radius = _clipped(check_int("radius", radius, minimum=0), x)
+    dtype = accum_dtype(x, guide)
+    near, alike = falloff(sigma_spatial, dtype), falloff(sigma_range, dtype)
+    return _bilateral_mean(x.astype(dtype), guide.astype(dtype), radius, near, alike).astype(x.dtype)
+
+
+def joint_bilateral_upsample(
+    src: jax.Array,
+    guide: jax.Array,
+    *,
+    scale: int | Pair,
+    radius: int,
+    sigma_spatial: Number,
+    sigma_range: Number,
+    guide_lr: jax.Array | None = None,
+) -> jax.Array:
+    r"""Upsample under a guide: a mean of LR neighbours, weighted by distance and by likeness of their guides.
+
+        y_p = \sum_q w_pq src_q / \sum_q w_pq,
+        w_pq = exp(-|p' - q|^2 / (2 sigma_spatial^2)) exp(-|I_p - J_q|^2 / (2 sigma_range^2))
+
+    over the LR pixels q inside the image and in the (2 radius + 1)^2 window around the source cell of the
+    HR pixel p; p' = (p + 1/2) / scale - 1/2 is p in LR pixels, I the guide and J the LR guide. The weights
+    are a softmax, so that some neighbour counts however small the sigmas are.
+
+    Args:
+        src: [B, h, w, C].
+        guide: [B, sy*h, sx*w, G], any number of channels.
+        scale: an integer >= 1, or a pair (vertical, horizontal).
+        radius: of the window in LR pixels, an integer >= 0.
+        sigma_spatial: in LR pixels, a number > 0.
+        sigma_range: in the guide's unit, a number > 0. Both sigmas may be traced and differentiated; values
+            below 1e-9 act as 1e-9.
+        guide_lr: [B, h, w, G]; None takes the guide's mean over each sy x sx block.
+
+    Returns:
+        [B, sy*h, sx*w, C] in the dtype of `src`; weights and sums are in float32, or in float64 if an input
+        is. A NaN in an input spoils the outputs whose windows touch it.
+
+    Raises:
+        ValueError: an input is no floating [B, H, W, C] array, `guide` is not `scale` times as large as
+            `src` or has no channel, `guide_lr` is not as large as `src` or has other channels than `guide`,
+            `scale` or `radius` is out of range or no integer, or a sigma is not a positive scalar.
+
+    Example:
+        >>> src = jnp.array([2.0, 8.0]).reshape(1, 1, 2, 1)
+        >>> guide = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 6, 1)
+        >>> y = joint_bilateral_upsample(
+        ...     src, guide, scale=(1, 3), radius=1, sigma_spatial=1.0, sigma_range=0.1
+        ... )
+        >>> print(y.ravel().round(2))
+        [2. 2. 2. 8. 8. 8.]
+
+    Reference:
+        Kopf, Cohen, Lischinski, Uyttendaele, "Joint Bilateral Upsampling", SIGGRAPH 2007, Eq. (3), which
+        leaves the LR guide open.
+    """
+    check_image("src", src)
+    sy, sx = pair("scale", scale)
+    batch, height, width, _ = src.shape
+    check_guide(guide, (batch, sy * height, sx * width))
+    if guide_lr is not None:
+        check_image("guide_lr", guide_lr)
+        check_shape("guide_lr", guide_lr, (batch, height, width, guide.shape[-1]))
+    check_scalar("sigma_spatial", sigma_spatial)
+    check_scalar("sigma_range", sigma_range)
+    radius = _clipped(check_int("radius", radius, minimum=0), src)
+    dtype = accum_dtype(src, guide, *([] if guide_lr is None else [guide_lr]))
+    fine = split_phases(guide.astype(dtype), (sy, sx))
+    coarse = fine.mean((2, 4)) if guide_lr is None else guide_lr.astype(dtype)
+    weights = _weights(fine, coarse, radius, falloff(sigma_spatial, dtype), falloff(sigma_range, dtype))
+    upsampled = reassemble(src.astype(dtype), merge_phases(weights), scale=(sy, sx), kernel_size=2 * radius + 1)
+    return upsampled.astype(src.dtype)
+
+
+def _clipped(radius: int, x: jax.Array) -> int:
+    """The largest radius that makes a difference."""
+    return min(radius, max(*x.shape[1:3], 1) - 1)
+
+
+@partial(jax.jit, static_argnames="radius")  # so that eager calls do not compile the loop again
+def _bilateral_mean(x: jax.Array, guide: jax.Array, radius: int, near: jax.Array, alike: jax.Array) -> jax.Array:
+    """Channels are separate [B, H, W] arrays: on CPUs, sums over a short channel axis cost ten times as much."""
+    values, guides = _channels(x), _channels(guide)
+    height, width = x.shape[1:3]
+    valid = jnp.ones((1, height, width), x.dtype)
+    padded = jax.tree.map(lambda z: pad_window(z, (radius, radius)), (values, guides, valid))
+
+    def shifted(z: jax.Array, top_left: jax.Array) -> jax.Array:
+        rows = lax.dynamic_slice_in_dim(z, top_left[0], height, axis=1)
+        return lax.dynamic_slice_in_dim(rows, top_left[1], width, axis=2)
+
+    @jax.checkpoint  # the weights are cheaper to compute twice than to keep for every offset
+    def add(sums: Sums, offset: jax.Array) -> tuple[Sums, None]:
+        near_values, near_guides, near_valid = jax.tree.map(lambda z: shifted(z, offset + radius), padded)
+        unlike = sum((a - b) ** 2 for a, b in zip(near_guides, guides, strict=True))
+        weight = near_valid * jnp.exp(-near * jnp.sum(offset**2).astype(x.dtype) - alike * unlike)
+        return ([total + weight * v for total, v in zip(sums[0], near_values, strict=True)], sums[1] + weight), None
+
+    zeros = [jnp.zeros_like(v) for v in values], jnp.zeros_like(guides[0])
+    (totals, weights), _ = lax.scan(add, zeros, jnp.array(window_offsets(2 * radius + 1)))
+    return jnp.stack([total / weights for total in totals], axis=-1)  # the pixel itself has weight 1
+
+
+def _channels(x: jax.Array) -> list[jax.Array]:
+    return [x[..., c] for c in range(x.shape[-1])]
+
+
+def _weights(fine: jax.Array, coarse: jax.Array, radius: int, near: jax.Array, alike: jax.Array) -> jax.Array:
+    """Softmax weights [B, h, sy, w, sx, n] over the LR window; guides are compared one channel at a time."""
+    _, height, sy, width, sx, channels = fine.shape
+    offsets = window_offsets(2 * radius + 1)
+    padded = pad_window(coarse, (radius, radius))
+    coarse = jnp.stack([neighbour(padded, o, (radius, radius)) for o in offsets], axis=-1)  # [B, h, w, G, n]
+    unlike = sum((fine[..., c, None] - coarse[:, :, None, :, None, c]) ** 2 for c in range(channels))
+    dy, dx = np.array(offsets).T
+    rows, cols = ((np.arange(s)[:, None] + 0.5) / s - 0.5 for s in (sy, sx))
+    distance = ((rows - dy) ** 2)[:, None, None] + (cols - dx) ** 2  # [sy, 1, sx, n]
+    valid = jnp.stack([inside((height, width), o) for o in offsets], axis=-1)[None, :, None, :, None]
+    score = -alike * unlike - near * jnp.asarray(distance, fine.dtype)[None, None]
+    return jax.nn.softmax(jnp.where(valid, score, -jnp.inf), axis=-1)

@@ -1,0 +1,226 @@
+"""Box and Gaussian means and the guided filter: sums over windows, with nothing but additions inside.
+
+Borders: the box mean and the guided filter use the part of the window that lies inside the image; the
+Gaussian repeats the outermost pixels. A NaN or infinite pixel spoils the outputs within `radius` (guided
+filter: twice that) and no others.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxup._checks import (
+    Pair,
+    accum_dtype,
+    check_image,
+    check_positive,
+    check_rank,
+    check_shape,
+    fail,
+    pair,
+)
+
+Number = float | jax.Array
+
+
+def box_filter(x: jax.Array, *, radius: int | Pair) -> jax.Array:
+    r"""Mean over the part of the (2 ry + 1) x (2 rx + 1) window that lies inside the image.
+
+        y_p = 1/|N_p| \sum_{q in N_p} x_q
+
+    The sums are plain additions, one axis after the other. Differences of cumulative sums would cost the
+    same for every radius, but their float32 error grows with the image and with any offset of the values.
+
+    Args:
+        x: [B, H, W, C].
+        radius: an integer >= 0, or a pair (vertical, horizontal).
+
+    Returns:
+        [B, H, W, C] in the dtype of `x`; 16-bit inputs are summed in float32.
+
+    Raises:
+        ValueError: `x` is no floating [B, H, W, C] array, or `radius` is negative or no integer.
+
+    Example:
+        >>> x = jnp.array([0.0, 3.0, 6.0, 9.0]).reshape(1, 1, 4, 1)
+        >>> print(box_filter(x, radius=1).ravel())
+        [1.5 3.  6.  7.5]
+    """
+    check_image("x", x)
+    return _box_mean(x.astype(accum_dtype(x)), pair("radius", radius, minimum=0)).astype(x.dtype)
+
+
+def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = None) -> jax.Array:
+    r"""Separable Gaussian smoothing; the outermost pixels are repeated beyond the border.
+
+        y_p = \sum_{|k| <= radius} g_k x_{p+k} / \sum_{|k| <= radius} g_k,    g_k = exp(-k^2 / (2 sigma^2))
+
+    along the rows and then along the columns.
+
+    Args:
+        x: [B, H, W, C].
+        sigma: standard deviation in pixels, a number > 0; it may be traced and differentiated, and then
+            values below 1e-9 act as 1e-9.
+        radius: where the kernel ends, an integer >= 0 or a pair (vertical, horizontal); None is 4 sigma
+            rounded, which needs a sigma that is not traced.
+
+    Returns:
+        [B, H, W, C] in the dtype of `x`; 16-bit inputs are summed in float32.
+
+    Raises:
+        ValueError: `x` is no floating [B, H, W, C] array, `sigma` is not a positive scalar, `radius` is
+            negative or no integer, or `radius` is None while `sigma` is traced.
+
+    Example:
+        >>> x = jnp.zeros((1, 1, 5, 1)).at[0, 0, 2, 0].set(1.0)
+        >>> [round(float(y), 3) for y in gaussian_filter(x, sigma=1.0, radius=1).ravel()]
+        [0.0, 0.274, 0.452, 0.274, 0.0]
+    """
+    check_image("x", x)
+    check_scalar("sigma", sigma)
+    if radius is None:
+        if isinstance(sigma, jax.core.Tracer):
+            fail("radius", "an integer where sigma is traced", None)
+        radius = int(4 * float(sigma) + 0.5)
+    y = x.astype(accum_dtype(x))
+    for axis, r in zip((1, 2), pair("radius", radius, minimum=0), strict=True):
+        y = _smooth(y, sigma, r, axis)
+    return y.astype(x.dtype)
+
+
+def guided_filter(src: jax.Array, guide: jax.Array, *, radius: int | Pair, eps: Number) -> jax.Array:
+    r"""Edge-preserving smoothing: in every window the output is a linear function of the guide.
+
+        a_k = (Sigma_k + eps I)^{-1} cov_k(I, p),    b_k = mean_k(p) - a_k . mean_k(I)
+        y_i = mean_i(a) . I_i + mean_i(b)
+
+    with guide I, source p, and Sigma_k the covariance (divided by the number of pixels) of the guide in
+    window k. All means are `box_filter`'s. A grey guide has one channel, a colour guide three; n channels
+    take an n x n system per pixel and about n^2 / 2 box means. To upsample a depth map under its image,
+    enlarge it first (bicubic, say) and filter the result.
+
+    The covariances are taken about each image's mean, because E[I I] - E[I]^2 cancels in float32 where
+    values are far from zero. What is left of that error is some 1e-7 of the square of the guide's range, to
+    be compared with `eps`.
+
+    Args:
+        src: [B, H, W, C], what to filter; its channels share the guide.
+        guide: [B, H, W, n].
+        radius: of the window, an integer >= 0 or a pair (vertical, horizontal).
+        eps: a number > 0, in squared units of the guide: what varies less is smoothed. It may be traced.
+
+    Returns:
+        [B, H, W, C] in the dtype of `src`; sums are in float32, or in float64 if either input is.
+
+    Raises:
+        ValueError: an input is no floating [B, H, W, C] array, the guide has another B, H or W or no channel,
+            `radius` is negative or no integer, or `eps` is not a positive scalar.
+
+    Example:
+        >>> guide = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 6, 1)
+        >>> src = jnp.array([2.0, 4.0, 3.0, 7.0, 9.0, 8.0]).reshape(1, 1, 6, 1)
+        >>> [round(float(y), 2) for y in guided_filter(src, guide, radius=2, eps=1e-6).ravel()]
+        [3.0, 3.13, 3.1, 7.8, 8.0, 8.0]
+
+    Reference:
+        He, Sun, Tang, "Guided Image Filtering", PAMI 2013, Eqs. (5), (6), (8), and their form for colour guides.
+    """
+    check_image("src", src)
+    check_guide(guide, src.shape[:3])
+    check_scalar("eps", eps)
+    dtype = accum_dtype(src, guide)
+    window = pair("radius", radius, minimum=0)
+    src_level, guide_level = _level(src.astype(dtype)), _level(guide.astype(dtype))
+    guides = jnp.split(guide.astype(dtype) - guide_level, guide.shape[-1], axis=-1)
+    slopes, intercept = _linear_model(src.astype(dtype) - src_level, guides, window, jnp.asarray(eps, dtype))
+    filtered = sum((a * g for a, g in zip(slopes, guides, strict=True)), intercept)
+    return (filtered + src_level).astype(src.dtype)
+
+
+def check_guide(guide: jax.Array, grid: tuple[int, ...]) -> None:
+    """Require a floating array of at least one channel on the grid (B, H, W)."""
+    check_image("guide", guide)
+    check_shape("guide", guide, (*grid, None))
+    if guide.shape[-1] == 0:
+        fail("guide", "at least one channel", f"shape {guide.shape}")
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Require a scalar greater than zero; traced values are not looked at."""
+    check_rank(name, value, 0)
+    check_positive(name, value)
+
+
+def falloff(sigma: Number, dtype: jnp.dtype) -> jax.Array:
+    """1 / (2 sigma^2), at most 1e18 (sigma about 1e-9), so that its gradient is finite in float32 too."""
+    return 1 / jnp.maximum(2 * jnp.square(jnp.asarray(sigma, dtype)), 1e-18)
+
+
+def _box_mean(x: jax.Array, radius: Pair) -> jax.Array:
+    for axis, r in zip((1, 2), radius, strict=True):
+        length = x.shape[axis]
+        r = min(r, max(length - 1, 0))  # a longer window sees nothing more
+        reach = [r if a == axis else 0 for a in range(4)]
+        zero = x.dtype.type(0)  # differentiable only if it is no traced value
+        total = lax.reduce_window(x, zero, lax.add, [2 * k + 1 for k in reach], (1,) * 4, [(k, k) for k in reach])
+        index = np.arange(length)
+        count = np.minimum(index + r, length - 1) - np.maximum(index - r, 0) + 1
+        x = total / jnp.asarray(count, x.dtype).reshape([-1 if a == axis else 1 for a in range(4)])
+    return x
+
+
+def _smooth(x: jax.Array, sigma: Number, radius: int, axis: int) -> jax.Array:
+    length = x.shape[axis]
+    first, last = lax.slice_in_dim(x, 0, 1, axis=axis), lax.slice_in_dim(x, length - 1, length, axis=axis)
+    # Joined, not jnp.pad(mode="edge"), which fails on a batch sharded over an explicit mesh axis.
+    padded = jnp.concatenate([first] * radius + [x] + [last] * radius, axis=axis)
+    weights = jnp.exp(-falloff(sigma, x.dtype) * jnp.arange(-radius, radius + 1, dtype=x.dtype) ** 2)
+    weights /= weights.sum()
+    return sum(
+        (weights[k] * lax.slice_in_dim(padded, k, k + length, axis=axis) for k in range(2 * radius + 1)),
+        jnp.zeros_like(x),
+    )
+
+
+def _level(x: jax.Array) -> jax.Array:
+    """Mean of each image and channel over its finite pixels: a constant, the output does not depend on it."""
+    return lax.stop_gradient(jnp.mean(x, axis=(1, 2), keepdims=True, where=jnp.isfinite(x)))
+
+
+def _linear_model(
+    src: jax.Array, guides: list[jax.Array], radius: Pair, eps: jax.Array
+) -> tuple[list[jax.Array], jax.Array]:
+    """Box means of the slopes, one [B, H, W, C] per guide channel [B, H, W, 1], and of the intercept."""
+    mean_src, means = _box_mean(src, radius), [_box_mean(g, radius) for g in guides]
+    n = len(guides)
+    covariance = {
+        (i, j): _box_mean(guides[i] * guides[j], radius) - means[i] * means[j] for i in range(n) for j in range(i, n)
+    }
+    system = [[covariance[min(i, j), max(i, j)] + (eps if i == j else 0) for j in range(n)] for i in range(n)]
+    with_src = [_box_mean(g * src, radius) - m * mean_src for g, m in zip(guides, means, strict=True)]
+    slopes = _solve(system, with_src)
+    intercept = mean_src - sum(a * m for a, m in zip(slopes, means, strict=True))
+    return [_box_mean(a, radius) for a in slopes], _box_mean(intercept, radius)
+
+
+def _solve(matrix: list[list[jax.Array]], rhs: list[jax.Array]) -> list[jax.Array]:
+    """Solve a small symmetric positive definite system at every pixel, by elimination without pivoting.
+
+    The closed form for 3 x 3, by determinants, loses all digits where the channels are nearly proportional.
+    """
+    matrix, rhs = [list(row) for row in matrix], list(rhs)
+    n = len(rhs)
+    for k in range(n):
+        for i in range(k + 1, n):
+            factor = matrix[i][k] / matrix[k][k]
+            for j in range(k + 1, n):
+                matrix[i][j] = matrix[i][j] - factor * matrix[k][j]
+            rhs[i] = rhs[i] - factor * rhs[k]
+    for i in reversed(range(n)):
+        for j in range(i + 1, n):
+            rhs[i] = rhs[i] - matrix[i][j] * rhs[j]
+        rhs[i] = rhs[i] / matrix[i][i]
+    return rhs

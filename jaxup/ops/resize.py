@@ -1,0 +1,315 @@
+"""Resampling with fixed weights: interpolation, zero-upsampling and pixel shuffling.
+
+Every interpolation here is linear and separable: along one axis, out[i] = sum over j of A[i, j] x[j] with a
+sparse matrix A known from the sizes alone. A is built in NumPy while tracing and applied as a few gathered
+taps. Its gradient is the transpose of A, applied the same way: the scatter of autodiff is slow.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_image, fail, pair
+from jaxup.ops.windows import merge_phases, split_phases
+
+METHODS = ("nearest", "nearest_exact", "bilinear", "bicubic", "area")
+BORDERS = ("clamp", "mirror", "drop")
+
+Table = tuple[np.ndarray, np.ndarray]  # indices and weights of the taps, each [taps, outputs]
+
+
+def _keys(t: np.ndarray, a: float) -> np.ndarray:
+    """Keys' cubic kernel with coefficient a."""
+    t = np.abs(t)
+    inner = ((a + 2) * t - (a + 3)) * t * t + 1
+    outer = a * (((t - 5) * t + 8) * t - 4)
+    return np.where(t <= 1, inner, np.where(t < 2, outer, 0.0))
+
+
+def _nearest_taps(n: int, m: int, exact: bool) -> Table:
+    i = np.arange(m)
+    source = (2 * i + 1) * n // (2 * m) if exact else i * n // m
+    return source[None], np.ones((1, m))
+
+
+def _area_taps(n: int, m: int) -> Table:
+    i = np.arange(m)
+    start, stop = i * n // m, -(-(i + 1) * n // m)
+    j = start + np.arange((stop - start).max())[:, None]
+    return j, (j < stop) / (stop - start)
+
+
+def _kernel_taps(n: int, m: int, a: float | None, align_corners: bool, antialias: bool) -> Table:
+    """Taps of the triangle kernel (a is None) or Keys' kernel; indices may lie outside the image."""
+    i = np.arange(m)
+    # One division per position keeps those that fall on a pixel exact.
+    step, unit = (n, m) if not align_corners else (n - 1, m - 1) if m > 1 else (0, 1)
+    half_pixel = antialias or not align_corners
+    centre = ((2 * i + 1) * step - unit) / (2 * unit) if half_pixel else i * step / unit
+    stretch = max(step / unit, 1.0) if antialias else 1.0
+    reach = stretch * (1 if a is None else 2)
+    j = np.floor(centre - reach).astype(int) + np.arange(int(np.ceil(2 * reach)) + 2)[:, None]
+    t = (j - centre) / stretch
+    return j, np.maximum(0.0, 1 - np.abs(t)) if a is None else _keys(t, a)
+
+
+def _bring_inside(taps: Table, n: int, border: str) -> Table:
+    """Replace the taps outside [0, n) as `border` says and make the weights of each output sum to one."""
+    j, weight = taps
+    if border == "mirror":
+        j = np.minimum(j % (2 * n), 2 * n - 1 - j % (2 * n))
+    elif border == "drop":
+        weight = np.where((j >= 0) & (j < n), weight, 0.0)
+    return np.clip(j, 0, n - 1), weight / weight.sum(0)
+
+
+def _table(row: np.ndarray, col: np.ndarray, weight: np.ndarray, rows: int) -> Table:
+    """Pack a sparse matrix's entries row by row; short rows repeat their first column with weight 0."""
+    order = np.argsort(row, kind="stable")
+    row, col, weight = row[order], col[order], weight[order]
+    count = np.bincount(row, minlength=rows)
+    place = np.arange(row.size) - np.repeat(np.cumsum(count) - count, count)
+    indices, weights = np.zeros((count.max(), rows), np.int32), np.zeros((count.max(), rows))
+    indices[:, row[place == 0]] = col[place == 0]
+    indices[place, row], weights[place, row] = col, weight
+    return indices, weights
+
+
+@functools.lru_cache(maxsize=256)
+def _tables(
+    n: int, m: int, method: str, align_corners: bool, antialias: bool, a: float, border: str
+) -> tuple[Table, Table]:
+    """The [m, n] matrix of one axis, and its transpose, as tables."""
+    if method == "area":
+        j, weight = _area_taps(n, m)
+    elif method.startswith("nearest"):
+        j, weight = _nearest_taps(n, m, exact=method == "nearest_exact")
+    else:
+        taps = _kernel_taps(n, m, a if method == "bicubic" else None, align_corners, antialias)
+        j, weight = _bring_inside(taps, n, border)
+    used = weight != 0  # a NaN in a pixel of weight 0 must not count
+    # Several taps may read one pixel at a border: merge them.
+    entry, inverse = np.unique((np.arange(m) * n + j)[used], return_inverse=True)
+    row, col, value = entry // n, entry % n, np.bincount(inverse, weight[used])
+    return _table(row, col, value, m), _table(col, row, value, n)
+
+
+def _weighted_sum(x: jax.Array, axis: int, table: Table) -> jax.Array:
+    """out[i] = sum over t of weights[t, i] * x[indices[t, i]] along `axis`."""
+    indices = jnp.asarray(table[0])
+    count, outputs = indices.shape
+    shape = (count,) + (1,) * axis + (outputs,) + (1,) * (x.ndim - 1 - axis)
+    weights = jnp.asarray(table[1].reshape(shape), x.dtype)
+
+    def tap(t: Any) -> jax.Array:
+        return weights[t] * jnp.take(x, indices[t], axis=axis, mode="clip")
+
+    if count == 1:
+        return tap(0)
+    # A loop rather than straight code: where the result has several readers, XLA would keep every gathered tap.
+    return jax.lax.fori_loop(0, count, lambda t, total: total + tap(t), jnp.zeros_like(tap(0)))
+
+
+def _linear(axis: int, forward: Table, transpose: Table) -> Callable[[jax.Array], jax.Array]:
+    """The linear map of a table, whose reverse-mode derivative (of any order) is again a table."""
+
+    @jax.custom_vjp
+    def apply(x: jax.Array) -> jax.Array:
+        return _weighted_sum(x, axis, forward)
+
+    apply.defvjp(lambda x: (apply(x), None), lambda _, g: (_linear(axis, transpose, forward)(g),))
+    return apply
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _resize(x: jax.Array, size: Pair, options: tuple) -> jax.Array:
+    total = x.astype(accum_dtype(x))
+    for axis in (2, 1):
+        total = _linear(axis, *_tables(x.shape[axis], size[axis - 1], *options))(total)
+    return total.astype(x.dtype)
+
+
+def _check_options(
+    method: str, align_corners: bool, antialias: bool, cubic_coefficient: float | None, border: str | None
+) -> None:
+    check_choice("method", method, METHODS)
+    if border is not None:
+        check_choice("border", border, BORDERS)
+    if method not in ("bilinear", "bicubic"):
+        kernel_only = {"align_corners": align_corners, "antialias": antialias, "border": border}
+        for name, value in kernel_only.items():
+            if value:
+                fail(name, f"no such option for method {method!r}", repr(value))
+    if method != "bicubic" and cubic_coefficient is not None:
+        fail("cubic_coefficient", f"no such option for method {method!r}", repr(cubic_coefficient))
+
+
+def _output_size(x: jax.Array, scale: int | Pair | None, size: int | tuple[int, ...] | None) -> Pair:
+    if (scale is None) == (size is None):
+        fail("scale, size", "exactly one of them", f"scale={scale!r}, size={size!r}")
+    if size is not None:
+        return pair("size", size)
+    sy, sx = pair("scale", scale)
+    return sy * x.shape[1], sx * x.shape[2]
+
+
+def resize(
+    x: jax.Array,
+    *,
+    scale: int | Pair | None = None,
+    size: int | tuple[int, ...] | None = None,
+    method: str = "bilinear",
+    align_corners: bool = False,
+    antialias: bool = False,
+    cubic_coefficient: float | None = None,
+    border: str | None = None,
+) -> jax.Array:
+    """Resize images, up or down, with fixed weights; equal to `torch.nn.functional.interpolate` to rounding.
+
+    From n to m samples along an axis, output i reads the source position p = (i + 1/2) n/m - 1/2, or, with
+    `align_corners`, p = i (n-1)/(m-1):
+
+    - "nearest" takes pixel floor(i n/m), "nearest_exact" floor((i + 1/2) n/m), both in exact arithmetic
+      (PyTorch rounds in float32 and, for a few pairs of sizes, takes the pixel before);
+    - "area" is the mean of pixels floor(i n/m) .. ceil((i + 1) n/m) - 1 (adaptive average pooling);
+    - "bilinear" and "bicubic" weight pixel j by k(j - p), normalised to sum 1: the triangle max(0, 1-|t|)
+      or Keys' kernel: (a+2)|t|^3 - (a+3)t^2 + 1 for |t| <= 1, a(|t|^3 - 5t^2 + 8|t| - 4) for |t| < 2.
+
+    A pixel counts only where its weight is not 0, so a NaN or an infinity stays among its neighbours.
+    Derivatives are reverse mode, of any order; there is no forward mode (`jax.jvp`).
+
+    MATLAB's `imresize` is `antialias=True, cubic_coefficient=-0.5, border="mirror"`; Pillow's `resize` and
+    `jax.image.resize` are `antialias=True`.
+
+    Args:
+        x: images [B, h, w, C].
+        scale: integer upsampling factor, or a pair (vertical, horizontal). Give either this or `size`.
+        size: output size (H, W), any positive integers.
+        method: "nearest", "nearest_exact", "bilinear", "bicubic" or "area".
+        align_corners: the centres of the corner pixels coincide, not the image borders (bilinear, bicubic).
+            With `antialias` it only sets the spacing n/m to (n-1)/(m-1), as in PyTorch: no corners align.
+        antialias: stretch the kernel by the spacing of the positions where that exceeds 1, that is, when
+            shrinking (bilinear, bicubic).
+        cubic_coefficient: a (bicubic). None: -0.5 with `antialias`, else -0.75, as PyTorch.
+        border: what taps outside the image read (bilinear, bicubic): "clamp" the nearest pixel, "mirror" the
+            image reflected with its edge pixels repeated, "drop" nothing. None: "drop" with `antialias`, else
+            "clamp", as PyTorch.
+
+    Returns:
+        Images [B, H, W, C] of x's dtype; sums of 16-bit images are accumulated in float32.
+
+    Raises:
+        ValueError: x is not a floating array [B, h, w, C] with at least one pixel; not exactly one of `scale`
+            and `size`, or not positive integers; an unknown method or border; an option the method lacks.
+
+    Example:
+        >>> x = jnp.array([[0.0, 1.0], [2.0, 3.0]]).reshape(1, 2, 2, 1)
+        >>> resize(x, scale=(1, 2))[0, :, :, 0]
+        Array([[0.  , 0.25, 0.75, 1.  ],
+               [2.  , 2.25, 2.75, 3.  ]], dtype=float32)
+        >>> resize(x, size=(1, 1), method="area").item()
+        1.5
+
+    Reference:
+        Keys, "Cubic convolution interpolation for digital image processing", 1981.
+    """
+    check_image("x", x)
+    if 0 in x.shape[1:3]:
+        fail("x", "at least one pixel", f"shape {x.shape}")
+    output = _output_size(x, scale, size)
+    _check_options(method, align_corners, antialias, cubic_coefficient, border)
+    coefficient = float((-0.5 if antialias else -0.75) if cubic_coefficient is None else cubic_coefficient)
+    border = border or ("drop" if antialias else "clamp")
+    return _resize(x, output, (method, bool(align_corners), bool(antialias), coefficient, border))
+
+
+def zero_upsample(x: jax.Array, *, scale: int | Pair) -> jax.Array:
+    """Insert zeros between pixels: out[s i, s j] = x[i, j], and 0 everywhere else.
+
+    Args:
+        x: [B, h, w, C].
+        scale: s, an integer >= 1 or a pair (vertical, horizontal).
+
+    Returns:
+        [B, s h, s w, C] of x's dtype.
+
+    Raises:
+        ValueError: x is not a floating array with four axes, or `scale` is not a positive integer or pair.
+
+    Example:
+        >>> zero_upsample(jnp.ones((1, 1, 2, 1)), scale=2)[0, :, :, 0]
+        Array([[1., 0., 1., 0.],
+               [0., 0., 0., 0.]], dtype=float32)
+
+    Reference:
+        Kundu et al., "Attention-based image upsampling", 2020, Eq. 4.
+    """
+    check_image("x", x)
+    sy, sx = pair("scale", scale)
+    phases = jnp.pad(x[:, :, None, :, None], ((0, 0), (0, 0), (0, sy - 1), (0, 0), (0, sx - 1), (0, 0)))
+    return merge_phases(phases)
+
+
+def pixel_shuffle(x: jax.Array, *, scale: int | Pair) -> jax.Array:
+    """Turn channels into pixels: out[s i + u, s j + v, c] = x[i, j, c s s + u s + v], PyTorch's order.
+
+    Args:
+        x: [B, h, w, C s s].
+        scale: s, an integer >= 1 or a pair (vertical, horizontal).
+
+    Returns:
+        [B, s h, s w, C] of x's dtype.
+
+    Raises:
+        ValueError: x is not a floating array with four axes, `scale` is not a positive integer or pair, or
+            s s does not divide the channels.
+
+    Example:
+        >>> pixel_shuffle(jnp.arange(4.0).reshape(1, 1, 1, 4), scale=2)[0, :, :, 0]
+        Array([[0., 1.],
+               [2., 3.]], dtype=float32)
+
+    Reference:
+        Shi et al., "Real-time single image and video super-resolution using an efficient sub-pixel
+        convolutional neural network", 2016.
+    """
+    check_image("x", x)
+    sy, sx = pair("scale", scale)
+    check_divides("scale", sy * sx, "channels", x.shape[3])
+    phases = x.reshape(*x.shape[:3], x.shape[3] // (sy * sx), sy, sx)
+    return merge_phases(phases.transpose(0, 1, 4, 2, 5, 3))
+
+
+def pixel_unshuffle(x: jax.Array, *, scale: int | Pair) -> jax.Array:
+    """Turn pixels into channels: out[i, j, c s s + u s + v] = x[s i + u, s j + v, c].
+
+    The inverse of `pixel_shuffle`.
+
+    Args:
+        x: [B, s h, s w, C].
+        scale: s, an integer >= 1 or a pair (vertical, horizontal).
+
+    Returns:
+        [B, h, w, C s s] of x's dtype.
+
+    Raises:
+        ValueError: x is not a floating array with four axes, `scale` is not a positive integer or pair, or
+            s does not divide the height and width.
+
+    Example:
+        >>> pixel_unshuffle(jnp.arange(4.0).reshape(1, 2, 2, 1), scale=2)
+        Array([[[[0., 1., 2., 3.]]]], dtype=float32)
+
+    Reference:
+        Shi et al., 2016 (see `pixel_shuffle`).
+    """
+    check_image("x", x)
+    sy, sx = pair("scale", scale)
+    check_divides("scale", sy, "height", x.shape[1])
+    check_divides("scale", sx, "width", x.shape[2])
+    phases = split_phases(x, (sy, sx)).transpose(0, 1, 3, 5, 2, 4)
+    return phases.reshape(*phases.shape[:3], x.shape[3] * sy * sx)

@@ -1,0 +1,200 @@
+"""Windows and phases: the one place that knows neighbour offsets, padding and the layout of an upsampled grid.
+
+For a scale (sy, sx) a high-resolution (HR) pixel is (sy*i + u, sx*j + v): (i, j) is its source cell on the
+low-resolution (LR) grid and (u, v) its phase. All phases of one cell read the same few LR neighbours, so operators
+work on blocks of phases [B, h, U, w, V, G, C] over cells [B, h, w, G, C] (G groups or heads of C channels), and
+nothing of size [HR, K*K, C] ever exists. Three sums over a window of N cell offsets carry every operator:
+
+    window_average(weights, cells)[i,u,j,v,g,c]  = sum_n weights[i,u,j,v,g,n] * cells[i+dy_n, j+dx_n, g, c]
+    window_scores(queries, cells)[i,u,j,v,g,n]   = sum_c queries[i,u,j,v,g,c] * cells[i+dy_n, j+dx_n, g, c]
+    window_spread(weights, values)[i,j,g,c]      = sum_{n,u,v} weights[i-dy_n,u,j-dx_n,v,g,n]
+                                                   * values[i-dy_n,u,j-dx_n,v,g,c]
+
+`cells` comes padded by a `radius` (ry, rx) that holds every offset, with whatever the operator wants to see outside
+the image. Each sum is bilinear, and the gradients of one are the other two: that closes them under reverse-mode
+differentiation of any order (`jax.jvp` is not defined for them). They compute and return float32 (float64 for
+float64 inputs); their callers cast. The loops are those that XLA fuses best: `window_average` is one fused loop of
+shifted multiply-adds, `window_spread` the same phase by phase, and `window_scores` a matrix product over blocks of
+rows that fit the cache.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxup._checks import Pair, accum_dtype
+
+Offset = tuple[int, int]
+Offsets = tuple[Offset, ...]
+
+# Neighbours that `window_scores` gathers at a time: enough to keep matrix units busy, little enough to stay in cache.
+_GATHER_BYTES = 4 << 20
+
+
+def window_offsets(kernel_size: int, dilation: int = 1) -> Offsets:
+    """Offsets (dy, dx) of a centred, odd K x K window, row by row."""
+    reach = range(-(kernel_size // 2), kernel_size // 2 + 1)
+    return tuple((dilation * dy, dilation * dx) for dy in reach for dx in reach)
+
+
+def pad_window(x: jax.Array, radius: Pair) -> jax.Array:
+    """Surround axes 1 and 2 of [B, H, W, ...] with `radius` zeros."""
+    ry, rx = radius
+    return jnp.pad(x, ((0, 0), (ry, ry), (rx, rx)) + ((0, 0),) * (x.ndim - 3))
+
+
+def neighbour(padded: jax.Array, offset: Offset, radius: Pair) -> jax.Array:
+    """The map shifted so that entry (i, j) is the neighbour at (i + dy, j + dx): a static slice of a padded map."""
+    height, width = padded.shape[1] - 2 * radius[0], padded.shape[2] - 2 * radius[1]
+    top, left = radius[0] + offset[0], radius[1] + offset[1]
+    return padded[:, top : top + height, left : left + width]
+
+
+def inside(shape: Pair, offset: Offset) -> jax.Array:
+    """Boolean [h, w]: whether the neighbour at `offset` of each cell lies inside the image."""
+    rows = jnp.arange(shape[0]) + offset[0]
+    cols = jnp.arange(shape[1]) + offset[1]
+    return ((rows >= 0) & (rows < shape[0]))[:, None] & ((cols >= 0) & (cols < shape[1]))[None, :]
+
+
+def split_phases(x: jax.Array, scale: Pair) -> jax.Array:
+    """[B, sy*h, sx*w, ...] -> [B, h, sy, w, sx, ...], one axis at a time like `merge_phases`."""
+    batch, height, width = x.shape[:3]
+    sy, sx = scale
+    rows = x.reshape(batch, height // sy, sy, width, *x.shape[3:])
+    return rows.reshape(batch, height // sy, sy, width // sx, sx, *x.shape[3:])
+
+
+def merge_phases(x: jax.Array) -> jax.Array:
+    """[B, h, sy, w, sx, ...] -> [B, sy*h, sx*w, ...], one axis at a time: a sharded batch then needs no resharding."""
+    batch, height, sy, width, sx = x.shape[:5]
+    rows = x.reshape(batch, height * sy, width, sx, *x.shape[5:])
+    return rows.reshape(batch, height * sy, width * sx, *x.shape[5:])
+
+
+def phase_blocks(x: jax.Array) -> list[list[jax.Array]]:
+    """Cut [B, h, sy, w, sx, ...] into sy x sx blocks of one phase, [B, h, 1, w, 1, ...] each."""
+    rows = jax.lax.split(x, (1,) * x.shape[2], axis=2)
+    return [list(jax.lax.split(row, (1,) * x.shape[4], axis=4)) for row in rows]
+
+
+def join_blocks(blocks: list[list[jax.Array]]) -> jax.Array:
+    """The inverse of `phase_blocks`."""
+    return jnp.concatenate([jnp.concatenate(row, axis=4) for row in blocks], axis=2)
+
+
+def window_radius(offsets: Offsets) -> Pair:
+    """The padding that a window needs."""
+    return max(abs(dy) for dy, _ in offsets), max(abs(dx) for _, dx in offsets)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def window_average(weights: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
+    """Weighted sum of neighbouring cells: [B,h,U,w,V,G,N], [B,h+2ry,w+2rx,G,C] -> [B,h,U,w,V,G,C]."""
+    dtype = accum_dtype(weights, cells)
+    weights, cells = weights.astype(dtype), cells.astype(dtype)
+    terms = (
+        weights[..., n, None] * neighbour(cells, offset, radius)[:, :, None, :, None]
+        for n, offset in enumerate(offsets)
+    )
+    return sum(terms, start=jnp.zeros((1,) * 7, dtype))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def window_scores(queries: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
+    """Inner products with neighbouring cells: [B,h,U,w,V,G,C], [B,h+2ry,w+2rx,G,C] -> [B,h,U,w,V,G,N]."""
+    dtype = accum_dtype(queries, cells)
+    one_phase = queries.shape[2] * queries.shape[4] == 1  # then the matrix product is a matrix-vector product
+    by = _scores_by_offset if one_phase else _scores_by_rows
+    return by(queries.astype(dtype), cells.astype(dtype), offsets, radius)
+
+
+def _scores_by_offset(queries: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
+    """`window_scores` one offset after the other."""
+    height, width = queries.shape[1], queries.shape[3]
+    one = jnp.ones(queries.shape[-1], queries.dtype)
+
+    def score(start: jax.Array) -> jax.Array:
+        rows = jax.lax.dynamic_slice_in_dim(cells, start[0], height, axis=1)
+        window = jax.lax.dynamic_slice_in_dim(rows, start[1], width, axis=2)
+        return _dot("bhuwvgc,c->bhuwvg", queries * window[:, :, None, :, None], one)
+
+    starts = jnp.array([(radius[0] + dy, radius[1] + dx) for dy, dx in offsets])
+    return jnp.moveaxis(jax.lax.map(score, starts), 0, -1)
+
+
+def _scores_by_rows(queries: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
+    """`window_scores` over blocks of rows, so that the gathered neighbours never exceed a fixed size."""
+    height = queries.shape[1]
+    row_bytes = max(1, queries[:, 0, 0, :, 0].size * queries.dtype.itemsize * len(offsets))
+    blocks = max(1, -(-height // max(1, _GATHER_BYTES // row_bytes)))
+    rows = -(-height // blocks)
+    extra = ((0, 0), (0, blocks * rows - height))
+    queries = jnp.pad(queries, extra + ((0, 0),) * (queries.ndim - 2))
+    cells = jnp.pad(cells, extra + ((0, 0),) * (cells.ndim - 2))
+
+    def score(start: jax.Array) -> jax.Array:
+        query = jax.lax.dynamic_slice_in_dim(queries, start, rows, axis=1)
+        window = jax.lax.dynamic_slice_in_dim(cells, start, rows + 2 * radius[0], axis=1)
+        gathered = jnp.stack([neighbour(window, offset, radius) for offset in offsets], axis=3)
+        return _dot("bhuwvgc,bhwngc->bhuwvgn", query, gathered)
+
+    scores = jnp.moveaxis(jax.lax.map(score, jnp.arange(blocks) * rows), 0, 1)
+    return scores.reshape(scores.shape[0], blocks * rows, *scores.shape[3:])[:, :height]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def window_spread(weights: jax.Array, values: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
+    """The transpose of `window_average` in its cells: [B,h,U,w,V,G,N], [B,h,U,w,V,G,C] -> [B,h+2ry,w+2rx,G,C]."""
+    dtype = accum_dtype(weights, values)
+    columns, double = weights.shape[4], (2 * radius[0], 2 * radius[1])
+
+    def add_phase(phase: jax.Array, total: jax.Array) -> jax.Array:
+        maps = (_phase(x, phase // columns, phase % columns).astype(dtype) for x in (weights, values))
+        # The barrier keeps the padded maps in memory: fused into the loop below, each would be made again per offset.
+        weight, value = jax.lax.optimization_barrier(tuple(pad_window(x, double) for x in maps))
+        for n, (dy, dx) in enumerate(offsets):
+            back = (-dy, -dx)
+            total = total + neighbour(weight, back, radius)[..., n, None] * neighbour(value, back, radius)
+        return total
+
+    start = pad_window(jnp.zeros_like(values[:, :, 0, :, 0], dtype), radius)
+    return jax.lax.fori_loop(0, weights.shape[2] * columns, add_phase, start)
+
+
+def _phase(x: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
+    """Phase (u, v) of a block: [B, h, U, w, V, ...] -> [B, h, w, ...]."""
+    row = jax.lax.dynamic_index_in_dim(x, u, axis=2, keepdims=False)
+    return jax.lax.dynamic_index_in_dim(row, v, axis=3, keepdims=False)
+
+
+def _dot(subscripts: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Einsum in full precision also where the hardware would round float32 inputs."""
+    return jnp.einsum(subscripts, x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+Saved = tuple[jax.Array, jax.Array]
+
+
+def _average_bwd(offsets: Offsets, radius: Pair, saved: Saved, ct: jax.Array) -> Saved:
+    weights, cells = saved
+    d_weights = window_scores(ct, cells, offsets, radius).astype(weights.dtype)
+    return d_weights, window_spread(weights, ct, offsets, radius).astype(cells.dtype)
+
+
+def _scores_bwd(offsets: Offsets, radius: Pair, saved: Saved, ct: jax.Array) -> Saved:
+    queries, cells = saved
+    d_queries = window_average(ct, cells, offsets, radius).astype(queries.dtype)
+    return d_queries, window_spread(ct, queries, offsets, radius).astype(cells.dtype)
+
+
+def _spread_bwd(offsets: Offsets, radius: Pair, saved: Saved, ct: jax.Array) -> Saved:
+    weights, values = saved
+    d_weights = window_scores(values, ct, offsets, radius).astype(weights.dtype)
+    return d_weights, window_average(weights, ct, offsets, radius).astype(values.dtype)
+
+
+window_average.defvjp(lambda w, x, *window: (window_average(w, x, *window), (w, x)), _average_bwd)
+window_scores.defvjp(lambda q, x, *window: (window_scores(q, x, *window), (q, x)), _scores_bwd)
+window_spread.defvjp(lambda w, y, *window: (window_spread(w, y, *window), (w, y)), _spread_bwd)

@@ -1,0 +1,154 @@
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from jaxup import ops
+from tests import goldens
+from tests.compare import assert_close, assert_finite
+from tests.oracles.attend import attention_upsample as oracle
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def maps(grid, scale, depth=4, channels=6, batch=2, joint=False):
+    large = (scale[0] * grid[0], scale[1] * grid[1])
+    key = random(batch, *(large if joint else grid), depth, seed=1)
+    return random(batch, *large, depth), key, random(batch, *grid, channels, seed=2)
+
+
+@pytest.mark.parametrize(
+    "grid, scale, kernel_size, options",
+    [
+        ((3, 4), (2, 2), 3, {}),
+        ((4, 3), (2, 2), 5, dict(num_heads=2)),
+        ((1, 1), (3, 3), 5, dict(scaled=True)),
+        ((3, 2), (1, 1), 3, {}),
+        ((2, 3), (3, 2), 7, dict(num_heads=2, scaled=True)),
+        ((3, 3), (4, 4), 3, {}),  # windows without an allowed position
+        ((2, 2), (4, 4), 9, {}),
+        ((1, 5), (8, 8), 15, {}),
+        ((2, 2), (2, 2), 1, {}),
+    ],
+)
+@pytest.mark.parametrize("joint", [False, True])
+def test_equals_the_loops(grid, scale, kernel_size, options, joint):
+    query, key, value = maps(grid, scale, joint=joint)
+    positions = random(kernel_size, 2, seed=3), random(kernel_size, 2, seed=4)
+    actual = ops.attention_upsample(
+        query, key, value, scale=scale, kernel_size=kernel_size, positions=positions, **options
+    )
+    assert_close(actual, oracle(query, key, value, scale, kernel_size, positions, **options), 2e-6)
+
+
+def test_without_positions():
+    args = maps((3, 2), (2, 2))
+    assert_close(ops.attention_upsample(*args, scale=2, kernel_size=5), oracle(*args, (2, 2), 5), 2e-6)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "joint__k5_s2",
+        "self__k3_s2",
+        "self__k3_s4_empty_windows",
+        "self__k5_s2_heads2",
+        "self_projected__k5_s4_heads2_scaled",
+    ],
+)
+def test_golden(case):
+    golden = goldens.load(f"attn_upsample/{case}")
+    goldens.check(golden, lambda inputs, params: _golden_form(golden.config, inputs, params))
+
+
+def _golden_form(config, inputs, params):
+    if "dim" in config:
+        query, key, value = (inputs["x"] @ params[name] for name in ("wq", "wk", "wv"))
+    else:
+        query, key, value = inputs["q"], inputs["k"], inputs["v"]
+    if config["form"] == "self":
+        query = ops.resize(query, scale=config["scale"], method="bilinear")
+    return ops.attention_upsample(
+        query,
+        key,
+        value,
+        scale=config["scale"],
+        kernel_size=config["kernel_size"],
+        positions=(params["px"], params["py"]),
+        num_heads=config["heads"],
+        scaled=config["scaled"],
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_outputs_lie_within_the_values(seed):
+    """Weights are positive and sum to one, so that each output lies between the smallest and largest value."""
+    query, key, value = (
+        random(1, 6, 8, 4, seed=seed),
+        random(1, 3, 4, 4, seed=seed + 1),
+        random(1, 3, 4, 2, seed=seed + 2),
+    )
+    out = ops.attention_upsample(10 * query, key, value, scale=2, kernel_size=3)
+    assert np.all(out >= value.min() - 1e-5) and np.all(out <= value.max() + 1e-5)
+
+
+def test_extreme_scores_are_finite():
+    """Scores of +-1e4 saturate the softmax; values and gradients stay finite."""
+    query, key, value = maps((3, 4), (2, 2), batch=1)
+    out, pullback = jax.vjp(
+        lambda *a: ops.attention_upsample(*a, scale=2, kernel_size=3), 1e4 * np.sign(query), np.sign(key), value
+    )
+    assert_finite((out, pullback(jnp.ones_like(out))))
+
+
+def test_empty_windows_are_zero_with_zero_gradient():
+    query, key, value = maps((2, 2), (4, 4), batch=1)
+    out, pullback = jax.vjp(lambda *a: ops.attention_upsample(*a, scale=4, kernel_size=3), query, key, value)
+    assert not np.any(out[:, 2::4]) and np.any(out[:, ::4])
+    assert not np.any(pullback(jnp.ones_like(out))[0][:, 2::4])
+
+
+def test_joint_form_reads_the_allowed_positions_only():
+    query, key, value = maps((3, 2), (2, 2), joint=True)
+    elsewhere = key.copy()
+    elsewhere[:, 1::2] = np.nan
+    elsewhere[:, :, 1::2] = np.nan
+    run = lambda k: ops.attention_upsample(query, k, value, scale=2, kernel_size=3)  # noqa: E731
+    np.testing.assert_array_equal(run(key), run(elsewhere))
+
+
+def test_shifts_commute_inside():
+    query, key, value = maps((5, 5), (2, 2), batch=1)
+    run = lambda q, k, v: ops.attention_upsample(q, k, v, scale=2, kernel_size=3)  # noqa: E731
+    whole = run(query, key, value)
+    part = run(query[:, 2:], key[:, 1:], value[:, 1:])
+    assert_close(part[:, 2:], whole[:, 4:], 1e-6)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(query=random(6, 8, 4)), "query: expected 4 axes"),
+        (dict(query=random(1, 5, 8, 4)), r"query: expected shape \(1, 6, 8, 4\), got shape \(1, 5, 8, 4\)"),
+        (dict(key=random(1, 3, 5, 4)), r"key: expected shape \(1, 3, 4, 4\) or \(1, 6, 8, 4\)"),
+        (dict(key=random(1, 3, 4, 6)), "key: expected shape"),
+        (dict(value=random(2, 3, 4, 6)), "query: expected shape"),
+        (dict(value=np.zeros((1, 3, 4, 6), np.int32)), "value: expected a floating dtype"),
+        (dict(kernel_size=2), "kernel_size: expected an odd integer, got 2"),
+        (dict(scale=0), "scale: expected an integer >= 1, got 0"),
+        (dict(scale=1.5), "scale: expected an integer >= 1, got 1.5"),
+        (dict(num_heads=3), "num_heads: expected a divisor of the channels of query = 4, got 3"),
+        (dict(num_heads=4), "num_heads: expected a divisor of the channels of value = 6, got 4"),
+        (dict(positions=(random(3, 2), random(5, 2))), r"positions\[1\]: expected shape \(3, 2\), got shape \(5, 2\)"),
+    ],
+)
+def test_bad_input(change, message):
+    query, key, value = maps((3, 4), (2, 2), batch=1)
+    good = dict(query=query, key=key, value=value, scale=2, kernel_size=3)
+    with pytest.raises(ValueError, match=message):
+        ops.attention_upsample(**(good | change))

@@ -1,0 +1,299 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.test_util import check_grads
+
+from jaxup.ops import pixel_shuffle, pixel_unshuffle, resize, zero_upsample
+from tests import goldens
+from tests.oracles import resize as oracle
+
+PLAIN = ["nearest", "nearest_exact", "area"]
+KERNEL_OPTIONS = [
+    {"method": method, "align_corners": align_corners, "antialias": antialias}
+    for method in ("bilinear", "bicubic")
+    for align_corners in (False, True)
+    for antialias in (False, True)
+]
+OPTIONS = [{"method": method} for method in PLAIN] + KERNEL_OPTIONS
+MORE_OPTIONS = [
+    {"method": "bicubic", "cubic_coefficient": -0.6},
+    {"method": "bicubic", "antialias": True, "cubic_coefficient": -1.0, "border": "mirror"},
+    {"method": "bicubic", "border": "mirror"},
+    {"method": "bicubic", "border": "drop"},
+    {"method": "bilinear", "antialias": True, "border": "mirror"},
+    {"method": "bilinear", "antialias": True, "border": "clamp"},
+]
+# All but PyTorch's align_corners with antialias, which moves the image.
+CENTRED_OPTIONS = [o for o in OPTIONS + MORE_OPTIONS if not (o.get("align_corners") and o.get("antialias"))]
+# Up and down, whole ratios and others, odd and even, one pixel and one line.
+SIZES = [((4, 5), (8, 15)), ((7, 9), (3, 4)), ((1, 41), (36, 1))]
+
+settings.register_profile("resize", deadline=None, derandomize=True, database=None)
+properties = settings(settings.get_profile("resize"), max_examples=8)
+
+
+def random(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+def name(options):
+    return "-".join(str(v if isinstance(v, str | float) else k) for k, v in options.items() if v)
+
+
+each_option = pytest.mark.parametrize("options", OPTIONS, ids=name)
+
+
+@pytest.mark.parametrize(("shape", "size"), SIZES, ids=str)
+@pytest.mark.parametrize("options", OPTIONS + MORE_OPTIONS, ids=name)
+def test_resize_equals_oracle(shape, size, options):
+    x, ct = random(2, *shape, 3), random(2, *size, 3)
+    expected = oracle.resize(x, size, **options)
+    with jax.enable_x64(True):
+        actual, pullback = jax.vjp(lambda x: resize(x, size=size, **options), jnp.asarray(x))
+        (gradient,) = pullback(jnp.asarray(ct))
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
+    # The map is linear, so its transpose is what makes these two equal for random x and cotangent.
+    np.testing.assert_allclose(np.sum(np.asarray(gradient) * x), np.sum(ct * expected), rtol=1e-10)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, (2, 1)], ids=str)
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
+def test_resize_by_scale(scale, method):
+    sy, sx = (scale, scale) if isinstance(scale, int) else scale
+    x = random(1, 3, 4, 2).astype(np.float32)
+    actual = resize(jnp.asarray(x), scale=scale, method=method)
+    np.testing.assert_allclose(actual, oracle.resize(x, (3 * sy, 4 * sx), method), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", CENTRED_OPTIONS, ids=name)
+def test_same_size_is_the_identity(options):
+    x = jnp.asarray(random(1, 5, 4, 2), jnp.float32)
+    np.testing.assert_array_equal(resize(x, size=(5, 4), **options), x)
+
+
+def test_derivatives_of_second_order():
+    with jax.enable_x64(True):
+        x = jnp.asarray(random(1, 3, 2, 1))
+        check_grads(lambda x: jnp.sin(resize(x, scale=2, method="bicubic")), (x,), order=2, modes=["rev"])
+
+
+def test_not_a_number_stays_among_its_neighbours():
+    x = jnp.zeros((1, 9, 9, 1)).at[0, 4, 4].set(jnp.nan)
+    for method, reach in {"nearest": 1, "area": 1, "bilinear": 2, "bicubic": 4}.items():
+        bad = jnp.isnan(resize(x, scale=2, method=method))[0, :, :, 0]
+        rows = np.arange(18)
+        near = (rows >= 9 - reach) & (rows <= 8 + reach)
+        np.testing.assert_array_equal(bad, near[:, None] & near[None, :])
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("size", [(6, 10), (1, 1)])
+def test_half_precision_rounds_once(dtype, size):
+    x = jnp.asarray(random(1, 3, 50, 2), dtype)
+    exact = resize(x.astype(jnp.float32), size=size, method="area")
+    np.testing.assert_array_equal(resize(x, size=size, method="area"), exact.astype(dtype))
+
+
+def from_torch(x):
+    return x.detach().numpy().transpose(0, 2, 3, 1)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("shape", "size"), [((5, 4), (10, 12)), ((11, 7), (3, 9)), ((1, 6), (5, 1))], ids=str)
+@each_option
+def test_resize_equals_torch(shape, size, options):
+    torch = pytest.importorskip("torch")
+    x, ct = random(1, *shape, 2), random(1, *size, 2)
+    input = torch.tensor(x.transpose(0, 3, 1, 2), requires_grad=True)
+    mode = {**options, "mode": options["method"].replace("_", "-")}
+    del mode["method"]
+    expected = torch.nn.functional.interpolate(input, size=size, **mode)
+    expected.backward(torch.tensor(ct.transpose(0, 3, 1, 2)))
+    with jax.enable_x64(True):
+        actual, pullback = jax.vjp(lambda x: resize(x, size=size, **options), jnp.asarray(x))
+        (gradient,) = pullback(jnp.asarray(ct))
+    np.testing.assert_allclose(actual, from_torch(expected), atol=1e-12)
+    np.testing.assert_allclose(gradient, from_torch(input.grad), atol=1e-12)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("method", ["nearest", "nearest_exact", "bilinear", "bicubic", "area"])
+def test_resize_by_scale_equals_torch_in_float32(method):
+    torch = pytest.importorskip("torch")
+    x = random(1, 13, 10, 2).astype(np.float32)
+    input = torch.tensor(x.transpose(0, 3, 1, 2))
+    expected = torch.nn.functional.interpolate(input, scale_factor=3, mode=method.replace("_", "-"))
+    actual = resize(jnp.asarray(x), scale=3, method=method)
+    np.testing.assert_allclose(actual, from_torch(expected), atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [(4, 3), (12, 20)])
+@pytest.mark.parametrize(("method", "theirs"), [("bilinear", "triangle"), ("bicubic", "cubic")])
+def test_antialias_equals_jax_image(size, method, theirs):
+    x = jnp.asarray(random(1, 9, 10, 2), jnp.float32)
+    expected = jax.image.resize(x, (1, *size, 2), theirs, antialias=True)
+    np.testing.assert_allclose(resize(x, size=size, method=method, antialias=True), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(4, 3), (12, 20)])
+def test_antialias_equals_pillow(size):
+    image = pytest.importorskip("PIL.Image")
+    x = random(9, 10).astype(np.float32)
+    expected = np.asarray(image.fromarray(x).resize(size[::-1], image.Resampling.BICUBIC))
+    actual = resize(jnp.asarray(x)[None, :, :, None], size=size, method="bicubic", antialias=True)
+    np.testing.assert_allclose(actual[0, :, :, 0], expected, atol=1e-5)
+
+
+MATLAB = {"method": "bicubic", "antialias": True, "cubic_coefficient": -0.5, "border": "mirror"}
+GOLDEN_RESIZE = {
+    "adaptive_avg_pool__down2": {"method": "area"},
+    "bicubic_antialias__up2": {"method": "bicubic", "antialias": True},
+    "bicubic_antialias__up4": {"method": "bicubic", "antialias": True},
+    "bicubic_matlab__up2": MATLAB,
+    "bicubic_matlab__up4": MATLAB,
+    "bicubic_torch__up2": {"method": "bicubic"},
+    "bicubic_torch__up4": {"method": "bicubic"},
+    "bilinear__up2": {"method": "bilinear"},
+    "bilinear__up4": {"method": "bilinear"},
+    "bilinear_align_corners__up2": {"method": "bilinear", "align_corners": True},
+    "bilinear_antialias__up2": {"method": "bilinear", "antialias": True},
+    "nearest__up2": {"method": "nearest"},
+    "nearest_exact__up2": {"method": "nearest_exact"},
+}
+
+
+@pytest.mark.parametrize("case", GOLDEN_RESIZE)
+def test_resize_golden(case):
+    golden = goldens.load(f"resize/{case}")
+    size = golden.config["out_hw"]
+    goldens.check(golden, lambda inputs, _: resize(inputs["x"], size=size, **GOLDEN_RESIZE[case]))
+
+
+@pytest.mark.parametrize(
+    ("case", "fn"),
+    [
+        ("pixel_shuffle/shuffle_r2", pixel_shuffle),
+        ("pixel_shuffle/unshuffle_r2", pixel_unshuffle),
+        ("conv_transpose/zero_up_s2", zero_upsample),
+    ],
+)
+def test_rearrangement_golden(case, fn):
+    goldens.check(goldens.load(case), lambda inputs, _: fn(inputs["x"], scale=2))
+
+
+@properties
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    options=st.sampled_from(OPTIONS + MORE_OPTIONS),
+)
+def test_constants_are_preserved(shape, size, options):
+    out = resize(jnp.full((1, *shape, 1), 1.5), size=size, **options)
+    np.testing.assert_allclose(out, jnp.full((1, *size, 1), 1.5), rtol=1e-6)
+
+
+@properties
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    options=st.sampled_from([o for o in CENTRED_OPTIONS if not o["method"].startswith("nearest")]),
+)
+def test_a_mirrored_image_gives_the_mirrored_result(shape, size, options):
+    x = jnp.asarray(random(1, *shape, 2), jnp.float32)
+    mirrored = resize(x[:, ::-1, ::-1], size=size, **options)[:, ::-1, ::-1]
+    np.testing.assert_allclose(mirrored, resize(x, size=size, **options), atol=1e-5)
+
+
+@properties
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    options=st.sampled_from([o for o in OPTIONS + MORE_OPTIONS if o["method"] != "bicubic"]),
+)
+def test_averages_stay_within_the_image(shape, size, options):
+    x = jnp.asarray(random(1, *shape, 2), jnp.float32)
+    out = resize(x, size=size, **options)
+    assert np.all(out <= x.max((1, 2), keepdims=True) + 1e-6)
+    assert np.all(out >= x.min((1, 2), keepdims=True) - 1e-6)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (3, 4), (4, 1)], ids=str)
+@pytest.mark.parametrize("scale", [(1, 1), (2, 2), (3, 2), (1, 4)], ids=str)
+def test_rearrangements_equal_oracle(grid, scale):
+    (h, w), (sy, sx) = grid, scale
+    low, packed, high = random(2, h, w, 3), random(2, h, w, 3 * sy * sx), random(2, sy * h, sx * w, 3)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(zero_upsample(low, scale=scale), oracle.zero_upsample(low, sy, sx))
+        np.testing.assert_array_equal(pixel_shuffle(packed, scale=scale), oracle.pixel_shuffle(packed, sy, sx))
+        np.testing.assert_array_equal(pixel_unshuffle(high, scale=scale), oracle.pixel_unshuffle(high, sy, sx))
+
+
+@properties
+@given(
+    grid=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    scale=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    channels=st.integers(1, 3),
+)
+def test_unshuffle_inverts_shuffle(grid, scale, channels):
+    x = jnp.asarray(random(1, *grid, channels * scale[0] * scale[1]), jnp.float32)
+    np.testing.assert_array_equal(pixel_unshuffle(pixel_shuffle(x, scale=scale), scale=scale), x)
+
+
+IMAGE = jnp.zeros((1, 4, 6, 8))
+
+
+@pytest.mark.parametrize("fn", [resize, zero_upsample, pixel_shuffle, pixel_unshuffle])
+@pytest.mark.parametrize(
+    ("x", "scale", "message"),
+    [
+        (jnp.zeros((4, 6, 8)), 2, r"x: expected 4 axes \[B, H, W, C\], got shape \(4, 6, 8\)"),
+        (jnp.zeros((1, 4, 6, 8), jnp.int32), 2, "x: expected a floating dtype, got int32"),
+        (IMAGE, 0, "scale: expected an integer >= 1, got 0"),
+        (IMAGE, (2, -1), "scale: expected an integer >= 1, got -1"),
+        (IMAGE, 1.5, "scale: expected an integer >= 1, got 1.5"),
+        (IMAGE, (2, 2, 2), "scale: expected an integer or a pair"),
+    ],
+    ids=["rank", "dtype", "zero", "negative", "fraction", "triple"],
+)
+def test_wrong_image_or_scale(fn, x, scale, message):
+    with pytest.raises(ValueError, match=message):
+        fn(x, scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "scale, size: expected exactly one of them, got scale=None, size=None"),
+        ({"scale": 2, "size": (8, 8)}, "scale, size: expected exactly one of them"),
+        ({"size": (0, 8)}, "size: expected an integer >= 1, got 0"),
+        ({"size": (8, -3)}, "size: expected an integer >= 1, got -3"),
+        ({"scale": 2, "method": "cubic"}, "method: expected one of 'nearest', .* got 'cubic'"),
+        ({"scale": 2, "border": "wrap"}, "border: expected one of 'clamp', 'mirror', 'drop', got 'wrap'"),
+        ({"scale": 2, "method": "nearest", "align_corners": True}, "align_corners: .* method 'nearest'"),
+        ({"scale": 2, "method": "area", "align_corners": True}, "align_corners: .* method 'area'"),
+        ({"scale": 2, "method": "nearest_exact", "antialias": True}, "antialias: .* method 'nearest_exact'"),
+        ({"scale": 2, "method": "area", "antialias": True}, "antialias: .* method 'area'"),
+        ({"scale": 2, "method": "nearest", "border": "clamp"}, "border: .* method 'nearest'"),
+        ({"scale": 2, "cubic_coefficient": 0.0}, "cubic_coefficient: .* method 'bilinear'"),
+    ],
+)
+def test_wrong_resize_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        resize(IMAGE, **options)
+
+
+def test_no_pixels():
+    with pytest.raises(ValueError, match=r"x: expected at least one pixel, got shape \(1, 0, 6, 8\)"):
+        resize(jnp.zeros((1, 0, 6, 8)), scale=2)
+
+
+def test_sizes_that_do_not_divide():
+    with pytest.raises(ValueError, match="scale: expected a divisor of channels = 8, got 9"):
+        pixel_shuffle(IMAGE, scale=3)
+    with pytest.raises(ValueError, match="scale: expected a divisor of height = 4, got 3"):
+        pixel_unshuffle(IMAGE, scale=3)
+    with pytest.raises(ValueError, match="scale: expected a divisor of width = 6, got 4"):
+        pixel_unshuffle(IMAGE, scale=4)
