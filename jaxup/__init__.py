@@ -1,0 +1,12 @@
+"""jaxup: learned and classical upsampling of images, depth maps and feature maps in JAX and Flax."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from jaxup import models, nn, ops
+
+try:
+    __version__ = version("jaxup")
+except PackageNotFoundError:  # a checkout that is on the path but not installed
+    __version__ = "0"
+
+__all__ = ["models", "nn", "ops", "__version__"]

@@ -1,0 +1,5 @@
+"""Whole networks built from `jaxup.nn` and `jaxup.ops`."""
+
+from jaxup.models.joint import DJF, JOINT_PRESETS, AttentionJointNetwork, make_joint_network
+
+__all__ = ["AttentionJointNetwork", "DJF", "JOINT_PRESETS", "make_joint_network"]

@@ -1,0 +1,115 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup import nn, ops
+from tests import goldens
+from tests.compare import assert_close
+from tests.oracles.resize import zero_upsample
+
+
+def random(*shape):
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def convolve(x, kernel, groups):
+    """Eq. 5 by loops: cross-correlation of [H, W, Cin] with [K, K, Cin / groups, Cout], zeros outside."""
+    size, _, per_group, cout = kernel.shape
+    padded = np.pad(x, [(size // 2, size // 2)] * 2 + [(0, 0)])
+    out = np.zeros((*x.shape[:2], cout))
+    for i, j, o in np.ndindex(out.shape):
+        first = o * groups // cout * per_group
+        out[i, j, o] = (padded[i : i + size, j : j + size, first : first + per_group] * kernel[..., o]).sum()
+    return out
+
+
+@pytest.mark.parametrize(
+    "grid, scale, kernel_size, groups",
+    [
+        ((3, 4), (2, 2), 3, 1),
+        ((1, 1), (3, 3), 5, 2),
+        ((2, 3), (2, 3), 7, 1),
+        ((3, 2), (4, 4), 3, 2),
+        ((2, 2), (1, 1), 3, 1),
+    ],
+)
+def test_deconvolution_equals_zero_upsampling_and_convolution(grid, scale, kernel_size, groups):
+    module = nn.Deconvolution(
+        4, 6, scale=scale, kernel_size=kernel_size, groups=groups, use_bias=True, rngs=nnx.Rngs(0)
+    )
+    module.bias[...] = jnp.arange(6.0)
+    x = random(2, *grid, 4)
+    upsampled = zero_upsample(x, *scale)
+    expected = np.stack([convolve(one, np.asarray(module.kernel[...]), groups) for one in upsampled]) + np.arange(6)
+    assert_close(module(x), expected, 1e-6)
+
+
+@pytest.mark.parametrize("case", ["k3_s2", "k5_s2_depthwise"])
+def test_deconvolution_golden(case):
+    golden = goldens.load(f"conv_transpose/{case}")
+    config = golden.config
+    module = nn.Deconvolution(
+        config["in_channels"],
+        config["out_channels"],
+        scale=config["stride"],
+        kernel_size=config["kernel_size"],
+        groups=config["groups"],
+        rngs=nnx.Rngs(0),
+    )
+    graph, state = nnx.split(module)
+
+    def run(inputs, params):
+        # PyTorch's [in, out / groups, K, K], flipped; with groups, in and out are swapped inside each group.
+        weight = params["weight"][:, :, ::-1, ::-1]
+        groups, cin, per_group = config["groups"], weight.shape[0], weight.shape[1]
+        weight = weight.reshape(groups, cin // groups, per_group, *weight.shape[2:])
+        kernel = weight.transpose(3, 4, 1, 0, 2).reshape(*weight.shape[3:], cin // groups, groups * per_group)
+        traced = nnx.merge(graph, state, copy=True)
+        traced.kernel[...] = kernel
+        return traced(inputs["x"])
+
+    goldens.check(golden, run)
+
+
+def test_pixel_shuffle_is_a_convolution_and_a_shuffle():
+    module, x = nn.PixelShuffle(4, 3, scale=(2, 3), rngs=nnx.Rngs(0)), random(1, 3, 2, 4)
+    assert_close(module(x), ops.pixel_shuffle(module.conv(x), scale=(2, 3)), 1e-6)
+    assert module(x).shape == (1, 6, 6, 3)
+
+
+def test_parameter_counts():
+    def count(module):
+        return sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+    assert count(nn.Deconvolution(6, 4, scale=2, kernel_size=5, rngs=nnx.Rngs(0))) == 25 * 6 * 4
+    assert count(nn.Deconvolution(6, 4, scale=2, groups=2, use_bias=True, rngs=nnx.Rngs(0))) == 9 * 3 * 4 + 4
+    assert count(nn.PixelShuffle(6, 4, scale=2, rngs=nnx.Rngs(0))) == 9 * 6 * 16 + 16
+    assert count(nn.Resize(scale=2)) == 0
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
+def test_resize_is_the_function(method):
+    x = random(1, 3, 4, 2)
+    np.testing.assert_array_equal(nn.Resize(scale=3, method=method)(x), ops.resize(x, scale=3, method=method))
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: nn.Deconvolution(4, 4, scale=0, rngs=nnx.Rngs(0)), "scale: expected an integer >= 1, got 0"),
+        (lambda: nn.Deconvolution(4, 4, scale=2, kernel_size=4, rngs=nnx.Rngs(0)), "kernel_size: expected an odd"),
+        (lambda: nn.Deconvolution(4, 6, scale=2, groups=4, rngs=nnx.Rngs(0)), "groups: expected a divisor"),
+        (lambda: nn.PixelShuffle(0, 4, scale=2, rngs=nnx.Rngs(0)), "in_features: expected an integer >= 1"),
+        (lambda: nn.Resize(scale=2, method="cubic")(random(1, 2, 2, 1)), "method: expected one of"),
+        (
+            lambda: nn.PixelShuffle(4, 4, scale=2, rngs=nnx.Rngs(0))(random(1, 2, 2, 3)),
+            r"x: expected shape \(\*, \*, \*, 4\)",
+        ),
+        (lambda: nn.Deconvolution(4, 4, scale=2, rngs=nnx.Rngs(0))(random(2, 2, 4)), "x: expected 4 axes"),
+    ],
+)
+def test_bad_input(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,133 @@
+"""What every module owes its callers, checked on every module of the registry."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from tests.compare import assert_close, assert_finite
+from tests.registry import MODULES
+
+ROUNDING = 1e-5  # float32, after another order of the same sums, through several layers
+
+
+def modules(*required: str) -> pytest.MarkDecorator:
+    """The modules whose constructors have the given options."""
+    examples = [e for e in MODULES if all(e.takes(name) for name in required)]
+    return pytest.mark.parametrize("example", examples, ids=lambda example: example.name)
+
+
+@cache
+def with_gradients(graph: Any) -> Callable[..., Any]:
+    """The output, and the gradients with respect to the parameters and all inputs."""
+
+    def loss(params: Any, rest: Any, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        output = nnx.merge(graph, params, rest, copy=True)(*inputs)
+        return jnp.sum(jnp.sin(3 * output.astype(jnp.float32))), output
+
+    def run(params: Any, rest: Any, *inputs: jax.Array) -> tuple[jax.Array, Any]:
+        wrt = (0, *range(2, 2 + len(inputs)))
+        gradients, output = jax.grad(loss, argnums=wrt, has_aux=True)(params, rest, *inputs)
+        return output, gradients
+
+    return jax.jit(run)
+
+
+@modules()
+def test_split_merge(example):
+    module, inputs = example.make(), example.inputs()
+    chex.assert_trees_all_equal(nnx.merge(*nnx.split(module))(*inputs), module(*inputs))
+
+
+@modules("rngs")
+def test_parameters_depend_on_rngs_only(example):
+    params = [nnx.state(example.build(rngs=nnx.Rngs(seed)), nnx.Param) for seed in (0, 0, 1)]
+    chex.assert_trees_all_equal(params[0], params[1])
+    chex.assert_type(jax.tree.leaves(params[0]), jnp.float32)
+    if jax.tree.leaves(params[0]):
+        with pytest.raises(AssertionError):
+            chex.assert_trees_all_equal(params[0], params[2])
+
+
+@modules()
+@pytest.mark.parametrize("jit", [jax.jit, nnx.jit], ids=["jax.jit", "nnx.jit"])
+def test_jit_equals_eager(example, jit):
+    module, inputs = example.make(), example.inputs()
+    assert_close(jit(lambda m, *xs: m(*xs))(module, *inputs), module(*inputs), ROUNDING)
+
+
+@modules("rngs")
+def test_every_parameter_is_used(example):
+    """`nnx.grad` agrees with `jax.grad` of the split module, and no parameter is without influence."""
+    module, inputs = example.make(), example.inputs()
+    gradients = nnx.jit(nnx.grad(lambda m: jnp.sum(jnp.sin(3 * m(*inputs)))))(module)
+    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    expected = with_gradients(graph)(params, rest, *inputs)[1][0]
+    assert_close(jax.tree.leaves(gradients), jax.tree.leaves(expected), ROUNDING)
+    for path, gradient in nnx.to_flat_state(expected):
+        assert jnp.any(gradient[...] != 0), f"no gradient reaches {path}"
+
+
+@modules("dtype")
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
+def test_half_precision(example, dtype):
+    """Parameters and their gradients stay float32 while the computation is done in `dtype`."""
+    module, inputs = example.make(dtype=dtype), example.inputs(dtype=dtype)
+    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    output, gradients = with_gradients(graph)(params, rest, *inputs)
+    chex.assert_type(jax.tree.leaves((output, gradients[1:])), dtype)
+    chex.assert_type(jax.tree.leaves((params, gradients[0])), jnp.float32)
+    assert_finite((output, gradients))
+    assert_close(output, example.make()(*[x.astype(jnp.float32) for x in inputs]), 3e-2)
+
+
+@modules()
+def test_empty_batch(example):
+    module = example.make()
+    assert module(*example.inputs(batch=0)).shape == (0, *module(*example.inputs()).shape[1:])
+
+
+@modules()
+@pytest.mark.parametrize("grid", [(1, 1), (1, 5)], ids=str)
+def test_one_pixel_and_one_line(example, grid):
+    assert_finite(example.make()(*example.inputs(grid=grid)))
+
+
+@modules()
+def test_linen_view(example):
+    """`nnx.bridge.to_linen` has the same parameter tree and, given the same parameters, the same output."""
+    module, inputs = example.make(), example.inputs()
+    linen = nnx.bridge.to_linen(example.build)
+    if not example.takes("rngs"):
+        linen = linen.clone(skip_rng=True)
+    variables = linen.init(jax.random.key(0), *inputs)
+    params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    if params:
+        chex.assert_trees_all_equal_shapes(variables["params"], params)
+        variables = {**variables, "params": params}
+    assert_close(linen.apply(variables, *inputs), module(*inputs), ROUNDING)
+
+
+@modules()
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=lambda a: a.name)
+def test_data_parallel(example, axis_type):
+    """Batch sharded, parameters replicated: the same output, sharded, and the same gradients."""
+    if jax.device_count() < 4:
+        pytest.skip("needs four devices: run on the CPU, or where there are four")
+    inputs = example.inputs()
+    graph, params, rest = nnx.split(example.make(), nnx.Param, ...)
+    run = with_gradients(graph)
+    expected = run(params, rest, *inputs)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    by_batch, replicated = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+    with jax.set_mesh(mesh):
+        state = jax.device_put((params, rest), replicated)
+        output, gradients = run(*state, *jax.device_put(inputs, by_batch))
+    assert_close(jax.device_get((output, gradients)), jax.device_get(expected), ROUNDING)
+    assert output.sharding.is_equivalent_to(by_batch, output.ndim), "the output was gathered on one device"

@@ -1,0 +1,188 @@
+"""What every operator owes its callers, checked on every example of the registry.
+
+Most tests run the operator together with its gradients: a hand-written VJP has to survive `vmap`, sharding
+and 16-bit inputs as well as the forward pass does.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.test_util import check_grads
+
+from jaxup._checks import accum_dtype
+from tests.compare import assert_close, assert_finite
+from tests.registry import EXAMPLES, Example
+
+ROUNDING = 2e-6  # float32, after another order of the same sums
+GRADIENTS = 1e-4  # likewise; a gradient may be a small difference of large sums
+
+each_operator = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+
+
+def differentiable(example: Example, inputs: tuple[jax.Array, ...]) -> tuple[int, ...]:
+    return tuple(range(len(inputs))) if example.differentiable is None else example.differentiable
+
+
+def with_gradients(example: Example) -> Callable[..., Any]:
+    """The outputs, and the gradients of a loss that weighs every output entry differently."""
+
+    def loss(*inputs: jax.Array) -> tuple[jax.Array, Any]:
+        outputs = example.fn(*inputs)
+        leaves = [y.astype(accum_dtype(y)) for y in jax.tree.leaves(outputs)]
+        return sum(jnp.sum(jnp.sin(3 * y)) for y in leaves), outputs
+
+    def run(*inputs: jax.Array) -> tuple[Any, tuple[jax.Array, ...]]:
+        gradients, outputs = jax.grad(loss, argnums=differentiable(example, inputs), has_aux=True)(*inputs)
+        return outputs, gradients
+
+    return run
+
+
+@cache
+def compiled(example: Example) -> Callable[..., Any]:
+    """One jitted function per example, so that tests with the same shapes share one compilation."""
+    return jax.jit(with_gradients(example))
+
+
+@each_operator
+def test_jit_equals_eager(example):
+    inputs = example.inputs()
+    assert_close(compiled(example)(*inputs)[0], example.fn(*inputs), ROUNDING)
+
+
+@each_operator
+def test_vmap_equals_batch(example):
+    inputs = example.inputs()
+    count = len(example.inputs.images(1, 1))
+    axes = [0 if i < count else None for i in range(len(inputs))]
+
+    def one(*inputs: jax.Array) -> Any:
+        outputs, gradients = with_gradients(example)(*[x[None] if i < count else x for i, x in enumerate(inputs)])
+        positions = differentiable(example, inputs)
+        gradients = tuple(g[0] if i < count else g for i, g in zip(positions, gradients, strict=True))
+        return jax.tree.map(lambda y: y[0], outputs), gradients
+
+    outputs, gradients = jax.jit(jax.vmap(one, in_axes=axes))(*inputs)
+    expected = compiled(example)(*inputs)
+    positions = differentiable(example, inputs)
+    gradients = tuple(g if i < count else g.sum(0) for i, g in zip(positions, gradients, strict=True))
+    assert_close(outputs, expected[0], ROUNDING)
+    assert_close(gradients, expected[1], GRADIENTS)
+
+
+@each_operator
+def test_gradients(example):
+    with jax.enable_x64(True):
+        inputs = example.inputs(batch=2, dtype=jnp.float64)
+        positions = differentiable(example, inputs)
+
+        def fn(*free: jax.Array) -> Any:
+            given = dict(enumerate(inputs)) | dict(zip(positions, free, strict=True))
+            return example.fn(*given.values())
+
+        check_grads(jax.jit(fn), [inputs[i] for i in positions], order=1, modes=["rev"])
+
+
+@each_operator
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
+def test_half_precision(example, dtype):
+    inputs = example.inputs(dtype=dtype)
+    outputs, gradients = compiled(example)(*inputs)
+    chex.assert_type(jax.tree.leaves((outputs, gradients)), dtype)
+    assert_finite((outputs, gradients))
+    expected = compiled(example)(*[x.astype(jnp.float32) for x in inputs])
+    assert_close(outputs, expected[0], 2e-2)
+
+
+@each_operator
+def test_double_precision(example):
+    """float64 is computed in float64, and float32 stays what it is where x64 is enabled."""
+    single = compiled(example)(*example.inputs())
+    with jax.enable_x64(True):
+        outputs, gradients = double = compiled(example)(*example.inputs(dtype=jnp.float64))
+        chex.assert_type(jax.tree.leaves(double), jnp.float64)
+        for dtype, other in [(jnp.float64, r"f32\[\d"), (jnp.float32, r"f64\[\d")]:  # no array of the other kind
+            jaxpr = jax.make_jaxpr(with_gradients(example))(*example.inputs(dtype=dtype))
+            assert not re.search(other, str(jaxpr)), f"{other} appears in the computation in {dtype.__name__}"
+    assert_close(single[0], outputs, 1e-5)
+    assert_close(single[1], gradients, GRADIENTS)
+
+
+@each_operator
+def test_second_eager_call_compiles_nothing(example):
+    """An operator that makes a closure for a loop or a `jit` anew would compile at every call."""
+    inputs, events = example.inputs(), []
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        events.append(event)
+
+    jax.block_until_ready(example.fn(*inputs))
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.block_until_ready(example.fn(*inputs))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert [event for event in events if "backend_compile" in event] == []
+
+
+@each_operator
+def test_deterministic(example):
+    inputs, fn = example.inputs(), compiled(example)
+    chex.assert_trees_all_equal(fn(*inputs), fn(*inputs))
+
+
+@each_operator
+def test_empty_batch(example):
+    inputs = example.inputs(batch=0)
+    outputs, gradients = compiled(example)(*inputs)
+    for empty, full in zip(
+        jax.tree.leaves(outputs), jax.tree.leaves(jax.eval_shape(example.fn, *example.inputs())), strict=True
+    ):
+        assert empty.shape == (0, *full.shape[1:])
+    assert_finite(gradients)
+
+
+@each_operator
+def test_one_pixel(example):
+    outputs, gradients = compiled(example)(*example.inputs(grid=(1, 1)))
+    assert all(y.size for y in jax.tree.leaves(outputs))
+    assert_finite((outputs, gradients))
+
+
+@each_operator
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=lambda a: a.name)
+def test_sharded_batch(example, axis_type):
+    if jax.device_count() < 4:
+        pytest.skip("needs four devices: run on the CPU, or where there are four")
+    inputs, count = example.inputs(), len(example.inputs.images(1, 1))
+    expected = compiled(example)(*inputs)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    by_batch, replicated = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+    with jax.set_mesh(mesh):
+        placed = [jax.device_put(x, by_batch if i < count else replicated) for i, x in enumerate(inputs)]
+        actual = compiled(example)(*placed)
+    assert_close(actual[0], expected[0], ROUNDING)
+    assert_close(actual[1], expected[1], GRADIENTS)
+    for y in jax.tree.leaves(actual[0]):
+        assert y.sharding.is_equivalent_to(by_batch, y.ndim), "the result was gathered on one device"
+
+
+@each_operator
+@pytest.mark.parametrize("gradients", [False, True], ids=["forward", "gradients"])
+def test_scratch_memory(example, gradients):
+    if jax.default_backend() != "cpu":
+        pytest.skip("the bounds are those of the CPU backend")
+    fn = with_gradients(example) if gradients else example.fn
+    inputs = [jax.ShapeDtypeStruct(s, jnp.float32) for s in example.inputs.shapes(1, (64, 64))]
+    outputs = jax.eval_shape(example.fn, *inputs)
+    unit = sum(4 * int(np.prod(x.shape)) for x in [*inputs, *jax.tree.leaves(outputs)])
+    used = jax.jit(fn).lower(*inputs).compile().memory_analysis().temp_size_in_bytes / unit
+    assert used <= example.scratch[gradients], f"scratch is {used:.2f} times the inputs and outputs"
