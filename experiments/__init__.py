@@ -1,0 +1,1 @@
+"""Experiments on top of jaxup: scripts a researcher forks, one task per file."""

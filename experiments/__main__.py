@@ -1,0 +1,121 @@
+"""Command line of the experiments: `python -m experiments TASK COMMAND [options]`.
+
+A task is a module of this package, named in `TASKS` and imported only when it is chosen. It exports
+
+    COMMANDS: dict[str, Callable]  command -> function of one frozen dataclass, or of keyword options; the
+        first line of its docstring is the help.
+    PRESETS: dict[str, dict[str, Callable]]  command -> preset -> function without arguments that returns the
+        dataclass; its docstring is the help, and the first preset is the default. Optional.
+
+Bad input ends in one line on stderr and exit status 2; with JAXUP_TRACEBACK=1 in a traceback.
+"""
+
+import argparse
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+TASKS = {
+    "joint-upsampling": "Depth maps upsampled under the guidance of an RGB image.",
+    "bench": "Speed and memory of the operators.",
+}
+
+_PROG = "python -m experiments"
+_EPILOG = """\
+--distributed, anywhere on the line (or JAXUP_DISTRIBUTED=1): one process of several that train together, as
+started
+by Slurm, Open MPI, Kubernetes or on Cloud TPU. JAXUP_TRACEBACK=1: show where an error comes from."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status: 0, 1 (training failed), 2 (bad input) or 130 (interrupted)."""
+    try:
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError) as error:
+        return _report(error, 2)
+    except RuntimeError as error:
+        from experiments.progress import TrainingError  # not at the top: it imports JAX, and --help is to be quick
+
+        if not isinstance(error, TrainingError):
+            raise
+        return _report(error, 1)
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    distributed = "--distributed" in arguments or os.environ.get("JAXUP_DISTRIBUTED", "0") not in ("", "0")
+    arguments = [argument for argument in arguments if argument != "--distributed"]
+    task = _choose(_PROG, "Experiments on top of jaxup.", "TASK", TASKS, arguments)
+    module = importlib.import_module(f"experiments.{task.replace('-', '_')}")
+    commands: Mapping[str, Callable[..., Any]] = module.COMMANDS
+    lines = {name: _first_line(command) for name, command in commands.items()}
+    command = _choose(f"{_PROG} {task}", inspect.getdoc(module) or "", "COMMAND", lines, arguments[1:])
+    if distributed:
+        import jax
+
+        jax.distributed.initialize()
+    presets = getattr(module, "PRESETS", {}).get(command, {})
+    _call(commands[command], presets, f"{_PROG} {task} {command}", arguments[2:])
+
+
+def _choose(prog: str, description: str, kind: str, choices: Mapping[str, str], arguments: list[str]) -> str:
+    """Parses the first argument, which is one of `choices` or asks for help."""
+    parser = argparse.ArgumentParser(
+        prog, description=description, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subparsers = parser.add_subparsers(dest="name", metavar=kind, required=True)
+    for name, line in choices.items():
+        subparsers.add_parser(name, help=line.replace("%", "%%"), add_help=False)
+    return parser.parse_args([argument.replace("_", "-") for argument in arguments[:1]]).name
+
+
+def _call(
+    command: Callable[..., Any], presets: Mapping[str, Callable[[], Any]], prog: str, arguments: list[str]
+) -> None:
+    """Parses the options of a command and runs it."""
+    import tyro
+
+    options: dict[str, Any] = {"prog": prog, "config": (tyro.conf.OmitArgPrefixes,)}
+    if not presets:
+        tyro.cli(command, args=arguments, **options)
+        return
+    parser = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", choices=list(presets), default=next(iter(presets)))
+    chosen, arguments = parser.parse_known_args(arguments)
+    default = presets[chosen.preset]()
+    options["description"] = _with_presets(command, presets, chosen.preset)
+    command(tyro.cli(type(default), default=default, args=arguments, **options))
+
+
+def _with_presets(command: Callable[..., Any], presets: Mapping[str, Callable[[], Any]], chosen: str) -> str:
+    heading = f"--preset NAME, one of (the values below are those of {chosen}):"
+    lines = [f"{inspect.getdoc(command) or ''}\n", heading]
+    for name, preset in presets.items():
+        lines += ["", f"{name}: {inspect.getdoc(preset) or ''}"]
+    return "\n".join(lines)
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").partition("\n")[0]
+
+
+def _report(error: Exception, status: int) -> int:
+    """Prints one line. A plain ValueError may also be our own mistake, so that it says how to see more."""
+    if os.environ.get("JAXUP_TRACEBACK", "0") not in ("", "0"):
+        raise error
+    message = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename is not None:
+        message = f"{error.filename}: {error.strerror}"
+    if type(error) is ValueError:
+        message += " (JAXUP_TRACEBACK=1 shows where)"
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

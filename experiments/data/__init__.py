@@ -1,0 +1,25 @@
+"""RGB-D sources, the making of low-resolution depth, and the training input pipeline.
+
+Arrays of a sample are NumPy, H x W x C and without a batch axis; batches are [B, H, W, C].
+"""
+
+from experiments.data.degrade import crop_to_multiple, low_resolution
+from experiments.data.pipeline import normalised, training_batches
+from experiments.data.rgbd import RGBD, Cached, Motorcycle, NYUDepthV2, PairFolder, Source, data_dir
+from experiments.data.scenes import HELD_OUT_SEED, Scenes
+
+__all__ = [
+    "RGBD",
+    "Source",
+    "Cached",
+    "Motorcycle",
+    "NYUDepthV2",
+    "PairFolder",
+    "Scenes",
+    "HELD_OUT_SEED",
+    "crop_to_multiple",
+    "data_dir",
+    "low_resolution",
+    "normalised",
+    "training_batches",
+]

@@ -1,0 +1,59 @@
+"""From high-resolution to low-resolution depth: the two protocols of the literature."""
+
+import numpy as np
+from PIL import Image
+
+from experiments.data.rgbd import RGBD
+from jaxup._checks import check_choice, check_divides, check_int
+
+PROTOCOLS = ("grid", "bicubic")
+
+
+def low_resolution(depth: np.ndarray, scale: int, protocol: str = "grid") -> np.ndarray:
+    """Make the low-resolution depth from which the high-resolution one is to be recovered.
+
+    "grid": y[i, j] = d[s*i + s//2, s*j + s//2], every s-th pixel. The papers leave the start open; the pixel
+    at the centre of each s x s block is within half a pixel of where half-pixel resizing places the sample,
+    so no method pays for a displacement. "bicubic": cubic convolution with a = -0.5 stretched by s
+    (antialiased), as Pillow computes it.
+
+    Args:
+        depth: [H, W, 1] floating, finite; H and W multiples of `scale`.
+        scale: Factor s, an integer.
+        protocol: "grid" (attention-based upsampling, DJF) or "bicubic" (DKN).
+
+    Returns:
+        float32 [H/s, W/s, 1].
+
+    Raises:
+        ValueError: a scale that does not divide H and W, or an unknown protocol.
+
+    Reference:
+        Kundu et al., Attention-based Image Upsampling, section IV-A; Kim et al., Deformable Kernel Networks.
+    """
+    check_int("scale", scale)
+    check_choice("protocol", protocol, PROTOCOLS)
+    height, width = depth.shape[:2]
+    check_divides("scale", scale, "the height", height)
+    check_divides("scale", scale, "the width", width)
+    depth = depth.astype(np.float32, copy=False)
+    if protocol == "grid":
+        return depth[scale // 2 :: scale, scale // 2 :: scale]
+    image = Image.fromarray(np.ascontiguousarray(depth[..., 0]))
+    return np.asarray(image.resize((width // scale, height // scale), Image.Resampling.BICUBIC))[..., None]
+
+
+def crop_to_multiple(sample: RGBD, multiple: int) -> RGBD:
+    """Cut rows at the bottom and columns at the right until height and width are multiples of `multiple`.
+
+    Raises:
+        ValueError: the image is smaller than `multiple` either way.
+    """
+    check_int("multiple", multiple)
+    height, width = (n - n % multiple for n in sample.depth.shape[:2])
+    if not (height and width):
+        raise ValueError(
+            f"multiple: expected at most the size of {sample.name}, "
+            f"{sample.depth.shape[0]} x {sample.depth.shape[1]}, got {multiple}"
+        )
+    return sample.cut(slice(height), slice(width))

@@ -1,0 +1,126 @@
+"""What a run says while it trains: JSON lines in its directory, and a progress bar or plain lines on stderr."""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Metrics = dict[str, float]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on. The message is one line and names the step."""
+
+
+class MetricsLog:
+    """The metrics of a run: kept on the device until a line of `metrics.jsonl` is due.
+
+    Args:
+        run_dir: the run directory.
+        start: the step that training goes on from. Lines of later steps, which a killed process wrote after
+            its last checkpoint, are removed, since those steps will be done again.
+    """
+
+    def __init__(self, run_dir: Path, start: int) -> None:
+        self._path = run_dir / "metrics.jsonl"
+        self._pending: list[dict[str, jax.Array]] = []
+        self._step = start
+        self._since = time.perf_counter()
+        self._waited = 0.0
+        if jax.process_index() == 0:
+            _truncate(self._path, start)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as waiting for data."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
+    def add(self, metrics: dict[str, jax.Array]) -> None:
+        """Takes the metrics of one step; blocks while more than two steps are queued on the device."""
+        self._pending.append(metrics)
+        if len(self._pending) > 2:
+            jax.block_until_ready(self._pending[-3])
+
+    def write(self, step: int) -> Metrics:
+        """Writes and returns the means since the line before.
+
+        Raises:
+            TrainingError: the loss or the gradient of a step is not finite.
+        """
+        pending = jax.device_get(self._pending)
+        for i, metrics in enumerate(pending, self._step + 1):
+            for name in ("loss", "gradient_norm"):
+                if not math.isfinite(metrics[name]):
+                    raise TrainingError(f"step {i}: {name} is {float(metrics[name])}")
+        names = sorted(pending[-1], key=lambda name: (name != "loss", name))
+        means = {name: math.fsum(float(m[name]) for m in pending) / len(pending) for name in names}
+        seconds = time.perf_counter() - self._since
+        line = means | {"seconds": round(seconds, 4), "data_wait": round(self._waited / seconds, 4)}
+        if jax.process_index() == 0:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"step": step, **line}) + "\n")
+        self._pending, self._step, self._since, self._waited = [], step, time.perf_counter(), 0.0
+        return line
+
+
+def read_metrics(run_dir: Path) -> list[Metrics]:
+    """The lines of `metrics.jsonl`, without a last one that a killed process left unfinished."""
+    path = run_dir / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _truncate(path: Path, step: int) -> None:
+    kept = [line for line in read_metrics(path.parent) if line["step"] <= step]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    os.replace(temporary, path)
+
+
+@contextmanager
+def progress(start: int, steps: int) -> Iterator[Callable[[int, Metrics | None], None]]:
+    """A progress bar on a terminal, plain lines elsewhere.
+
+    Args:
+        start: steps done before.
+        steps: steps in all.
+
+    Yields:
+        `show(step, metrics)`, to be called after every step, with None where there are no new metrics.
+    """
+    if jax.process_index() != 0:
+        yield lambda step, metrics: None
+        return
+    if start:
+        print(f"continuing after step {start} of {steps}", file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        yield lambda step, metrics: _print_line(step, steps, metrics)
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=steps, completed=start)
+
+        def show(step: int, metrics: Metrics | None) -> None:
+            description = None if metrics is None else f"loss {metrics['loss']:.4g}"
+            bar.update(task, completed=step, description=description)
+
+        yield show
+
+
+def _print_line(step: int, steps: int, metrics: Metrics | None) -> None:
+    if metrics is not None:
+        print(f"step {step}/{steps}  {_summary(metrics)}", file=sys.stderr, flush=True)
+
+
+def _summary(metrics: Metrics) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())

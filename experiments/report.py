@@ -1,0 +1,180 @@
+"""Results for people: a Markdown table, and a figure of methods side by side with maps of their errors."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from experiments.errors import InputError
+
+Array = np.ndarray
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, digits: int = 4) -> str:
+    """Formats rows as a Markdown table that is also readable as plain text.
+
+    Args:
+        rows: one mapping per line; a column that is missing gives an empty cell.
+        columns: keys of the rows, in order; they are the headings.
+        digits: significant digits of floating-point numbers.
+
+    Returns:
+        The table, without a newline at its end. Columns of numbers are aligned to the right.
+
+    Example:
+        >>> rows = [{"method": "bicubic", "4x": 1.23456}, {"method": "ours", "4x": 0.5}]
+        >>> print(markdown_table(rows, ["method", "4x"]))
+        | method  |     4x |
+        | :------ | -----: |
+        | bicubic |  1.235 |
+        | ours    | 0.5000 |
+    """
+    cells = [[_cell(row.get(column, ""), digits) for column in columns] for row in rows]
+    numeric = [all(not isinstance(row.get(column, ""), str) for row in rows) for column in columns]
+    widths = [max(3, *(len(line[i]) for line in [list(columns), *cells])) for i in range(len(columns))]
+    rule = ["-" * (w - 1) + ":" if right else ":" + "-" * (w - 1) for w, right in zip(widths, numeric, strict=True)]
+
+    def line(values: Sequence[str]) -> str:
+        aligned = zip(values, widths, numeric, strict=True)
+        return "| " + " | ".join(v.rjust(w) if right else v.ljust(w) for v, w, right in aligned) + " |"
+
+    return "\n".join([line(columns), line(rule), *(line(row) for row in cells)])
+
+
+def _cell(value: Any, digits: int) -> str:
+    if isinstance(value, float | np.floating):
+        return f"{value:#.{digits}g}".removesuffix(".")
+    return str(value).replace("|", "\\|")
+
+
+class Comparison(NamedTuple):
+    """One sample as a figure shows it: two rows, the depth maps and below them the errors."""
+
+    title: str
+    guide: Array
+    """[H, W, 3], RGB in [0, 1]."""
+    low: Array
+    """[h, w, 1], the input depth."""
+    results: Mapping[str, Array]
+    """By method, [H, W, 1]."""
+    truth: Array
+    """[H, W, 1]."""
+    valid: Array
+    """[H, W, 1], bool or zeros and ones: where `truth` was measured."""
+    unit: str
+    """Of all depths and errors."""
+
+
+def rmse(result: Array, truth: Array, valid: Array) -> float:
+    """Root of the mean squared error over the valid pixels, sqrt(sum_i v_i (r_i - t_i)^2 / sum_i v_i).
+
+    Args:
+        result: [H, W, 1].
+        truth: [H, W, 1].
+        valid: [H, W, 1], bool or zeros and ones.
+
+    Returns:
+        The error in the unit of the arguments, computed in float64; NaN where no pixel is valid.
+
+    Example:
+        >>> rmse(np.array([[[3.0], [9.0]]]), np.zeros((1, 2, 1)), np.array([[[1], [0]]]))
+        3.0
+    """
+    error = (result.astype(np.float64) - truth)[valid.astype(bool)]
+    return float(np.sqrt(np.mean(error**2))) if error.size else float("nan")
+
+
+def comparison_figure(path: Path, panels: Sequence[Comparison]) -> None:
+    """Draws samples with the result and the error map of every method, and saves the figure as PNG.
+
+    Two rows for each sample. Above: guide, low-resolution input, results, ground truth; the depths share a
+    colour scale that spans the ground truth. Below: |result - truth|; the methods share a colour scale that
+    ends at the 99th percentile of all their errors, so that single pixels at depth edges do not darken the
+    rest. Pixels without ground truth are grey.
+
+    Args:
+        path: file to write; it appears whole or not at all. Its directory is made if need be.
+        panels: the samples, all with the same methods.
+
+    Raises:
+        InputError: a sample has no valid pixel.
+    """
+    for panel in panels:
+        if not panel.valid.any():
+            raise InputError(f"{panel.title}: has no valid pixel")
+    columns = 3 + len(panels[0].results)
+    heights = [2.0 * p.truth.shape[0] / p.truth.shape[1] for p in panels for _ in range(2)]
+    size = (2.0 * columns + 0.9, sum(heights) + 0.4 * len(heights))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(
+        len(heights), columns + 1, squeeze=False, height_ratios=heights, width_ratios=[1] * columns + [0.05]
+    )
+    for i, panel in enumerate(panels):
+        _draw_depths(axes[2 * i], panel)
+        _draw_errors(axes[2 * i + 1], panel)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, dpi=150, format="png")
+    os.replace(temporary, path)
+
+
+class _Scale(NamedTuple):
+    """Values as colours."""
+
+    range: Normalize
+    colours: str
+
+
+def _draw_depths(axes: Sequence[Axes], panel: Comparison) -> None:
+    valid = panel.valid.astype(bool)
+    known = panel.truth[valid]
+    scale = _Scale(Normalize(known.min(), known.max()), "viridis")
+    _show(axes[0], np.clip(panel.guide, 0, 1), "guide")
+    axes[0].set_ylabel(panel.title)
+    low = panel.low
+    _show(axes[1], low, f"input, {low.shape[1]} x {low.shape[0]}", scale)
+    for axis, (name, result) in zip(axes[2:], panel.results.items(), strict=False):
+        _show(axis, result, name, scale)
+    _show(axes[-2], panel.truth, "ground truth", scale, valid)
+    _colour_bar(axes[-1], scale, f"depth [{panel.unit}]", "neither")
+
+
+def _draw_errors(axes: Sequence[Axes], panel: Comparison) -> None:
+    valid = panel.valid.astype(bool)
+    errors = {name: np.abs(result - panel.truth) for name, result in panel.results.items()}
+    highest = np.percentile(np.concatenate([error[valid] for error in errors.values()]), 99)
+    scale = _Scale(Normalize(0, highest), "inferno")
+    for axis, (name, error) in zip(axes[2:], errors.items(), strict=False):
+        title = f"RMSE {rmse(panel.results[name], panel.truth, panel.valid):.4g} {panel.unit}"
+        _show(axis, error, title, scale, valid)
+    for axis in (axes[0], axes[1], axes[-2]):
+        axis.set_axis_off()
+    axes[1].text(0.95, 0.5, "|result - truth|", ha="right", va="center", fontsize=9)
+    if not valid.all():
+        axes[-2].text(0.05, 0.5, "grey: no ground truth", va="center", fontsize=9)
+    _colour_bar(axes[-1], scale, f"|error| [{panel.unit}]", "max")
+
+
+def _show(axis: Axes, image: Array, title: str, scale: _Scale | None = None, valid: Array | None = None) -> None:
+    """Draws one picture; a low-resolution one is enlarged by nearest neighbour."""
+    axis.set_title(title, fontsize=9)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    if scale is None:
+        axis.imshow(image)
+        return
+    shown = image[..., 0] if valid is None else np.ma.masked_where(~valid[..., 0], image[..., 0])
+    axis.set_facecolor("0.65")  # where masked
+    axis.imshow(shown, cmap=scale.colours, norm=scale.range, interpolation="nearest")
+
+
+def _colour_bar(axis: Axes, scale: _Scale, label: str, extend: str) -> None:
+    bar = axis.figure.colorbar(ScalarMappable(scale.range, scale.colours), cax=axis, extend=extend, extendfrac=0.03)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)

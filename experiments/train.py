@@ -1,0 +1,137 @@
+"""The training loop: a jitted Optax step over a data-parallel mesh, resumed exactly where it stopped.
+
+State, data position and metrics are saved together, so that a run that was killed at any moment and is
+started again ends in the same weights, on a CPU bit for bit. The loop reads results back from the device
+only where it writes a line of metrics, and lets at most two steps queue up before it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from experiments.checkpoint import Checkpoints, TrainState, split_model
+from experiments.config import RunConfig
+from experiments.errors import InputError
+from experiments.progress import Metrics, MetricsLog, progress
+
+Loss = Callable[[Any, Any], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+def fit(
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    batches: grain.IterDataset,
+    run: RunConfig,
+    *,
+    on_log: Callable[[int, Metrics], None] | None = None,
+) -> nnx.Module:
+    """Trains a model, or goes on training it from the newest checkpoint of the run directory.
+
+    Parameters are replicated over all devices and each batch is split over them along its leading axis.
+    Writes checkpoints and `metrics.jsonl` to `run.run_dir`; each line has "step", "loss", the metrics of
+    `loss` and "gradient_norm", all means over the steps since the line before; "learning_rate" if the
+    optimiser was made with `optax.inject_hyperparams`; "seconds" since the line before, and "data_wait", the
+    fraction of them that the loop waited for data.
+
+    Args:
+        model: network with its initial weights; batch statistics and random state are trained and saved as
+            well.
+        optimizer: any Optax transformation, its schedule included.
+        loss: `loss(model, batch)` gives (scalar, dictionary of scalars), each a mean over the batch.
+        batches: endless dataset of pytrees of arrays [B, ...]; with several hosts, the share of this one.
+            Shapes may differ from batch to batch: the step is compiled once for each.
+        run: directory, length, and how often to log and save.
+        on_log: called with (step, metrics) at every line of metrics.
+
+    Returns:
+        `model` with the trained weights, in evaluation mode.
+
+    Raises:
+        InputError: the checkpoint is of another model, the data end, or a batch cannot be split over the
+            devices.
+        TrainingError: loss or gradient is no longer finite; the newest checkpoint is from before.
+    """
+    # Auto axes: XLA places the collectives, whatever operations the network is made of.
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    model.train()
+    graph, params, rest = split_model(model)
+    # Jitted, so that the state is a copy: the step donates its buffers, and the caller's model keeps its own.
+    state = jax.jit(_initial_state, static_argnums=0, out_shardings=replicated)(optimizer, params, rest)
+    train_step = jax.jit(_make_step(graph, optimizer, loss), donate_argnums=0, out_shardings=replicated)
+    iterator = iter(batches)
+    checkpoints = Checkpoints(run.run_dir, run.keep)
+    try:
+        start, state = checkpoints.restore(state, iterator)
+        log = MetricsLog(run.run_dir, start)
+        with progress(start, run.steps) as show:
+            for step in range(start + 1, run.steps + 1):
+                with log.waiting():
+                    batch = _next_batch(iterator, step, split)
+                state, metrics = train_step(state, batch)
+                log.add(metrics)
+                save = step % run.save_every == 0 or step == run.steps
+                line = log.write(step) if save or step % run.log_every == 0 else None
+                show(step, line)
+                if line is not None and on_log is not None:
+                    on_log(step, line)
+                if save:
+                    checkpoints.save(step, state, iterator)
+    finally:
+        checkpoints.close()
+    nnx.update(model, state.params, state.rest)
+    model.eval()
+    return model
+
+
+def _initial_state(optimizer: optax.GradientTransformation, params: nnx.State, rest: nnx.State) -> TrainState:
+    return TrainState(jnp.int32(0), params, rest, optimizer.init(params))
+
+
+def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: Loss) -> Callable[..., Any]:
+    def evaluate(params: nnx.State, rest: nnx.State, batch: Any) -> tuple[jax.Array, tuple[Any, nnx.State]]:
+        model = nnx.merge(graph, params, rest, copy=True)
+        value, metrics = loss(model, batch)
+        return value, (metrics, split_model(model)[2])
+
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        gradient = jax.value_and_grad(evaluate, has_aux=True)
+        (value, (metrics, rest)), grads = gradient(state.params, state.rest, batch)
+        with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to an integer power
+            updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
+        metrics = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(grads)}
+        metrics |= _learning_rate(optimizer_state)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, rest, optimizer_state), metrics
+
+    return train_step
+
+
+def _learning_rate(optimizer_state: Any) -> dict[str, jax.Array]:
+    """The rate that `optax.inject_hyperparams` keeps in its state; the state of its schedule has the same name."""
+    found = optax.tree.get_all_with_path(
+        optimizer_state, "learning_rate", filtering=lambda path, value: isinstance(value, jax.Array)
+    )
+    return {"learning_rate": found[0][1]} if len(found) == 1 else {}
+
+
+def _next_batch(iterator: grain.DatasetIterator, step: int, split: NamedSharding) -> Any:
+    """The next batch, spread over the devices."""
+    try:
+        batch = next(iterator)
+    except StopIteration:
+        raise InputError(f"batches: ended before step {step}; repeat the dataset") from None
+    for array in jax.tree.leaves(batch):
+        if array.ndim == 0 or array.shape[0] % jax.local_device_count():
+            raise InputError(
+                f"batch: expected a multiple of {jax.local_device_count()} examples, one share for each device, "
+                f"got an array {list(array.shape)}"
+            )
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(split, array), batch)

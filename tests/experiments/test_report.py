@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import report
+from experiments.errors import InputError
+from experiments.report import Comparison, comparison_figure, markdown_table, rmse
+
+
+def test_a_table_reads_as_markdown_and_as_text():
+    rows = [
+        {"method": "bicubic", "8x": 0.123456, "steps": 10},
+        {"method": "a|b", "8x": np.float32(12345.6), "steps": 2},
+    ]
+    assert markdown_table(rows, ["method", "8x", "steps", "none"], digits=3) == (
+        "| method  |       8x | steps | none |\n"
+        "| :------ | -------: | ----: | :--- |\n"
+        "| bicubic |    0.123 |    10 |      |\n"
+        "| a\\|b    | 1.23e+04 |     2 |      |"
+    )
+
+
+def test_rmse_is_over_the_valid_pixels():
+    rng = np.random.default_rng(0)
+    result, truth = rng.normal(size=(2, 5, 6, 1)).astype(np.float32)
+    valid = rng.random((5, 6, 1)) < 0.5
+    squares = [
+        (float(result[i, j, 0]) - float(truth[i, j, 0])) ** 2 for i in range(5) for j in range(6) if valid[i, j, 0]
+    ]
+    expected = np.sqrt(sum(squares) / len(squares))
+    assert rmse(result, truth, valid) == pytest.approx(expected, rel=1e-6)
+    assert rmse(result, truth, valid.astype(np.float32)) == rmse(result, truth, valid)
+    assert np.isnan(rmse(result, truth, np.zeros_like(valid)))
+
+
+def comparison(height=16, width=24, methods=("bicubic", "attention"), invalid=True):
+    rng = np.random.default_rng(0)
+    truth = rng.random((height, width, 1), np.float32) + 1
+    valid = np.ones((height, width, 1), bool)
+    valid[:4, :4] = not invalid
+    results = {name: truth + np.float32(0.1 * i) for i, name in enumerate(methods)}
+    return Comparison("sample", rng.random((height, width, 3)), truth[::4, ::4], results, truth, valid, "m")
+
+
+def test_the_figure_is_a_png_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "new" / "figure.png"
+    comparison_figure(path, [comparison(), comparison(height=20, invalid=False)])
+    assert [entry.name for entry in path.parent.iterdir()] == ["figure.png"]
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.size[0] > image.size[1] > 300
+
+
+def test_all_methods_share_their_scales_and_say_their_errors(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(report.Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+    comparison_figure(tmp_path / "figure.png", [comparison(methods=("a", "b", "c"))])
+    axes = np.reshape(figures[0].axes, (2, 7))
+    titles = [[axis.get_title() for axis in row] for row in axes]
+    assert titles[0] == ["guide", "input, 6 x 4", "a", "b", "c", "ground truth", ""]
+    assert titles[1][2:5] == ["RMSE 0 m", "RMSE 0.1 m", "RMSE 0.2 m"]
+    depths = [axis.images[0] for axis in axes[0, 1:6]]
+    errors = [axis.images[0] for axis in axes[1, 2:5]]
+    assert len({id(image.norm) for image in depths}) == 1
+    assert len({id(image.norm) for image in errors}) == 1
+    assert (errors[0].norm.vmin, errors[0].norm.vmax) == pytest.approx((0, 0.2), rel=1e-5)
+    shown = comparison().truth[4:, :].min(), comparison().truth[4:, :].max()
+    assert depths[0].norm.vmin <= shown[0] and depths[0].norm.vmax >= shown[1]
+    assert errors[2].get_array().mask[:4, :4].all() and not errors[2].get_array().mask[4:].any()
+    assert depths[-1].get_array().mask.sum() == 16
+
+
+def test_a_sample_without_ground_truth_is_named(tmp_path):
+    sample = comparison()._replace(valid=np.zeros((16, 24, 1)))
+    with pytest.raises(InputError, match="sample: has no valid pixel"):
+        comparison_figure(tmp_path / "figure.png", [sample])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_without_errors_or_relief_can_be_drawn(tmp_path):
+    flat = comparison(methods=("exact",))
+    flat = flat._replace(truth=np.ones_like(flat.truth), results={"exact": np.ones_like(flat.truth)})
+    comparison_figure(tmp_path / "figure.png", [flat])
+    assert (tmp_path / "figure.png").exists()

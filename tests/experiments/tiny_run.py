@@ -1,0 +1,77 @@
+"""A training run that takes a second: `python -m tests.experiments.tiny_run RUN_DIR STEPS [ADDRESS INDEX]`."""
+
+import sys
+from pathlib import Path
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.config import RunConfig
+from experiments.train import fit
+
+
+class Tiny(nnx.Module):
+    """Everything a checkpoint has to hold: parameters, batch statistics, and random state that dropout advances."""
+
+    def __init__(self, width: int = 8, *, rngs: nnx.Rngs) -> None:
+        self.first = nnx.Linear(3, width, rngs=rngs)
+        self.norm = nnx.BatchNorm(width, rngs=rngs)
+        self.dropout = nnx.Dropout(0.2, rngs=rngs)
+        self.last = nnx.Linear(width, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(self.dropout(jax.nn.relu(self.norm(self.first(x)))))
+
+
+class Numbers:
+    """A random-access source."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        x = np.random.default_rng(index).normal(size=3).astype(np.float32)
+        return {"x": x, "y": x.sum(keepdims=True)}
+
+
+def add_noise(example, rng):
+    return {**example, "x": example["x"] + rng.normal(scale=0.1, size=3).astype(np.float32)}
+
+
+def share_of_this_process(batch):
+    return {name: np.split(array, jax.process_count())[jax.process_index()] for name, array in batch.items()}
+
+
+def tiny_batches(batch_size=8):
+    examples = grain.MapDataset.source(Numbers()).seed(1).shuffle().repeat().random_map(add_noise)
+    batches = examples.batch(batch_size).map(share_of_this_process)
+    return batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+
+
+def squared_error(model, batch):
+    error = model(batch["x"]) - batch["y"]
+    return jnp.mean(error**2), {"mae": jnp.mean(jnp.abs(error))}
+
+
+def adam():
+    schedule = optax.exponential_decay(1e-2, transition_steps=10, decay_rate=0.9)
+    return optax.inject_hyperparams(optax.adam)(learning_rate=schedule)
+
+
+def train(run: RunConfig, **options) -> Tiny:
+    return fit(Tiny(rngs=nnx.Rngs(run.seed)), adam(), squared_error, tiny_batches(), run, **options)
+
+
+if __name__ == "__main__":
+    directory, steps = Path(sys.argv[1]), int(sys.argv[2])
+    if sys.argv[3:]:
+        address, index = sys.argv[3], int(sys.argv[4])
+        jax.distributed.initialize(address, num_processes=2, process_id=index)
+    trained = train(RunConfig(directory, steps=steps, log_every=2, save_every=3))
+    leaves = jax.tree.leaves(nnx.state(trained, nnx.Not(nnx.RngState)))
+    if jax.process_index() == 0:
+        np.savez(directory / "weights.npz", *[np.asarray(leaf) for leaf in leaves])
