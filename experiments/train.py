@@ -92,7 +92,8 @@ def fit(
 
 
 def _initial_state(optimizer: optax.GradientTransformation, params: nnx.State, rest: nnx.State) -> TrainState:
-    return TrainState(jnp.int32(0), params, rest, optimizer.init(params))
+    with jax.numpy_dtype_promotion("standard"):  # Optax's schedules mix floats and integers
+        return TrainState(jnp.int32(0), params, rest, optimizer.init(params))
 
 
 def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: Loss) -> Callable[..., Any]:

@@ -152,7 +152,8 @@ def _attend_phase(
     """Attention of one phase [B, h, 1, w, 1, G, D] over its allowed cells."""
     offsets = tuple((dy, dx) for dy, _ in rows for dx, _ in cols)
     if not offsets:
-        return jnp.zeros((*query.shape[:-1], values.shape[-1]), accum_dtype(query, values))
+        empty = jnp.zeros_like(query[..., :1], dtype=accum_dtype(query, values))  # sharded like the query
+        return jnp.broadcast_to(empty, (*query.shape[:-1], values.shape[-1]))
     scores = window_scores(query, keys, offsets, radius)
     if table is not None:
         taps = jnp.stack([table[a, b] for _, a in rows for _, b in cols])

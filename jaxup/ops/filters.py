@@ -48,6 +48,9 @@ def box_filter(x: jax.Array, *, radius: int | Pair) -> jax.Array:
         >>> x = jnp.array([0.0, 3.0, 6.0, 9.0]).reshape(1, 1, 4, 1)
         >>> print(box_filter(x, radius=1).ravel())
         [1.5 3.  6.  7.5]
+
+    Reference:
+        He, Sun, Tang, "Guided Image Filtering", PAMI 2013, section 3.4 (the mean filter of its Algorithm 1).
     """
     check_image("x", x)
     return _box_mean(x.astype(accum_dtype(x)), pair("radius", radius, minimum=0)).astype(x.dtype)
@@ -78,6 +81,9 @@ def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = 
         >>> x = jnp.zeros((1, 1, 5, 1)).at[0, 0, 2, 0].set(1.0)
         >>> [round(float(y), 3) for y in gaussian_filter(x, sigma=1.0, radius=1).ravel()]
         [0.0, 0.274, 0.452, 0.274, 0.0]
+
+    Reference:
+        Gonzalez, Woods, "Digital Image Processing", 4th edition, 2018, section 3.5.
     """
     check_image("x", x)
     check_scalar("sigma", sigma)
