@@ -113,12 +113,11 @@ def window_scores(queries: jax.Array, cells: jax.Array, offsets: Offsets, radius
 def _scores_by_offset(queries: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
     """`window_scores` one offset after the other."""
     height, width = queries.shape[1], queries.shape[3]
-    one = jnp.ones(queries.shape[-1], queries.dtype)
 
     def score(start: jax.Array) -> jax.Array:
         rows = jax.lax.dynamic_slice_in_dim(cells, start[0], height, axis=1)
         window = jax.lax.dynamic_slice_in_dim(rows, start[1], width, axis=2)
-        return _dot("bhuwvgc,c->bhuwvg", queries * window[:, :, None, :, None], one)
+        return _dot("bhuwvgc,bhwgc->bhuwvg", queries, window)
 
     starts = jnp.array([(radius[0] + dy, radius[1] + dx) for dy, dx in offsets])
     return jnp.moveaxis(jax.lax.map(score, starts), 0, -1)
