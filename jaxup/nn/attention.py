@@ -35,7 +35,7 @@ class AttentionUpsample(nnx.Module):
     Query, key and value are 1x1 convolutions of x; the query is enlarged bilinearly, key and value are thought of as
     zero-upsampled, and every HR pixel attends to the cells inside its K x K window (`ops.attention_upsample`).
     Parameters: 3*Cin*Cout + K*Cout, against K^2*Cin*Cout. Multiply-adds per output pixel: 3*Cin*Cout / s^2 for the
-    projections and 3*K^2*Cout / s^4 for scores, positions and averages.
+    projections and 3*K^2*Cout / s^2 for scores, positions and averages.
 
     Args:
         in_features: Cin.

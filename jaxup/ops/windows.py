@@ -84,11 +84,6 @@ def join_blocks(blocks: list[list[jax.Array]]) -> jax.Array:
     return jnp.concatenate([jnp.concatenate(row, axis=4) for row in blocks], axis=2)
 
 
-def window_radius(offsets: Offsets) -> Pair:
-    """The padding that a window needs."""
-    return max(abs(dy) for dy, _ in offsets), max(abs(dx) for _, dx in offsets)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def window_average(weights: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
     """Weighted sum of neighbouring cells: [B,h,U,w,V,G,N], [B,h+2ry,w+2rx,G,C] -> [B,h,U,w,V,G,C]."""
