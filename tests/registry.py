@@ -91,7 +91,7 @@ EXAMPLES: list[Example] = [
         "attention_upsample_joint",
         partial(ops.attention_upsample, scale=(2, 3), kernel_size=3),
         Inputs(lambda h, w: [(2 * h, 3 * w, 8), (2 * h, 3 * w, 8), (h, w, 3)]),
-        scratch=(0.6, 1.5),
+        scratch=(0.75, 1.75),
     ),
     Example(
         "reassemble",
