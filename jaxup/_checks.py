@@ -1,7 +1,7 @@
 """Argument checks at trace time: a `ValueError` that names the argument, what was expected and what came."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 Pair = tuple[int, int]
 
 
-def fail(name: str, expected: str, actual: object) -> None:
+def fail(name: str, expected: str, actual: object) -> NoReturn:
     """Raise the one error message of the library."""
     raise ValueError(f"{name}: expected {expected}, got {actual}")
 

@@ -170,6 +170,25 @@ EXAMPLES: list[Example] = [
         Inputs(lambda h, w: [(h, w, 2), (2 * h, 3 * w, 3)], interval=(0, 1)),
         scratch=(4.5, 13),
     ),
+    Example(
+        "similarity_upsample",
+        partial(ops.similarity_upsample, scale=(2, 3), kernel_size=3),
+        Inputs(lambda h, w: [(2 * h, 3 * w, 8), (h, w, 8), (h, w, 6)]),
+        scratch=(2.1, 3.6),  # nine weights per pixel beside six channels: 0.8 and 1 at 256 channels
+    ),
+    Example(
+        "sample",
+        partial(ops.sample, padding="reflection"),
+        Inputs(lambda h, w: [(h, w, 8), (2 * h, 3 * w, 2, 2)], interval=(-0.8, 1.7)),
+        scratch=(1, 8),
+    ),
+    Example(
+        "sample_nearest",
+        partial(ops.sample, method="nearest"),
+        Inputs(lambda h, w: [(h, w, 8), (2 * h, 3 * w, 2)], interval=(-0.8, 1.7)),
+        scratch=(1, 3),
+        differentiable=(0,),
+    ),
 ]
 
 MODULES: list[ModuleExample] = [
@@ -207,5 +226,39 @@ MODULES: list[ModuleExample] = [
         "DJF",
         partial(models.DJF, widths=(8, 6), joint_widths=(8, 6)),
         Inputs(lambda h, w: [(h, w, 1), (4 * h, 4 * w, 3)]),
+    ),
+    *(
+        ModuleExample(
+            f"SAPA_{query}",
+            partial(nn.SAPA, 5, 3, 4, scale=(2, 3), kernel_size=3, embedding_features=6, query=query),
+            Inputs(lambda h, w: [(h, w, 5), (2 * h, 3 * w, 3)]),
+        )
+        for query in ("guide", "concat", "gate")
+    ),
+    ModuleExample(
+        "SemiShift",
+        partial(nn.SemiShift, 5, 3, 4, embedding_features=6),
+        Inputs(lambda h, w: [(h, w, 5), (2 * h, 2 * w, 3)]),
+    ),
+    *(
+        ModuleExample(
+            f"FADE_{name}",
+            partial(nn.FADE, 5, 5, scale=(2, 3), kernel_size=3, embedding_features=6, **options),
+            Inputs(lambda h, w: [(h, w, 5), (2 * h, 3 * w, 5)]),
+        )
+        for name, options in {"gated": {}, "ungated_lite": dict(gated=False, lite=True)}.items()
+    ),
+    ModuleExample(
+        "CARAFE",
+        partial(nn.CARAFE, 6, scale=(2, 3), kernel_size=3, groups=2, compressed_features=4),
+        Inputs(lambda h, w: [(h, w, 6)]),
+    ),
+    *(
+        ModuleExample(
+            f"DySample_{name}",
+            partial(nn.DySample, 12, scale=(2, 3), groups=2, **options),
+            Inputs(lambda h, w: [(h, w, 12)]),
+        )
+        for name, options in {"lp": {}, "pl_dynamic": dict(style="pl", dynamic_scope=True)}.items()
     ),
 ]

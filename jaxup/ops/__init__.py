@@ -5,10 +5,14 @@ from jaxup.ops.bilateral import bilateral_filter, joint_bilateral_upsample
 from jaxup.ops.filters import box_filter, gaussian_filter, guided_filter
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize, zero_upsample
+from jaxup.ops.sample import sample
+from jaxup.ops.similarity import similarity_upsample
 
 __all__ = [
     "attention_upsample",
+    "similarity_upsample",
     "reassemble",
+    "sample",
     "resize",
     "zero_upsample",
     "pixel_shuffle",

@@ -1,0 +1,12 @@
+"""Official PyTorch checkpoints to modules and back.
+
+    module = from_torch("CARAFEPack", load_checkpoint("carafe.safetensors"), {"channels": 64, "scale_factor": 2})
+
+An operator has the name of its official class and `config` holds the official constructor arguments. The modules are
+called by jaxup's own protocol, `module(x)` or `module(x, guide)`, whatever the official argument order was.
+"""
+
+from jaxup.interop.checkpoint import load_checkpoint
+from jaxup.interop.convert import OPERATORS, from_torch, to_torch
+
+__all__ = ["OPERATORS", "from_torch", "to_torch", "load_checkpoint"]

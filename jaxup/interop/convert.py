@@ -1,0 +1,107 @@
+"""The converters between official state dicts and modules, for every operator that has a key table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from jaxup._checks import fail
+from jaxup.interop import carafe, dysample, fade, sapa
+from jaxup.interop.keys import Operators, Table, flat_variables, read, write
+
+# The official class names, collected from one file per paper.
+OPERATORS: Operators = {
+    **carafe.OPERATORS,
+    **dysample.OPERATORS,
+    **fade.OPERATORS,
+    **sapa.OPERATORS,
+}
+
+
+def from_torch(operator: str, state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> nnx.Module:
+    """Build the module of an official class and give it the tensors of an official state dict.
+
+    Parameters become float32. JAX arrays may be traced: the result is differentiable in the state dict. As any new
+    module, one with BatchNorm or dropout is in training mode: call `module.eval()` for inference.
+
+    Args:
+        operator: the official class, a key of `OPERATORS`.
+        state_dict: {official key: torch tensor, NumPy or JAX array}; `num_batches_tracked` may be left out.
+        config: the official constructor arguments.
+
+    Returns:
+        The module, which computes what the official one does.
+
+    Raises:
+        ValueError: an unknown operator, or a state dict of another operator or config; all missing, unexpected and
+            wrongly shaped tensors are listed.
+
+    Example:
+        >>> from jaxup.nn import DySample
+        >>> config = {"in_channels": 8, "groups": 2}
+        >>> official = to_torch("DySample", DySample(8, scale=2, groups=2, rngs=nnx.Rngs(0)), config)
+        >>> from_torch("DySample", official, config).offset.kernel.shape
+        (8, 16)
+        >>> from_torch("DySample", {"weight": np.ones(4)}, config)
+        Traceback (most recent call last):
+            ...
+        ValueError: state_dict: expected the keys and shapes of this operator and config, got
+          init_pos: missing
+          offset.weight: missing
+          offset.bias: missing
+          weight: unexpected
+
+    Reference:
+        The files of `jaxup.nn` name the official repositories.
+    """
+    module, *tables = _build(operator, config)
+    table = max(tables, key=lambda table: len(table.keys() & state_dict.keys()))
+    return read(table, state_dict, module)
+
+
+def to_torch(operator: str, module: nnx.Module | nnx.State, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The official state dict of a module: the inverse of `from_torch`.
+
+    Tensors that have no effect in the official code come back as zeros; BatchNorm's `num_batches_tracked` does not
+    come back. Where the official code has two forms with two sets of names, the names are those of the first (FADE:
+    low-to-high). A state instead of a module, such as the gradients of the parameters, gives the tensors of its own
+    entries under their official names.
+
+    Args:
+        operator: the official class, a key of `OPERATORS`.
+        module: a module that `from_torch` built, or a state of one (`nnx.state`, `nnx.grad`).
+        config: the official constructor arguments.
+
+    Returns:
+        {official key: NumPy array in PyTorch's layout}.
+
+    Raises:
+        ValueError: an unknown operator, or a module or state that does not fit the config.
+
+    Example:
+        >>> from jaxup.nn import DySample
+        >>> module = DySample(8, scale=2, groups=2, rngs=nnx.Rngs(0))
+        >>> to_torch("DySample", module, {"in_channels": 8, "groups": 2})["offset.weight"].shape
+        (16, 8, 1, 1)
+
+    Reference:
+        The files of `jaxup.nn` name the official repositories.
+    """
+    template, *tables = _build(operator, config)
+    expected, given = flat_variables(template), flat_variables(module)
+    whole = isinstance(module, nnx.Module)
+    shapes = {path: x[...].shape for path, x in expected.items() if whole or path in given}
+    actual = {path: x[...].shape for path, x in given.items()}
+    if shapes != actual:
+        fail("module", f"arrays {shapes}", actual)
+    return write(tables[0], given, constants=whole)
+
+
+def _build(operator: str, config: Mapping[str, Any]) -> tuple[nnx.Module, *tuple[Table, ...]]:
+    if operator not in OPERATORS:
+        fail("operator", "one of " + ", ".join(sorted(OPERATORS)), repr(operator))
+    try:
+        return OPERATORS[operator](dict(config))
+    except KeyError as missing:
+        return fail("config", f"an entry {missing}", sorted(config))

@@ -1,0 +1,89 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup import interop, nn
+from tests import goldens
+from tests.compare import assert_close
+from tests.modules import count, random, randomised
+from tests.oracles.fade import fade, semi_shift
+
+CASES = [
+    "h2l__fade_k3",
+    "h2l__semishift_logits",
+    "l2h__fade_k3",
+    "l2h__lite_k5",
+    "l2h__semishift_logits",
+    "l2h__semishiftup_k3",
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case):
+    golden = goldens.load(f"fade/{case}")
+
+    def run(inputs, params):
+        return interop.from_torch(golden.meta["operator"], params, golden.config)(inputs["de"], inputs["en"])
+
+    goldens.check(golden, run)
+
+
+@pytest.mark.parametrize("options", [dict(), dict(gated=False), dict(lite=True)], ids=["gated", "ungated", "lite"])
+@pytest.mark.parametrize("grid, scale", [((3, 2), (2, 3)), ((1, 1), (3, 3))], ids=str)
+def test_equals_the_loops(options, grid, scale):
+    guide_features = 3 if options.get("gated") is False else 4
+    module = nn.FADE(4, guide_features, scale=scale, kernel_size=3, embedding_features=6, rngs=nnx.Rngs(0), **options)
+    params = randomised(module)
+    x, guide = random(2, *grid, 4), random(2, scale[0] * grid[0], scale[1] * grid[1], guide_features)
+    assert_close(module(x, guide), fade(x, guide, params, scale, 3), 1e-5)
+
+
+def test_semi_shift_with_a_wide_convolution():
+    module = nn.SemiShift(4, 3, 7, kernel_size=5, embedding_features=6, rngs=nnx.Rngs(0))
+    params = randomised(module)
+    x, guide = random(1, 3, 2, 4), random(1, 6, 4, 3)
+    assert_close(module(x, guide), semi_shift(x, guide, params, (2, 2)), 1e-5)
+
+
+@pytest.mark.parametrize("bias, expected", [(100.0, 1), (-100.0, 0)])
+def test_gate_chooses_guide_or_upsampled(bias, expected):
+    module = nn.FADE(4, 4, rngs=nnx.Rngs(0))
+    module.gate.bias[...] = jnp.array([bias])
+    x, guide = jnp.full((1, 7, 7, 4), 2.0), random(1, 14, 14, 4)
+    out = module(x, guide)[:, 4:-4, 4:-4]  # where no window leaves the image, a constant stays what it is
+    np.testing.assert_allclose(out, guide[:, 4:-4, 4:-4] if expected else 2, rtol=1e-6)
+
+
+def test_parameter_counts():
+    """As in the docstrings."""
+    gated = nn.FADE(256, 256, rngs=nnx.Rngs(0))
+    assert count(gated) == 513 * 64 + 9 * 64 * 25 + 25 + 257
+    lite = nn.FADE(256, 128, gated=False, lite=True, rngs=nnx.Rngs(0))
+    assert count(lite) == (256 + 128 + 2 + 9) * 25
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(guide_features=3), "guide_features: expected in_features = 4 where there is a gate, got 3"),
+        (dict(kernel_size=2), "kernel_size: expected an odd integer, got 2"),
+        (dict(scale=0), "scale: expected an integer >= 1, got 0"),
+    ],
+)
+def test_bad_options(change, message):
+    with pytest.raises(ValueError, match=message):
+        nn.FADE(**(dict(in_features=4, guide_features=4, rngs=nnx.Rngs(0)) | change))
+
+
+def test_bad_maps():
+    module = nn.FADE(4, 4, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"guide: expected shape \(1, 4, 6, \*\), got shape \(1, 4, 4, 4\)"):
+        module(random(1, 2, 3, 4), random(1, 4, 4, 4))
+
+
+def test_state_dict_of_another_form():
+    golden = goldens.load("fade/l2h__fade_k3")
+    params = {k: v for k, v in golden.params.items() if k != "ker_generator.compressor_de.weight"}
+    with pytest.raises(ValueError, match=r"ker_generator\.compressor_de\.weight: missing"):
+        interop.from_torch("FADE", params, golden.config)

@@ -1,0 +1,105 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup import interop, nn, ops
+from jaxup.ops.similarity import similarity_scores
+from tests import goldens
+from tests.compare import assert_close, assert_finite
+from tests.modules import count, random, randomised
+from tests.oracles.sapa import sapa, similarity_upsample
+
+CASES = [
+    "sapa__bilinear_k5_s2",
+    "sapa__inner_k5_s2",
+    "exp__cat_vembed_k3_s2",
+    "exp__encoder_only_k3_s2",
+    "exp__gate_k5_s2",
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case):
+    golden = goldens.load(f"sapa/{case}")
+
+    def run(inputs, params):
+        return interop.from_torch(golden.meta["operator"], params, golden.config)(inputs["x"], inputs["y"])
+
+    goldens.check(golden, run)
+
+
+def test_golden_op():
+    golden = goldens.load("sapa/op__k5_s2")
+
+    def run(inputs, _):
+        q, k, v = (inputs[name] for name in "qkv")
+        scores = similarity_scores(q, k, (2, 2), 5)
+        return {"scores": scores, "y": ops.similarity_upsample(q, k, v, scale=2, kernel_size=5)}
+
+    goldens.check(golden, run)
+
+
+@pytest.mark.parametrize(
+    "grid, scale, kernel_size",
+    [((3, 4), (2, 2), 5), ((1, 1), (4, 3), 3), ((5, 2), (1, 1), 3), ((2, 3), (8, 8), 1), ((1, 6), (3, 2), 5)],
+)
+def test_op_equals_the_loops(grid, scale, kernel_size):
+    query = random(2, scale[0] * grid[0], scale[1] * grid[1], 4)
+    key, value = random(2, *grid, 4), random(2, *grid, 3)
+    actual = ops.similarity_upsample(query, key, value, scale=scale, kernel_size=kernel_size)
+    assert_close(actual, similarity_upsample(query, key, value, scale, kernel_size), 1e-5)
+
+
+@pytest.mark.parametrize("query", ["guide", "concat", "gate", "inner"])
+@pytest.mark.parametrize("grid, scale", [((3, 2), (2, 3)), ((1, 1), (4, 4))], ids=str)
+def test_module_equals_the_oracle(query, grid, scale):
+    options = dict(similarity="inner") if query == "inner" else dict(query=query)
+    guide_features = 5 if query == "inner" else 3
+    module = nn.SAPA(
+        5, guide_features, 4, scale=scale, kernel_size=3, embedding_features=6, rngs=nnx.Rngs(0), **options
+    )
+    params = randomised(module)
+    x, guide = random(2, *grid, 5), random(2, scale[0] * grid[0], scale[1] * grid[1], guide_features)
+    assert_close(module(x, guide), sapa(x, guide, params, scale, 3, query), 1e-5)
+
+
+def test_extreme_scores_and_constants():
+    """Scores of 1e4 are finite in value and gradient; a constant survives wherever the window is inside."""
+    x, guide = jnp.full((1, 5, 5, 2), 3.0), 1e4 * jnp.asarray(random(1, 10, 10, 2))
+    run = lambda q, v: ops.similarity_upsample(q, jnp.ones((1, 5, 5, 2)), v, scale=2, kernel_size=3)  # noqa: E731
+    out, pullback = jax.vjp(run, guide, x)
+    assert_finite(pullback(jnp.ones_like(out)))
+    np.testing.assert_allclose(out[:, 2:-2, 2:-2], 3, rtol=1e-6)
+    assert jnp.all(out <= 3.00001)
+
+
+def test_parameter_count():
+    """As in the docstring: (Cin + Cg + 2) E + 2 (Cin + Cg)."""
+    module = nn.SAPA(256, 128, scale=2, embedding_features=32, rngs=nnx.Rngs(0))
+    assert count(module) == 386 * 32 + 2 * 384
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(kernel_size=4), "kernel_size: expected an odd integer, got 4"),
+        (dict(similarity="cosine"), "similarity: expected one of 'bilinear', 'inner', got 'cosine'"),
+        (dict(query="sum"), "query: expected one of 'guide', 'concat', 'gate', got 'sum'"),
+        (dict(similarity="inner"), "guide_features: expected in_features = 5 for the inner similarity, got 3"),
+        (dict(similarity="inner", guide_features=5, query="gate"), "query: expected 'guide' for the inner similarity"),
+        (dict(scale=0), "scale: expected an integer >= 1, got 0"),
+    ],
+)
+def test_bad_options(change, message):
+    with pytest.raises(ValueError, match=message):
+        nn.SAPA(**(dict(in_features=5, guide_features=3, scale=2, rngs=nnx.Rngs(0)) | change))
+
+
+def test_bad_maps():
+    module = nn.SAPA(5, 3, scale=2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"guide: expected shape \(1, 4, 6, \*\), got shape \(1, 4, 4, 3\)"):
+        module(random(1, 2, 3, 5), random(1, 4, 4, 3))
+    with pytest.raises(ValueError, match=r"query: expected shape \(1, 4, 6, 5\)"):
+        ops.similarity_upsample(random(1, 4, 6, 4), random(1, 2, 3, 5), random(1, 2, 3, 2), scale=2, kernel_size=3)
