@@ -22,6 +22,7 @@ from jaxup._checks import (
     fail,
     pair,
 )
+from jaxup.ops.windows import pad_window
 
 Number = float | jax.Array
 
@@ -180,9 +181,7 @@ def _box_mean(x: jax.Array, radius: Pair) -> jax.Array:
 
 def _smooth(x: jax.Array, sigma: Number, radius: int, axis: int) -> jax.Array:
     length = x.shape[axis]
-    first, last = lax.slice_in_dim(x, 0, 1, axis=axis), lax.slice_in_dim(x, length - 1, length, axis=axis)
-    # Joined, not jnp.pad(mode="edge"), which fails on a batch sharded over an explicit mesh axis.
-    padded = jnp.concatenate([first] * radius + [x] + [last] * radius, axis=axis)
+    padded = pad_window(x, (radius, 0) if axis == 1 else (0, radius), "edge")
     weights = jnp.exp(-falloff(sigma, x.dtype) * jnp.arange(-radius, radius + 1, dtype=x.dtype) ** 2)
     weights /= weights.sum()
     return sum(

@@ -68,9 +68,9 @@ def _similarity_upsample(query: jax.Array, key: jax.Array, value: jax.Array, sca
     return out[..., 0, :].astype(value.dtype)
 
 
-def similarity_scores(query: jax.Array, key: jax.Array, scale: Pair, size: int) -> jax.Array:
+def similarity_scores(query: jax.Array, key: jax.Array, scale: Pair, size: int, border: str = "zeros") -> jax.Array:
     """q[i, j] . k[i0 + a, j0 + b], row by row over the window: [B, H, W, K*K] in the dtype of accumulation."""
     radius = (size // 2, size // 2)
-    cells = pad_window(key, radius)[..., None, :]
+    cells = pad_window(key, radius, border)[..., None, :]
     queries = split_phases(query[..., None, :], scale)
     return merge_phases(window_scores(queries, cells, window_offsets(size), radius))[..., 0, :]

@@ -22,11 +22,15 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxup._checks import Pair, accum_dtype
 
 Offset = tuple[int, int]
 Offsets = tuple[Offset, ...]
+
+# What lies outside the image: zeros, the nearest pixel, or the image mirrored at its border pixels (not repeated).
+BORDERS = ("zeros", "edge", "reflect")
 
 # Neighbours that `window_scores` gathers at a time: enough to keep matrix units busy, little enough to stay in cache.
 _GATHER_BYTES = 4 << 20
@@ -38,10 +42,22 @@ def window_offsets(kernel_size: int, dilation: int = 1) -> Offsets:
     return tuple((dilation * dy, dilation * dx) for dy in reach for dx in reach)
 
 
-def pad_window(x: jax.Array, radius: Pair) -> jax.Array:
-    """Surround axes 1 and 2 of [B, H, W, ...] with `radius` zeros."""
+def pad_window(x: jax.Array, radius: Pair, border: str = "zeros") -> jax.Array:
+    """Surround axes 1 and 2 of [B, H, W, ...] with `radius` pixels, one of `BORDERS`."""
     ry, rx = radius
-    return jnp.pad(x, ((0, 0), (ry, ry), (rx, rx)) + ((0, 0),) * (x.ndim - 3))
+    if border == "zeros":
+        return jnp.pad(x, ((0, 0), (ry, ry), (rx, rx)) + ((0, 0),) * (x.ndim - 3))
+    return _continue_axis(_continue_axis(x, 1, ry, border), 2, rx, border)
+
+
+def _continue_axis(x: jax.Array, axis: int, radius: int, border: str) -> jax.Array:
+    """Joined from slices: `jnp.pad` with these modes fails on a batch sharded over an explicit mesh axis."""
+    length = x.shape[axis]
+    if radius == 0 or length == 0:
+        return x
+    source = np.pad(np.arange(length), radius, mode="edge" if border == "edge" else "reflect")
+    outside = [jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (*source[:radius], *source[radius + length :])]
+    return jnp.concatenate([*outside[:radius], x, *outside[radius:]], axis=axis)
 
 
 def neighbour(padded: jax.Array, offset: Offset, radius: Pair) -> jax.Array:

@@ -31,6 +31,14 @@ def test_equals_the_loops(grid, scale, kernel_size, groups):
     assert_close(actual, oracle(x, kernels, scale, kernel_size, groups), 1e-6)
 
 
+@pytest.mark.parametrize("border", ["edge", "reflect"])
+@pytest.mark.parametrize("grid", [(3, 4), (1, 2)], ids=str)  # the window is wider than the image
+def test_borders(border, grid):
+    x, kernels = random(2, *grid, 4), random(2, *grid, 2, 49)
+    actual = ops.reassemble(x, kernels, scale=1, kernel_size=7, groups=2, border=border)
+    assert_close(actual, oracle(x, kernels, (1, 1), 7, 2, border), 1e-6)
+
+
 def test_rows_in_blocks_equal_rows_at_once(monkeypatch):
     """Large images are scored a block of rows at a time, here also with a last block that is not full."""
     x, kernels, ct = random(1, 7, 3, 4), random(1, 14, 6, 9), random(1, 14, 6, 4)
@@ -98,6 +106,7 @@ def test_huge_kernels_and_constants():
         (dict(kernel_size=4), "kernel_size: expected an odd integer, got 4"),
         (dict(scale=0), "scale: expected an integer >= 1, got 0"),
         (dict(scale=(2, 2, 2)), "scale: expected an integer or a pair of integers"),
+        (dict(border="wrap"), "border: expected one of 'zeros', 'edge', 'reflect', got 'wrap'"),
         (dict(groups=3), "groups: expected a divisor of the channels of x = 2, got 3"),
     ],
 )

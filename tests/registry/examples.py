@@ -1,0 +1,65 @@
+"""The descriptions of small examples: inputs as functions of a grid, an operator or a module with its options bound."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Deterministic random inputs, uniform in `interval`: first images, then tables."""
+
+    images: Callable[[int, int], Sequence[Shape]]  # grid (h, w) -> the shapes without their batch axis
+    tables: Sequence[Shape] = ()  # shapes of the inputs that have no batch axis
+    interval: tuple[float, float] = (-1.0, 1.0)
+
+    def shapes(self, batch: int, grid: tuple[int, int]) -> list[Shape]:
+        """The shapes of all inputs."""
+        return [(batch, *s) for s in self.images(*grid)] + list(self.tables)
+
+    def __call__(
+        self, batch: int = 4, grid: tuple[int, int] = (3, 4), dtype: Any = jnp.float32
+    ) -> tuple[jax.Array, ...]:
+        random = np.random.default_rng(0)
+        return tuple(jnp.asarray(random.uniform(*self.interval, s), dtype) for s in self.shapes(batch, grid))
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A function of arrays with its options bound.
+
+    `scratch` bounds the compiled scratch memory of the call, and of the call with all gradients, as a multiple
+    of the bytes of inputs and outputs together, in float32 at a 64 x 64 grid and batch 1.
+    """
+
+    name: str
+    fn: Callable[..., Any]
+    inputs: Inputs
+    scratch: tuple[float, float]
+    differentiable: tuple[int, ...] | None = None  # positions; None is all
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleExample:
+    """A constructor with everything bound but `rngs` (and `dtype`, where the module takes it)."""
+
+    name: str
+    build: Callable[..., Any]
+    inputs: Inputs
+
+    def takes(self, option: str) -> bool:
+        """Whether the constructor has this option."""
+        target = getattr(self.build, "func", self.build)
+        return option in inspect.signature(target.__init__ if inspect.isclass(target) else target).parameters
+
+    def make(self, **options: Any) -> Any:
+        """A new module, always with the same parameters."""
+        return self.build(**options, **({"rngs": nnx.Rngs(0)} if self.takes("rngs") else {}))
