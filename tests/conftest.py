@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 
 # Read when JAX is imported or starts its first backend, so they come before everything else. Tests run on the
 # CPU, also on a machine with a GPU, unless JAX_PLATFORMS asks for something else.
@@ -10,6 +11,7 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -40,3 +42,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("torch"):
                 item.add_marker(pytest.mark.skip(reason="torch is not installed"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """All generic tests of one example go to one worker, so that they share its compiled functions."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByExample(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            generic = re.match(r"(.*test_matrix\.py)::.*\[(?:.*-)?(\w+)\]$", nodeid)
+            return "::".join(generic.groups()) if generic else nodeid
+
+    return ByExample(config, log)

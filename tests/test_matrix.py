@@ -20,6 +20,7 @@ from jax.test_util import check_grads
 from jaxup._checks import accum_dtype
 from tests.compare import assert_close, assert_finite
 from tests.registry import EXAMPLES, Example
+from tests.registry.examples import slow
 
 ROUNDING = 2e-6  # float32, after another order of the same sums
 GRADIENTS = 1e-4  # likewise; a gradient may be a small difference of large sums
@@ -92,7 +93,7 @@ def test_gradients(example):
 
 
 @each_operator
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, slow(jnp.float16)], ids=["bfloat16", "float16"])
 def test_half_precision(example, dtype):
     inputs = example.inputs(dtype=dtype)
     outputs, gradients = compiled(example)(*inputs)
@@ -158,7 +159,7 @@ def test_one_pixel(example):
 
 
 @each_operator
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=lambda a: a.name)
+@pytest.mark.parametrize("axis_type", [slow(AxisType.Auto), AxisType.Explicit], ids=["Auto", "Explicit"])
 def test_sharded_batch(example, axis_type):
     if jax.device_count() < 4:
         pytest.skip("needs four devices: run on the CPU, or where there are four")

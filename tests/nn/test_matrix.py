@@ -13,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.compare import assert_close, assert_finite
 from tests.registry import MODULES
+from tests.registry.examples import slow
 
 ROUNDING = 1e-5  # float32, after another order of the same sums, through several layers
 
@@ -61,7 +62,7 @@ def test_parameters_depend_on_rngs_only(example):
 
 
 @modules()
-@pytest.mark.parametrize("jit", [jax.jit, nnx.jit], ids=["jax.jit", "nnx.jit"])
+@pytest.mark.parametrize("jit", [jax.jit, slow(nnx.jit)], ids=["jax", "nnx"])
 def test_jit_equals_eager(example, jit):
     module, inputs = example.make(), example.inputs()
     assert_close(jit(lambda m, *xs: m(*xs))(module, *inputs), module(*inputs), ROUNDING)
@@ -80,7 +81,7 @@ def test_every_parameter_is_used(example):
 
 
 @modules("dtype")
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, slow(jnp.float16)], ids=["bfloat16", "float16"])
 def test_half_precision(example, dtype):
     """Parameters and their gradients stay float32 while the computation is done in `dtype`."""
     module, inputs = example.make(dtype=dtype), example.inputs(dtype=dtype)
@@ -101,7 +102,7 @@ def test_empty_batch(example):
 
 
 @modules()
-@pytest.mark.parametrize("grid", [(1, 1), (1, 5)], ids=str)
+@pytest.mark.parametrize("grid", [(1, 1), slow((1, 5))], ids=["pixel", "line"])
 def test_one_pixel_and_one_line(example, grid):
     assert_finite(example.make()(*example.inputs(grid=grid)))
 
@@ -123,7 +124,7 @@ def test_linen_view(example):
 
 
 @modules()
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=lambda a: a.name)
+@pytest.mark.parametrize("axis_type", [slow(AxisType.Auto), AxisType.Explicit], ids=["Auto", "Explicit"])
 def test_data_parallel(example, axis_type):
     """Batch sharded, parameters replicated: the same output, sharded, and the same gradients."""
     if jax.device_count() < 4:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 Shape = tuple[int, ...]
@@ -63,3 +64,8 @@ class ModuleExample:
     def make(self, **options: Any) -> Any:
         """A new module, always with the same parameters."""
         return self.build(**options, **({"rngs": nnx.Rngs(0)} if self.takes("rngs") else {}))
+
+
+def slow(value: Any) -> Any:
+    """A parameter whose tests are left to the nightly run: they compile again what a sibling already covers."""
+    return pytest.param(value, marks=pytest.mark.slow)
