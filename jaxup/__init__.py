@@ -2,11 +2,11 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from jaxup import interop, models, nn, ops
+from jaxup import interop, models, nn, ops, solvers
 
 try:
     __version__ = version("jaxup")
 except PackageNotFoundError:  # a checkout that is on the path but not installed
     __version__ = "0"
 
-__all__ = ["interop", "models", "nn", "ops", "__version__"]
+__all__ = ["interop", "models", "nn", "ops", "solvers", "__version__"]

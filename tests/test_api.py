@@ -24,12 +24,13 @@ from tests.registry import MODULES
 
 ROOT = Path(__file__).parents[1]
 LOCK = Path(__file__).with_name("api.lock")
-NAMESPACES = ["jaxup", "jaxup.ops", "jaxup.nn", "jaxup.models"]
+NAMESPACES = ["jaxup", "jaxup.ops", "jaxup.nn", "jaxup.models", "jaxup.solvers"]
 SECTIONS = ["Args:", "Returns:", "Example:", "Reference:"]
 FORBIDDEN = {  # package -> what its files must not import
-    "jaxup/ops": ["jaxup.nn", "jaxup.models", "jaxup.interop", "flax"],
+    "jaxup/ops": ["jaxup.nn", "jaxup.models", "jaxup.interop", "jaxup.solvers", "flax"],
     "jaxup/nn": ["jaxup.models", "jaxup.interop"],
     "jaxup/models": ["jaxup.interop"],
+    "jaxup/solvers": ["jaxup.nn", "jaxup.models", "jaxup.interop", "flax"],
     "jaxup": ["experiments", "tests", "torch"],
 }
 

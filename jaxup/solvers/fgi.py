@@ -1,0 +1,241 @@
+"""Fast guided global interpolation: weighted least squares, one row or column at a time."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxup._checks import Pair, accum_dtype, check_choice, check_image, check_int, check_shape, pair
+from jaxup.ops.filters import Number, check_guide, check_scalar
+from jaxup.ops.resize import resize
+
+# Least share of data that a pixel is divided by: where nothing reaches, the result is zero, not NaN.
+_NO_DATA = 1e-20
+
+
+def wls_smooth(
+    x: jax.Array,
+    guide: jax.Array,
+    *,
+    smoothness: Number,
+    sigma: Number,
+    iterations: int = 3,
+    confidence: jax.Array | None = None,
+) -> jax.Array:
+    r"""Edge-preserving smoothing, or interpolation of sparse data, by separable weighted least squares.
+
+    Along one axis, with neighbours q of p and guide g,
+
+        min_u sum_p (u_p - f_p)^2 + lambda_t sum_{pq} exp(-|g_p - g_q| / sigma) (u_p - u_q)^2
+
+    is a tridiagonal system, solved exactly by one recurrence forward and one back. It is solved for all rows and then
+    for all columns, T times with lambda_t = 3/2 4^(T-t) / (4^T - 1) lambda, which removes the streaks of a single
+    pass. There is no other stopping rule. With a confidence c, data and confidence are smoothed alike and divided,
+    W(c x) / W(c), so that pixels with c = 0 are filled in from those that have data.
+    Cost: some 12 T multiply-adds per pixel and channel, whatever lambda.
+
+    Args:
+        x: [B, H, W, C].
+        guide: [B, H, W, G]; |.| is the Euclidean norm over its channels.
+        smoothness: lambda > 0; it may be traced and differentiated.
+        sigma: in the guide's unit, > 0; likewise.
+        iterations: T.
+        confidence: [B, H, W, 1], not negative, or None for plain smoothing.
+
+    Returns:
+        [B, H, W, C] in the dtype of x; computed in float32, or float64 if an input is. A NaN spoils its whole image.
+
+    Raises:
+        ValueError: maps whose shapes do not fit, or an option that is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> guide = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 6, 1)
+        >>> x = jnp.array([2.0, 0.0, 0.0, 0.0, 8.0, 0.0]).reshape(1, 1, 6, 1)
+        >>> known = (x > 0).astype(jnp.float32)
+        >>> wls_smooth(x, guide, smoothness=10.0, sigma=0.05, confidence=known).round(2).ravel()
+        Array([2., 2., 2., 8., 8., 8.], dtype=float32)
+
+    Reference:
+        Min et al., Fast Global Image Smoothing Based on Weighted Least Squares, TIP 2014: the systems of its section
+        III-A, the schedule of III-B and, for sparse data, III-E.
+    """
+    check_image("x", x)
+    check_guide(guide, x.shape[:3])
+    check_scalar("smoothness", smoothness)
+    check_scalar("sigma", sigma)
+    if confidence is not None:
+        check_image("confidence", confidence)
+        check_shape("confidence", confidence, (*x.shape[:3], 1))
+    count, dtype = check_int("iterations", iterations), accum_dtype(x, guide)
+    strength, spread = jnp.asarray(smoothness, dtype), jnp.asarray(sigma, dtype)
+    if confidence is None:
+        return _wls(x.astype(dtype), guide.astype(dtype), strength, spread, count).astype(x.dtype)
+    return _interpolate(x.astype(dtype), confidence.astype(dtype), guide.astype(dtype), strength, spread, count).astype(
+        x.dtype
+    )
+
+
+def guided_interpolation(
+    src: jax.Array,
+    guide: jax.Array,
+    *,
+    scale: int | Pair,
+    smoothness: Number = 1.0,
+    sigma: Number = 0.05,
+    sigma_src: Number = 0.01,
+    iterations: int = 3,
+    enlarge: str = "bilinear",
+    prior: Number = 1e-4,
+) -> jax.Array:
+    r"""Upsample under a guide by hierarchical weighted least squares: FGI.
+
+    From coarse to fine, doubling the size at every level (after one level of an odd factor, if `scale` has one), the
+    low-resolution pixels are put at the centres of their blocks, with confidence 1, and the enlarged result of the
+    level before fills the other pixels with the confidence `prior`. `wls_smooth` interpolates them twice, under the
+    guide at this size and then under the result of that, which removes the guide's texture from the depth.
+
+    The method's paper was not at hand; the alternation of guides and the hierarchy are its published idea, and open,
+    and chosen here, are: the pyramid of block means for the guide, data at pixel s // 2 of each block of s, the
+    weight of the prior, and that no data points are added from one level to the next by a test of consensus.
+    The number of levels and of passes is fixed: there is no other stopping rule. About 60 multiply-adds per output
+    pixel and channel and iteration, over all levels.
+
+    Args:
+        src: [B, h, w, C].
+        guide: [B, sy*h, sx*w, G].
+        scale: an integer >= 1, or a pair (vertical, horizontal) whose factors of two are alike.
+        smoothness: lambda of `wls_smooth`, > 0.
+        sigma: of the guide, in its unit, > 0.
+        sigma_src: of the intermediate result, in the unit of `src`, > 0.
+        iterations: T of `wls_smooth`.
+        enlarge: the method of `ops.resize` that carries a level's result to the next.
+        prior: confidence of enlarged values beside 1 for given ones, > 0. All numbers may be traced.
+
+    Returns:
+        [B, sy*h, sx*w, C] in the dtype of `src`; computed in float32, or float64 if an input is.
+
+    Raises:
+        ValueError: a guide that is not `scale` times as large as `src`, or a wrong option.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> src = jnp.array([2.0, 8.0]).reshape(1, 1, 2, 1)
+        >>> guide = jnp.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 8, 1)
+        >>> guided_interpolation(src, guide, scale=(1, 4), sigma_src=0.5).round(1).ravel()
+        Array([2., 2., 2., 2., 2., 8., 8., 8.], dtype=float32)
+
+    Reference:
+        Li, Min, Do, Lu, Fast Guided Global Interpolation for Depth and Motion, ECCV 2016.
+    """
+    check_image("src", src)
+    sy, sx = pair("scale", scale)
+    batch, height, width, _ = src.shape
+    check_guide(guide, (batch, sy * height, sx * width))
+    for name, value in (("smoothness", smoothness), ("sigma", sigma), ("sigma_src", sigma_src), ("prior", prior)):
+        check_scalar(name, value)
+    check_choice("enlarge", enlarge, ("nearest", "bilinear", "bicubic"))
+    dtype = accum_dtype(src, guide)
+    numbers = tuple(jnp.asarray(n, dtype) for n in (smoothness, sigma, sigma_src, prior))
+    count = check_int("iterations", iterations)
+    return _guided(src.astype(dtype), guide.astype(dtype), numbers, (sy, sx), count, enlarge).astype(src.dtype)
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5))
+def _guided(
+    src: jax.Array, guide: jax.Array, numbers: tuple[jax.Array, ...], scale: Pair, count: int, enlarge: str
+) -> jax.Array:
+    smoothness, sigma, sigma_src, prior = numbers
+    result = src
+    for level in _levels(scale):
+        size = (level[0] * src.shape[1], level[1] * src.shape[2])
+        known = _at_centres(jnp.ones_like(src[..., :1]), level)
+        filled = resize(result, size=size, method=enlarge)
+        data = jnp.where(known > 0, _at_centres(src, level), filled)
+        confidence = jnp.where(known > 0, known, prior)
+        small_guide = guide if size == guide.shape[1:3] else resize(guide, size=size, method="area")
+        strength = smoothness * (level[0] * level[1])
+        coloured = _interpolate(data, confidence, small_guide, strength, sigma, count)
+        result = _interpolate(data, confidence, coloured, strength, sigma_src, count)
+    return result
+
+
+def _levels(scale: Pair) -> list[Pair]:
+    """Growing factors up to `scale`: as many doublings as both axes have."""
+    levels = [scale]
+    while all(s % 2 == 0 for s in levels[0]):
+        levels.insert(0, (levels[0][0] // 2, levels[0][1] // 2))
+    return [level for level in levels if level != (1, 1)] or [scale]
+
+
+def _at_centres(x: jax.Array, scale: Pair) -> jax.Array:
+    """Values at pixel s // 2 of each block, zeros elsewhere."""
+    (sy, sx), (batch, height, width, channels) = scale, x.shape
+    block = x[:, :, None, :, None]
+    before, after = (sy // 2, sx // 2), (sy - 1 - sy // 2, sx - 1 - sx // 2)
+    block = jnp.pad(block, ((0, 0), (0, 0), (before[0], after[0]), (0, 0), (before[1], after[1]), (0, 0)))
+    return block.reshape(batch, height * sy, width, sx, channels).reshape(batch, height * sy, width * sx, channels)
+
+
+def _interpolate(
+    x: jax.Array, confidence: jax.Array, guide: jax.Array, smoothness: jax.Array, sigma: jax.Array, count: int
+) -> jax.Array:
+    """W(c x) / W(c) in one pass over the channels of both."""
+    both = _wls(jnp.concatenate([confidence * x, confidence], axis=-1), guide, smoothness, sigma, count)
+    return both[..., :-1] / jnp.maximum(both[..., -1:], _NO_DATA)
+
+
+@partial(jax.jit, static_argnums=4)
+def _wls(x: jax.Array, guide: jax.Array, smoothness: jax.Array, sigma: jax.Array, count: int) -> jax.Array:
+    rows, columns = (_likeness(guide, axis, sigma) for axis in (2, 1))
+    for t in range(1, count + 1):
+        weight = smoothness * (1.5 * 4 ** (count - t) / (4**count - 1))
+        x = _solve_lines(weight * rows, x, 2)
+        x = _solve_lines(weight * columns, x, 1)
+    return x
+
+
+def _likeness(guide: jax.Array, axis: int, sigma: jax.Array) -> jax.Array:
+    """exp(-|g_p - g_q| / sigma) between neighbours along an axis, one entry fewer than pixels: [B, H, W]."""
+    squared = jnp.sum(jnp.diff(guide, axis=axis) ** 2, axis=-1)
+    alike = squared == 0  # where the norm has no derivative
+    distance = jnp.where(alike, 0, jnp.sqrt(jnp.where(alike, 1, squared)))
+    return jnp.exp(-distance / sigma)
+
+
+def _solve_lines(links: jax.Array, x: jax.Array, axis: int) -> jax.Array:
+    """Solve (I + L) u = x along an axis, where L is the Laplacian of the links between neighbours."""
+    if x.shape[axis] == 1:
+        return x
+    links, x = jnp.moveaxis(links, axis, 0)[..., None], jnp.moveaxis(x, axis, 0)
+
+    def system(u: jax.Array) -> jax.Array:
+        flow = links * jnp.diff(u, axis=0)
+        edge = jnp.zeros_like(u[:1])
+        return u - jnp.concatenate([flow, edge]) + jnp.concatenate([edge, flow])
+
+    # The gradient of a symmetric system is another solution of it.
+    u = jax.lax.custom_linear_solve(system, x, lambda _, b: _thomas(links, b), symmetric=True)
+    return jnp.moveaxis(u, 0, axis)
+
+
+def _thomas(links: jax.Array, b: jax.Array) -> jax.Array:
+    """Elimination along axis 0, then back substitution; the system is diagonally dominant, so nothing is pivoted."""
+    none = jnp.zeros_like(links[:1])
+    before, after = jnp.concatenate([none, links]), jnp.concatenate([links, none])
+
+    def eliminate(carry: tuple[jax.Array, jax.Array], row: tuple[jax.Array, ...]) -> tuple:
+        ratio, value = carry
+        low, high, right = row
+        pivot = 1 / (1 + low + high - low * ratio)
+        carry = high * pivot, (right + low * value) * pivot
+        return carry, carry
+
+    rows: tuple[jax.Array, jax.Array] = jax.lax.scan(eliminate, (none[0], jnp.zeros_like(b[0])), (before, after, b))[1]
+
+    def substitute(u: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        ratio, value = row
+        u = value + ratio * u
+        return u, u
+
+    return jax.lax.scan(substitute, jnp.zeros_like(b[0]), rows, reverse=True)[1]
