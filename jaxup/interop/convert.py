@@ -7,14 +7,17 @@ import numpy as np
 from flax import nnx
 
 from jaxup._checks import fail
-from jaxup.interop import carafe, dysample, fade, sapa
+from jaxup.interop import a2u, carafe, dysample, fade, jbu, pac, sapa
 from jaxup.interop.keys import Operators, Table, flat_variables, read, write
 
 # The official class names, collected from one file per paper.
 OPERATORS: Operators = {
+    **a2u.OPERATORS,
     **carafe.OPERATORS,
     **dysample.OPERATORS,
     **fade.OPERATORS,
+    **jbu.OPERATORS,
+    **pac.OPERATORS,
     **sapa.OPERATORS,
 }
 

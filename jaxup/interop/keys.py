@@ -43,6 +43,8 @@ LAYOUTS: dict[str, Layout] = {
     "conv_transpose": Layout(
         lambda x: x[:, :, ::-1, ::-1].transpose(2, 3, 0, 1), lambda x: x.transpose(2, 3, 0, 1)[:, :, ::-1, ::-1]
     ),
+    # [I, O, kh, kw] <-> [kh, kw, I, O], not flipped
+    "conv_in_out": Layout(lambda x: x.transpose(2, 3, 0, 1), lambda x: x.transpose(2, 3, 0, 1)),
     # [C, 1, kh, kw] <-> [kh, kw, 1, C], flipped
     "depthwise_transpose": Layout(
         lambda x: x[:, :, ::-1, ::-1].transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)[:, :, ::-1, ::-1]

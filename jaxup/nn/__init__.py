@@ -1,10 +1,13 @@
 """Flax NNX modules: they own parameters and call `jaxup.ops`. Called as `module(x)` or `module(x, guide)`."""
 
+from jaxup.nn.a2u import A2UDownsample, A2UKernels, A2UUpsample
 from jaxup.nn.attention import AttentionUpsample, JointAttentionUpsample
 from jaxup.nn.basic import Deconvolution, PixelShuffle, Resize
 from jaxup.nn.carafe import CARAFE
 from jaxup.nn.dysample import DySample
 from jaxup.nn.fade import FADE, SemiShift
+from jaxup.nn.jbu import JBU, StackJBU
+from jaxup.nn.pac import PacConvTranspose, PacJointUpsample
 from jaxup.nn.sapa import SAPA
 
 __all__ = [
@@ -18,4 +21,11 @@ __all__ = [
     "SAPA",
     "FADE",
     "SemiShift",
+    "A2UKernels",
+    "A2UUpsample",
+    "A2UDownsample",
+    "JBU",
+    "StackJBU",
+    "PacConvTranspose",
+    "PacJointUpsample",
 ]

@@ -2,7 +2,9 @@
 
 from jaxup.ops.attend import attention_upsample
 from jaxup.ops.bilateral import bilateral_filter, joint_bilateral_upsample
+from jaxup.ops.downsample import downsample_reassemble
 from jaxup.ops.filters import box_filter, gaussian_filter, guided_filter
+from jaxup.ops.pac import pac_conv_transpose
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize, zero_upsample
 from jaxup.ops.sample import sample
@@ -12,6 +14,8 @@ __all__ = [
     "attention_upsample",
     "similarity_upsample",
     "reassemble",
+    "downsample_reassemble",
+    "pac_conv_transpose",
     "sample",
     "resize",
     "zero_upsample",

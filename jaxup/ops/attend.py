@@ -23,6 +23,7 @@ from jaxup.ops.windows import (
     inside,
     join_blocks,
     merge_phases,
+    occupied_offsets,
     pad_window,
     phase_blocks,
     split_phases,
@@ -119,7 +120,7 @@ def _attention_upsample(
     keys, values = (pad_window(_heads(x, heads), radius) for x in (key, value))
     table = None if positions is None else _position_table(positions, query, heads)
     factor = (query.shape[-1] / heads) ** -0.5 if scaled else 1.0
-    rows, cols = _allowed_offsets(window, sy), _allowed_offsets(window, sx)
+    rows, cols = occupied_offsets(window, sy), occupied_offsets(window, sx)
     blocks = [
         [
             _attend_phase(block, keys, values, row_offsets, col_offsets, radius, table, factor)
@@ -129,14 +130,6 @@ def _attention_upsample(
     ]
     out = merge_phases(join_blocks(blocks))
     return out.reshape(batch, sy * height, sx * width, channels).astype(value.dtype)
-
-
-def _allowed_offsets(window: int, scale: int) -> list[list[Offset]]:
-    """Per phase u, the pairs (LR offset, index in the window) that survive the mask along one axis."""
-    radius = window // 2
-    return [
-        [((u + t - radius) // scale, t) for t in range(window) if (u + t - radius) % scale == 0] for u in range(scale)
-    ]
 
 
 def _attend_phase(

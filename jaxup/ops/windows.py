@@ -42,22 +42,60 @@ def window_offsets(kernel_size: int, dilation: int = 1) -> Offsets:
     return tuple((dilation * dy, dilation * dx) for dy in reach for dx in reach)
 
 
+def occupied_offsets(window: int, scale: int) -> list[list[Offset]]:
+    """A centred window over a zero-upsampled axis: per phase, pairs (LR offset, index in the window) of samples."""
+    radius = window // 2
+    return [
+        [((u + t - radius) // scale, t) for t in range(window) if (u + t - radius) % scale == 0] for u in range(scale)
+    ]
+
+
+def strided_offsets(window: int, scale: int) -> list[list[Offset]]:
+    """A window that moves in steps of `scale`: per phase of its pixels, pairs (cell offset, index in the window).
+
+    It starts (window - 1) // 2 pixels before phase 0 of its cell.
+    """
+    before = (window - 1) // 2
+    return [[((t - before) // scale, t) for t in range(window) if (t - before) % scale == u] for u in range(scale)]
+
+
 def pad_window(x: jax.Array, radius: Pair, border: str = "zeros") -> jax.Array:
     """Surround axes 1 and 2 of [B, H, W, ...] with `radius` pixels, one of `BORDERS`."""
     ry, rx = radius
     if border == "zeros":
         return jnp.pad(x, ((0, 0), (ry, ry), (rx, rx)) + ((0, 0),) * (x.ndim - 3))
-    return _continue_axis(_continue_axis(x, 1, ry, border), 2, rx, border)
+    # The barrier keeps the padded map in memory: XLA would join it again, from slices, for every neighbour.
+    return jax.lax.optimization_barrier(_continue_axis(_continue_axis(x, 1, ry, border), 2, rx, border))
 
 
+def _outside(length: int, radius: int, border: str) -> list[tuple[int, int]]:
+    """The places outside the image on a padded axis, and the pixels that they show."""
+    source = np.pad(np.arange(length), radius, mode="edge" if border == "edge" else "reflect")
+    return [(place, int(source[place])) for place in (*range(radius), *range(radius + length, length + 2 * radius))]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _continue_axis(x: jax.Array, axis: int, radius: int, border: str) -> jax.Array:
     """Joined from slices: `jnp.pad` with these modes fails on a batch sharded over an explicit mesh axis."""
     length = x.shape[axis]
     if radius == 0 or length == 0:
         return x
-    source = np.pad(np.arange(length), radius, mode="edge" if border == "edge" else "reflect")
-    outside = [jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (*source[:radius], *source[radius + length :])]
+    outside = [jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for _, i in _outside(length, radius, border)]
     return jnp.concatenate([*outside[:radius], x, *outside[radius:]], axis=axis)
+
+
+def _continue_axis_bwd(axis: int, radius: int, border: str, length: int, ct: jax.Array) -> tuple[jax.Array]:
+    """In place, line by line: autodiff would make one whole map per slice."""
+    if radius == 0 or length == 0:
+        return (ct,)
+    total = jax.lax.slice_in_dim(ct, radius, radius + length, axis=axis)
+    for place, i in _outside(length, radius, border):
+        line = jax.lax.slice_in_dim(total, i, i + 1, axis=axis) + jax.lax.slice_in_dim(ct, place, place + 1, axis=axis)
+        total = jax.lax.dynamic_update_slice_in_dim(total, line, i, axis=axis)
+    return (total,)
+
+
+_continue_axis.defvjp(lambda x, axis, *how: (_continue_axis(x, axis, *how), x.shape[axis]), _continue_axis_bwd)
 
 
 def neighbour(padded: jax.Array, offset: Offset, radius: Pair) -> jax.Array:

@@ -17,6 +17,7 @@ SHAPES = {  # PyTorch's shape and ours
     "linear": ((5, 4), (4, 5)),
     "pointwise": ((5, 4, 1, 1), (4, 5)),
     "conv_transpose": ((5, 4, 3, 2), (3, 2, 5, 4)),
+    "conv_in_out": ((5, 4, 3, 2), (3, 2, 5, 4)),
     "depthwise_transpose": ((5, 1, 3, 2), (3, 2, 1, 5)),
     "filters": ((5, 1, 3, 2), (3, 2, 5)),
     "channels": ((1, 5, 1, 1), (5,)),

@@ -1,0 +1,148 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup import interop, nn, ops
+from tests import goldens
+from tests.compare import assert_close, assert_finite
+from tests.modules import count, random, randomised, scratch
+from tests.oracles.a2u import a2u_kernels as oracle
+
+CASES = ["share_k6_s3", "unshare_k5_s3"]
+
+
+def load(case):
+    golden = goldens.load(f"a2u/{case}")
+    return golden, lambda params: {name.removeprefix("block."): x for name, x in params.items()}
+
+
+def run(module, inputs):
+    kernels = module(inputs["x"])
+    return {
+        "idx_down": kernels.down[..., 0, :],
+        "idx_up": kernels.up[..., 0, :],
+        "down": ops.downsample_reassemble(inputs["x"], kernels.down, scale=2, kernel_size=6),
+        "up": ops.reassemble(inputs["z"], kernels.up, scale=2, kernel_size=3),
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case):
+    golden, named = load(case)
+    build = lambda params: interop.from_torch("InterChannelUpDown", named(params), golden.config)  # noqa: E731
+    goldens.check(golden, lambda inputs, params: run(build(params), inputs))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_round_trip(case):
+    golden, named = load(case)
+    module = interop.from_torch("InterChannelUpDown", named(golden.params), golden.config)
+    back = interop.to_torch("InterChannelUpDown", module, golden.config)
+    assert set(back) == set(named(golden.params))
+    for name, x in named(golden.params).items():
+        np.testing.assert_array_equal(back[name], x)
+
+
+def test_golden_in_bfloat16():
+    golden, named = load("share_k6_s3")
+    module = interop.from_torch("InterChannelUpDown", named(golden.params), golden.config)
+    outputs = jax.jit(lambda inputs: run(module, inputs))(
+        {name: jnp.asarray(x, jnp.bfloat16) for name, x in golden.inputs.items()}
+    )
+    assert all(y.dtype == jnp.bfloat16 for y in outputs.values())
+    assert_close({name: y.astype(np.float32) for name, y in outputs.items()}, golden.outputs, 2e-2)
+
+
+@pytest.mark.parametrize(
+    "grid, size, options",
+    [
+        ((3, 2), 4, dict(groups=2, shared=False)),
+        ((2, 3), 5, dict(rank=2, filters="hybrid")),
+        ((1, 1), 3, dict(rank=2, filters="static", shared=False)),
+    ],
+    ids=["dynamic", "hybrid", "static"],
+)
+def test_equals_the_loops(grid, size, options):
+    module = nn.A2UKernels(4, encoder_kernel_size=size, norm_groups=2, rngs=nnx.Rngs(0), **options)
+    params = randomised(module)
+    x = random(2, 2 * grid[0], 2 * grid[1], 4)
+    expected = oracle(x, params, size, options.get("rank", 1), options.get("groups", 1), 2)
+    assert_close(tuple(nnx.jit(module)(x)), expected, 1e-5)
+
+
+def test_modules_use_the_kernels():
+    """The same parameters give the same kernels."""
+    options = dict(groups=2, encoder_kernel_size=2, norm_groups=2, filters="static")
+    kernels = nn.A2UKernels(4, rngs=nnx.Rngs(0), **options)
+    randomised(kernels)
+    up, down = nn.A2UUpsample(6, 4, rngs=nnx.Rngs(1), **options), nn.A2UDownsample(4, rngs=nnx.Rngs(1), **options)
+    for module, head in ((up, kernels.up), (down, kernels.down)):
+        nnx.update(module.affinity, nnx.state(kernels.affinity))
+        nnx.update(module.head, nnx.state(head))
+    x, guide = random(1, 2, 3, 6), random(1, 4, 6, 4)
+    both = kernels(guide)
+    assert_close(up(x, guide), ops.reassemble(x, both.up, scale=2, kernel_size=3, groups=2), 1e-5)
+    expected = ops.downsample_reassemble(guide, both.down, scale=2, kernel_size=6, groups=2)
+    assert_close(down(guide), expected, 1e-5)
+
+
+def test_kernels_sum_to_one_also_where_scores_are_extreme():
+    """All but a single entry, which the sigmoid weighs alone."""
+    module = nn.A2UKernels(4, encoder_kernel_size=2, norm_groups=2, rngs=nnx.Rngs(0))
+    for head in (module.up, module.down):
+        head.bias[...] = 1e4 * jnp.sign(random(*head.bias.shape))
+    kernels, pullback = jax.vjp(jax.jit(module), jnp.asarray(random(1, 4, 4, 4)))
+    for k in kernels:
+        np.testing.assert_allclose(k.sum(-1), 1, rtol=1e-5)
+    assert_finite(jax.jit(pullback)(kernels))
+    single = nn.A2UKernels(4, kernel_size=1, encoder_kernel_size=2, norm_groups=2, rngs=nnx.Rngs(0))
+    assert np.all(single(random(1, 4, 4, 4)).up < 1)
+
+
+def test_parameters():
+    kernels = lambda **options: count(nn.A2UKernels(256, rngs=nnx.Rngs(0), **options))  # noqa: E731
+    heads = 2 * 257 * 36
+    assert kernels() == 2 * 257 + 4 * 256 + heads
+    assert kernels(shared=False, rank=2) == 2 * (2 * 257 * 256 + 4 * 256) + heads
+    assert kernels(filters="hybrid") == 36 + 257 + 4 * 256 + heads
+    assert count(nn.A2UUpsample(8, 256, rngs=nnx.Rngs(0))) == 2 * 257 + 4 * 256 + heads // 2
+
+
+@pytest.mark.parametrize("gradients, bound", [(False, 1.0), (True, 6.5)])
+def test_scratch_memory(gradients, bound):
+    module = nn.A2UUpsample(256, 256, rngs=nnx.Rngs(0))
+    assert scratch(module, (1, 64, 64, 256), (1, 128, 128, 256), gradients=gradients) <= bound
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(kernel_size=2), "kernel_size: expected an odd integer, got 2"),
+        (dict(encoder_kernel_size=0), "encoder_kernel_size: expected an integer >= 1, got 0"),
+        (dict(filters="fixed"), "filters: expected one of 'dynamic', 'hybrid', 'static', got 'fixed'"),
+        (dict(rank=0), "rank: expected an integer >= 1, got 0"),
+        (dict(norm_groups=3), "norm_groups: expected a divisor of the features = 4, got 3"),
+        (dict(groups=4), "groups: expected a divisor of in_features = 6, got 4"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        nn.A2UUpsample(6, 4, **(dict(norm_groups=2, rngs=nnx.Rngs(0)) | options))
+
+
+def test_bad_maps():
+    module = nn.A2UUpsample(6, 4, norm_groups=2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"guide: expected shape \(1, 4, 6, \*\), got shape \(1, 4, 4, 4\)"):
+        module(random(1, 2, 3, 6), random(1, 4, 4, 4))
+    with pytest.raises(ValueError, match="scale: expected a divisor of the width of x = 5, got 2"):
+        nn.A2UDownsample(4, norm_groups=2, rngs=nnx.Rngs(0))(random(1, 4, 5, 4))
+
+
+def test_state_dicts_that_do_not_fit():
+    golden, named = load("share_k6_s3")
+    with pytest.raises(ValueError, match=r"bconv_U\.1\.weight: expected shape \(32, 32, 1, 1\)"):
+        interop.from_torch("InterChannelUpDown", named(golden.params), golden.config | {"share": False})
+    with pytest.raises(ValueError, match="config: expected downupsample_group = 1, got 2"):
+        interop.from_torch("InterChannelUpDown", named(golden.params), golden.config | {"downupsample_group": 2})

@@ -1,0 +1,144 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup import interop, nn, ops
+from tests import goldens
+from tests.compare import assert_close, assert_finite
+from tests.modules import count, random, randomised, scratch
+from tests.oracles.jbu import jbu, stack_jbu
+
+CASES = ["jbu__r1", "jbu__r3_default", "stack__16x"]
+
+
+def build(golden, params):
+    module = interop.from_torch(golden.meta["operator"], params, golden.config)
+    module.eval()  # no dropout
+    return module
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case):
+    golden = goldens.load(f"jbu/{case}")
+    goldens.check(golden, lambda inputs, params: build(golden, params)(inputs["source"], inputs["guidance"]))
+
+
+@pytest.mark.parametrize("case", CASES[1:])
+def test_round_trip(case):
+    golden = goldens.load(f"jbu/{case}")
+    back = interop.to_torch(golden.meta["operator"], build(golden, golden.params), golden.config)
+    assert set(back) == set(golden.params)
+    for name, x in golden.params.items():
+        np.testing.assert_array_equal(back[name], x)
+
+
+def test_golden_in_bfloat16():
+    golden = goldens.load("jbu/jbu__r1")
+    inputs = [jnp.asarray(golden.inputs[name], jnp.bfloat16) for name in ("source", "guidance")]
+    out = build(golden, golden.params)(*inputs)
+    assert out.dtype == jnp.bfloat16
+    assert_close(out.astype(np.float32), golden.outputs["y"], 2e-2)
+
+
+def test_golden_of_the_padded_window():
+    """The official operation on an image that is padded already."""
+    golden = goldens.load("jbu/op_adaptive_conv__k3")
+
+    def run(inputs, _):
+        filters = inputs["filters"].reshape(1, 4, 5, 9)
+        kernels = jnp.pad(filters, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        return ops.reassemble(inputs["input"], kernels, scale=1, kernel_size=3)[:, 1:-1, 1:-1]
+
+    goldens.check(golden, run)
+
+
+@pytest.mark.parametrize(
+    "grid, size, radius, fixup",
+    [((3, 2), (5, 6), 1, False), ((1, 1), (3, 2), 2, True), ((2, 3), (1, 1), 1, False)],
+    ids=str,
+)
+def test_equals_the_loops(grid, size, radius, fixup):
+    """Any ratio, windows wider than the image, and images of one pixel."""
+    module = nn.JBU(4, 3, key_features=5, radius=radius, fixup=fixup, dropout=0, rngs=nnx.Rngs(0))
+    params = randomised(module)
+    x, guide = random(2, *grid, 4), random(2, *size, 3)
+    assert_close(module(x, guide), jbu(x, guide, params, radius), 1e-5)
+
+
+@pytest.mark.parametrize("fixup", [False, True])
+def test_stack_equals_the_loops(fixup):
+    module = nn.StackJBU(2, 3, scale=4, radius=1, key_features=4, fixup=fixup, rngs=nnx.Rngs(0))
+    module.eval()
+    params = randomised(module)
+    x, guide = random(1, 1, 2, 2), random(1, 5, 9, 3)
+    assert_close(nnx.jit(module)(x, guide), stack_jbu(x, guide, params, 2, 1), 1e-5)
+
+
+def test_constants_are_kept():
+    """Without the fix-up the kernel is a mean."""
+    module = nn.JBU(2, 3, radius=1, rngs=nnx.Rngs(0))
+    out = module(jnp.full((1, 2, 3, 2), 3.0), random(1, 5, 4, 3))
+    np.testing.assert_allclose(out, 3, rtol=1e-5)
+
+
+def test_dropout_only_in_training():
+    module = nn.JBU(2, 3, radius=1, dropout=0.5, rngs=nnx.Rngs(0))
+    x, guide = random(1, 2, 3, 2), random(1, 5, 4, 3)
+    assert np.any(module(x, guide) != module(x, guide))
+    module.eval()
+    np.testing.assert_array_equal(module(x, guide), module(x, guide))
+
+
+@pytest.mark.parametrize("temperature", [-100.0, 100.0])
+def test_extreme_scores_are_finite(temperature):
+    module = nn.JBU(2, 3, radius=1, dropout=0, rngs=nnx.Rngs(0))
+    module.temperature[...] = jnp.array(temperature)
+    graph, state = nnx.split(module)
+    maps = jnp.asarray(random(1, 2, 3, 2)), jnp.asarray(random(1, 5, 4, 3))
+    out, pullback = jax.vjp(jax.jit(lambda state, *xs: nnx.merge(graph, state, copy=True)(*xs)), state, *maps)
+    gradients = [g for g in jax.tree.leaves(pullback(out)) if g.dtype == jnp.float32]  # not of random keys
+    assert_finite((out, gradients))
+
+
+def test_parameters():
+    assert count(nn.JBU(256, 3, rngs=nnx.Rngs(0))) == 32 * 3 + 32**2 + 2 * 32 + 2
+    fixed = 1186 + 49 * 52 + 49**2 + 2 * 49
+    assert count(nn.JBU(256, 3, fixup=True, rngs=nnx.Rngs(0))) == fixed
+    assert count(nn.StackJBU(8, 3, fixup=True, rngs=nnx.Rngs(0))) == 4 * fixed + 8 * 9
+
+
+@pytest.mark.parametrize("gradients, bound", [(False, 2), (True, 7)])
+def test_scratch_memory(gradients, bound):
+    module = nn.JBU(256, 3, fixup=True, rngs=nnx.Rngs(0))
+    module.eval()
+    assert scratch(module, (1, 64, 64, 256), (1, 128, 128, 3), gradients=gradients) <= bound
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(radius=0), "radius: expected an integer >= 1, got 0"),
+        (dict(key_features=0), "key_features: expected an integer >= 1, got 0"),
+        (dict(scale=12), "scale: expected a power of two, got 12"),
+        (dict(scale=1), "scale: expected an integer >= 2, got 1"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        nn.StackJBU(4, 3, rngs=nnx.Rngs(0), **options)
+
+
+def test_bad_maps():
+    module = nn.JBU(4, 3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"guide: expected shape \(2, \*, \*, \*\), got shape \(1, 4, 6, 3\)"):
+        module(random(2, 2, 3, 4), random(1, 4, 6, 3))
+    with pytest.raises(ValueError, match=r"x: expected shape \(\*, \*, \*, 4\)"):
+        module(random(1, 2, 3, 5), random(1, 4, 6, 3))
+
+
+def test_state_dict_of_another_radius():
+    golden = goldens.load("jbu/jbu__r1")
+    with pytest.raises(ValueError, match=r"fixup_proj\.0\.weight: expected shape \(25, 28, 1, 1\)"):
+        interop.from_torch("JBULearnedRange", golden.params, golden.config | {"radius": 2})
