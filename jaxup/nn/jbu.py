@@ -22,12 +22,17 @@ def _conv(inputs: int, outputs: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:
     return nnx.Conv(inputs, outputs, (1, 1), dtype=dtype, kernel_init=init, rngs=rngs)
 
 
+def _dropout(rate: float, rngs: nnx.Rngs) -> nnx.Dropout:
+    """Without a rate it asks for no stream of random numbers, which a Linen caller may not have."""
+    return nnx.Dropout(rate, rngs=rngs if rate else None)
+
+
 class _Projection(nnx.Module):
     """1x1 convolution, GELU, dropout, 1x1 convolution."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float, dtype: Any, rngs: nnx.Rngs):
         self.first = _conv(inputs, outputs, dtype, rngs)
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.dropout = _dropout(dropout, rngs)
         self.second = _conv(outputs, outputs, dtype, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -191,7 +196,7 @@ class StackJBU(nnx.Module):
             )
             for _ in range(stages)
         )
-        self.dropout = nnx.Dropout(fixup_dropout, rngs=rngs)
+        self.dropout = _dropout(fixup_dropout, rngs)
         self.fixup = _conv(in_features, in_features, dtype, rngs) if fixup else None
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
