@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from jaxup._checks import fail
-from jaxup.interop import a2u, carafe, dysample, fade, jbu, pac, sapa
+from jaxup.interop import a2u, carafe, dysample, fade, indexnet, jbu, pac, sapa
 from jaxup.interop.keys import Operators, Table, flat_variables, read, write
 
 # The official class names, collected from one file per paper.
@@ -16,6 +16,7 @@ OPERATORS: Operators = {
     **carafe.OPERATORS,
     **dysample.OPERATORS,
     **fade.OPERATORS,
+    **indexnet.OPERATORS,
     **jbu.OPERATORS,
     **pac.OPERATORS,
     **sapa.OPERATORS,

@@ -1,14 +1,18 @@
 """Flax NNX modules: they own parameters and call `jaxup.ops`. Called as `module(x)` or `module(x, guide)`."""
 
 from jaxup.nn.a2u import A2UDownsample, A2UKernels, A2UUpsample
+from jaxup.nn.aspp import ASPP
 from jaxup.nn.attention import AttentionUpsample, JointAttentionUpsample
 from jaxup.nn.basic import Deconvolution, PixelShuffle, Resize
 from jaxup.nn.carafe import CARAFE
 from jaxup.nn.dysample import DySample
 from jaxup.nn.fade import FADE, SemiShift
+from jaxup.nn.indexnet import IndexNetwork
+from jaxup.nn.indexnet_decoder import IndexedUpsample, IndexNetUpsample
 from jaxup.nn.jbu import JBU, StackJBU
 from jaxup.nn.pac import PacConvTranspose, PacJointUpsample
 from jaxup.nn.sapa import SAPA
+from jaxup.nn.unpooling import MaxUnpool
 
 __all__ = [
     "AttentionUpsample",
@@ -28,4 +32,9 @@ __all__ = [
     "StackJBU",
     "PacConvTranspose",
     "PacJointUpsample",
+    "IndexNetwork",
+    "IndexNetUpsample",
+    "IndexedUpsample",
+    "ASPP",
+    "MaxUnpool",
 ]

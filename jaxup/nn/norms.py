@@ -1,4 +1,4 @@
-"""Layer normalisation as the official modules have it: population variance, eps 1e-5, affine."""
+"""Normalisation as the official modules have it: population variance, eps 1e-5, affine."""
 
 from typing import Any
 
@@ -18,6 +18,29 @@ def group_norm(features: int, groups: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
     return nnx.GroupNorm(features, groups, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 
-def normalise(norm: nnx.LayerNorm | nnx.GroupNorm, x: jax.Array, dtype: Any) -> jax.Array:
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation whose running statistics move as PyTorch's do.
+
+    A training step on n values per feature, of mean m and population variance v, normalises with m and v and moves
+
+        mean <- 0.9 mean + 0.1 m,    var <- 0.9 var + 0.1 v n / (n - 1)
+
+    while `nnx.BatchNorm` moves its var towards v. With one value per feature, where PyTorch refuses, v = 0 is taken.
+    """
+
+    def __init__(self, features: int, *, axis: int = -1, rngs: nnx.Rngs):
+        super().__init__(features, axis=axis, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:  # type: ignore[override]
+        """Normalise x, and move the running statistics unless they are in use."""
+        kept = self.momentum * self.var[...]
+        y = super().__call__(x, use_running_average)
+        if not (self.use_running_average if use_running_average is None else use_running_average):
+            count = x.size // self.num_features
+            self.var[...] = kept + (self.var[...] - kept) * (count / max(1, count - 1))
+        return y
+
+
+def normalise(norm: nnx.LayerNorm | nnx.GroupNorm | nnx.BatchNorm, x: jax.Array, dtype: Any) -> jax.Array:
     """Apply a norm in float32 or more; Flax refuses 16-bit inputs under strict dtype promotion."""
     return norm(x.astype(accum_dtype(x))).astype(dtype)

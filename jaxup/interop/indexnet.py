@@ -1,0 +1,86 @@
+"""Index networks, decoder block and ASPP of poppinace/indexnet_matting."""
+
+from typing import Any
+
+from flax import nnx
+
+from jaxup.interop.keys import Key, Operators, Table, batch_norm, conv
+from jaxup.nn.aspp import ASPP
+from jaxup.nn.indexnet import IndexNetwork
+from jaxup.nn.indexnet_decoder import IndexedUpsample
+
+DILATIONS = {32: (2, 4, 8), 16: (6, 12, 18), 8: (12, 24, 36)}  # by output stride
+
+
+def _column(torch: str, ours: str, *, nonlinear: bool) -> Table:
+    if not nonlinear:
+        return {f"{torch}.weight": Key(f"{ours}.kernel", "conv")}
+    layers: Table = {f"{torch}.0.weight": Key(f"{ours}.kernel", "conv")}
+    return layers | batch_norm(f"{torch}.1", f"{ours}.norm") | {f"{torch}.3.weight": Key(f"{ours}.mix", "conv")}
+
+
+def _index_block(config: dict[str, Any], family: str) -> tuple[nnx.Module, Table]:
+    nonlinear = config.get("use_nonlinear", False)
+    module = IndexNetwork(
+        config["inp"],
+        family=family,
+        nonlinear=nonlinear,
+        context=config.get("use_context", False),
+        expansion=2 if family == "holistic" else 1,
+        activation=nnx.relu6,
+        rngs=nnx.Rngs(0),
+    )
+    if family == "holistic":
+        return module, _column("indexnet", "columns.0", nonlinear=nonlinear)
+    table: Table = {}
+    for i in range(4):  # a linear column is a sequence of one layer
+        torch = f"indexnet{i + 1}" if nonlinear else f"indexnet{i + 1}.0"
+        table |= _column(torch, f"columns.{i}", nonlinear=nonlinear)
+    return module, table
+
+
+def _blocks(torch: str, ours: str, count: int) -> Table:
+    """Convolution and norm of each of `count` layers; official layers are counted with their activations."""
+    table: Table = {}
+    for i in range(count):
+        table |= conv(f"{torch}.{3 * i}", f"{ours}.{i}.conv", bias=False)
+        table |= batch_norm(f"{torch}.{3 * i + 1}", f"{ours}.{i}.norm")
+    return table
+
+
+def _indexed_upsampling(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
+    separable = config.get("conv_operator", "std_conv") == "dep_sep_conv"
+    module = IndexedUpsample(
+        config["inp"],
+        config["oup"],
+        kernel_size=config.get("kernel_size", 5),
+        separable=separable,
+        rngs=nnx.Rngs(0),
+    )
+    return module, _blocks("dconv", "blocks", len(module.blocks))
+
+
+def _aspp(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
+    module = ASPP(
+        config["inp"],
+        config["oup"],
+        branch_features=int(256 * config.get("width_mult", 1.0)),
+        dilations=DILATIONS[config.get("output_stride", 32)],
+        rngs=nnx.Rngs(0),
+    )
+    table: Table = {}
+    for i, blocks in enumerate(module.branches):
+        table |= _blocks(f"aspp{i + 1}.atrous_conv", f"branches.{i}", len(blocks))
+    for torch, ours, first in (("global_avg_pool", "mean", 1), ("bottleneck_conv", "bottleneck", 0)):
+        table |= conv(f"{torch}.{first}", f"{ours}.conv", bias=False)
+        table |= batch_norm(f"{torch}.{first + 1}", f"{ours}.norm")
+    return module, table
+
+
+OPERATORS: Operators = {
+    "HolisticIndexBlock": lambda config: _index_block(config, "holistic"),
+    "DepthwiseO2OIndexBlock": lambda config: _index_block(config, "unshared_o2o"),
+    "DepthwiseM2OIndexBlock": lambda config: _index_block(config, "m2o"),
+    "IndexedUpsamlping": _indexed_upsampling,
+    "ASPP": _aspp,
+}

@@ -1,0 +1,107 @@
+"""Indices: maps that say how much of every HR pixel goes into, or comes from, the one LR cell that it belongs to.
+
+Pooling and upsampling with indices are dual: `indexed_pool` sums index * x over each region of sy x sx pixels, and
+`indexed_upsample` gives every pixel of a region its index times the region's value. An index map of ones is sum
+pooling and nearest interpolation; with the 0/1 map of `max_index` the two are max pooling and max unpooling.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxup._checks import Pair, accum_dtype, check_divides, check_image, check_shape, fail, pair
+from jaxup.ops.windows import merge_phases, split_phases
+
+
+def indexed_pool(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -> jax.Array:
+    """Indexed pooling: the sum of index * x over each region of sy x sx pixels.
+
+        out[i, j, c] = sum_{u, v} index[sy*i + u, sx*j + v, c] * x[sy*i + u, sx*j + v, c]
+
+    Cost: s^2 multiply-adds per output entry.
+
+    Args:
+        x: HR map [B, sy*h, sx*w, C].
+        index: index map [B, sy*h, sx*w, C], or [B, sy*h, sx*w, 1] for one map that all channels share.
+        scale: s, an integer >= 1 or a pair (vertical, horizontal).
+
+    Returns:
+        LR map [B, h, w, C] in the dtype of x; products and sums are in float32 for 16-bit inputs.
+
+    Raises:
+        ValueError: wrong ranks, dtypes or shapes, or a scale that does not divide the height and width.
+
+    Example:
+        >>> x = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
+        >>> indexed_pool(x, jnp.full((1, 2, 2, 1), 0.25)).ravel()
+        Array([2.5], dtype=float32)
+
+    Reference:
+        Lu et al., Index Networks, TPAMI 2020, Sec. 4.
+    """
+    check_image("x", x)
+    return _indexed_pool(x, _check_index(index, x.shape), check_regions(x, scale))
+
+
+@partial(jax.jit, static_argnums=2)
+def _indexed_pool(x: jax.Array, index: jax.Array, scale: Pair) -> jax.Array:
+    dtype = accum_dtype(x, index)
+    indexed = x.astype(dtype) * index.astype(dtype)
+    return jnp.sum(split_phases(indexed, scale), axis=(2, 4)).astype(x.dtype)
+
+
+def indexed_upsample(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -> jax.Array:
+    """Indexed upsampling: nearest interpolation, times an index per HR pixel.
+
+        out[i, j, c] = index[i, j, c] * x[floor(i / sy), floor(j / sx), c]
+
+    Cost: one multiplication per output entry.
+
+    Args:
+        x: LR map [B, h, w, C].
+        index: index map [B, sy*h, sx*w, C], or [B, sy*h, sx*w, 1] for one map that all channels share.
+        scale: s, an integer >= 1 or a pair (vertical, horizontal).
+
+    Returns:
+        HR map [B, sy*h, sx*w, C] in the dtype of x; products are in float32 for 16-bit inputs.
+
+    Raises:
+        ValueError: wrong ranks, dtypes or shapes.
+
+    Example:
+        >>> index = jnp.array([[0.0, 1.0], [0.5, 0.25]]).reshape(1, 2, 2, 1)
+        >>> indexed_upsample(jnp.full((1, 1, 1, 1), 8.0), index)[0, :, :, 0]
+        Array([[0., 8.],
+               [4., 2.]], dtype=float32)
+
+    Reference:
+        Lu et al., Index Networks, TPAMI 2020, Sec. 4.
+    """
+    check_image("x", x)
+    (sy, sx), (batch, height, width, channels) = pair("scale", scale), x.shape
+    return _indexed_upsample(x, _check_index(index, (batch, sy * height, sx * width, channels)), (sy, sx))
+
+
+@partial(jax.jit, static_argnums=2)
+def _indexed_upsample(x: jax.Array, index: jax.Array, scale: Pair) -> jax.Array:
+    dtype = accum_dtype(x, index)
+    phases = split_phases(index.astype(dtype), scale) * x.astype(dtype)[:, :, None, :, None]
+    return merge_phases(phases.astype(x.dtype))
+
+
+def _check_index(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Require an index map for an HR map of this shape."""
+    check_image("index", index)
+    check_shape("index", index, (*shape[:3], None))
+    if index.shape[3] not in (1, shape[3]):
+        fail("index", f"1 or {shape[3]} channels", f"shape {index.shape}")
+    return index
+
+
+def check_regions(x: jax.Array, scale: int | Pair) -> Pair:
+    """Require an image that regions of `scale` pixels tile, and return the scale as a pair."""
+    sy, sx = pair("scale", scale)
+    check_divides("scale", sy, "height", x.shape[1])
+    check_divides("scale", sx, "width", x.shape[2])
+    return sy, sx

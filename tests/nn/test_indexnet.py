@@ -1,0 +1,309 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup import interop, nn, ops
+from tests import goldens
+from tests.compare import assert_close, assert_finite
+from tests.modules import count, random, randomised, scratch
+from tests.oracles.index import index_network, indexed_upsample
+
+BLOCKS = {"holistic": "HolisticIndexBlock", "o2o": "DepthwiseO2OIndexBlock", "m2o": "DepthwiseM2OIndexBlock"}
+FAMILIES = ("holistic", "modelwise_o2o", "shared_o2o", "unshared_o2o", "m2o")
+
+
+def load(operator, params, config, mode="eval"):
+    module = interop.from_torch(operator, params, config)
+    module.train() if mode == "train" else module.eval()
+    return module
+
+
+def jitted(build, *args, **options):
+    """A module made by one compiled function: an initialiser of every shape takes longer."""
+    return nnx.jit(lambda: build(*args, **options, rngs=nnx.Rngs(0)))()
+
+
+def abstract(build, *args, **options):
+    """The shapes of a module."""
+    return nnx.eval_shape(lambda: build(*args, **options, rngs=nnx.Rngs(0)))
+
+
+def part(params, prefix):
+    return {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
+
+
+def after_one_step(golden, dtype=jnp.float32):
+    """The outputs of the golden's block, and the block afterwards."""
+
+    def step(params, x):
+        module = load(golden.meta["operator"], params, golden.config, golden.meta["mode"])
+        return module(x), module
+
+    return nnx.jit(step)(golden.params, jnp.asarray(golden.inputs["x"], dtype))
+
+
+@pytest.mark.parametrize("form", ["linear", "nonlinear_context", "nonlinear_train"])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_golden_index_block(block, form):
+    golden = goldens.load(f"indexnet/{block}__{form}")
+
+    def run(inputs, params):
+        index = load(BLOCKS[block], params, golden.config, golden.meta["mode"])(inputs["x"])
+        return {"idx_en": index.encoder, "idx_de": index.decoder}
+
+    goldens.check(golden, run)
+    if golden.out_state:
+        state = interop.to_torch(BLOCKS[block], after_one_step(golden)[1], golden.config)
+        goldens.check_values(golden, {k: v for k, v in state.items() if "running" in k}, "out_state")
+
+
+@pytest.mark.parametrize("case", ["holistic_nonlinear_context", "o2o_linear"])
+def test_golden_pooling(case):
+    golden = goldens.load(f"indexnet/pooling__{case}")
+    block = BLOCKS[golden.config["indexnet"]]
+
+    def run(inputs, params):
+        x, index = inputs["x"], load(block, part(params, "index."), golden.config)(inputs["x"])
+        pooled = ops.indexed_pool(x, index.encoder)
+        return {"indexed": index.encoder * x, "pooled": pooled, "idx_de": index.decoder}
+
+    goldens.check(golden, run)
+
+
+@pytest.mark.parametrize("case", ["depsep_holistic_idx", "std_depthwise_idx"])
+def test_golden_upsampling(case):
+    golden = goldens.load(f"indexnet/upsampling__{case}")
+
+    def run(inputs, params):
+        block = load("IndexedUpsamlping", params, golden.config)
+        return block(inputs["l_encode"], inputs["l_low"], inputs["indices"])
+
+    goldens.check(golden, run)
+
+
+def test_golden_stage():
+    golden = goldens.load("indexnet/stage__m2o_linear")
+    decoder = {"inp": 10, "oup": 5, "kernel_size": golden.config["decoder_kernel_size"]}
+
+    def run(inputs, params):
+        x = inputs["x"]
+        index = load(BLOCKS["m2o"], part(params, "index."), golden.config)(x)
+        pooled = ops.indexed_pool(x, index.encoder)
+        block = load("IndexedUpsamlping", part(params, "decoder."), decoder)
+        return {"pooled": pooled, "y": block(pooled, index.encoder * x, index.decoder)}
+
+    goldens.check(golden, run)
+
+
+def test_golden_aspp():
+    golden = goldens.load("indexnet/aspp__os32")
+    goldens.check(golden, lambda inputs, params: load("ASPP", params, golden.config)(inputs["x"]))
+
+
+@pytest.mark.parametrize(
+    "case", ["holistic__linear", "o2o__nonlinear_train", "upsampling__depsep_holistic_idx", "aspp__os32"]
+)
+def test_round_trip(case):
+    golden = goldens.load(f"indexnet/{case}")
+    operator = golden.meta["operator"]
+    module = nnx.jit(lambda params: interop.from_torch(operator, params, golden.config))(golden.params)
+    back = interop.to_torch(operator, module, golden.config)
+    assert set(back) == set(golden.params)
+    for name, x in back.items():
+        np.testing.assert_array_equal(x, golden.params[name], err_msg=name)
+
+
+@pytest.mark.parametrize("case", ["holistic__nonlinear_context", "m2o__nonlinear_train"])
+def test_bfloat16(case):
+    golden = goldens.load(f"indexnet/{case}")
+    index, _ = after_one_step(golden, jnp.bfloat16)
+    assert index.encoder.dtype == index.decoder.dtype == jnp.bfloat16
+    assert_close(index.decoder, golden.outputs["idx_de"], 2e-2)
+    assert_close(index.encoder, golden.outputs["idx_en"], 2e-2)
+
+
+@pytest.mark.parametrize("nonlinear, context, scale", [(False, False, (1, 3)), (True, True, (3, 2))])
+@pytest.mark.parametrize("family", ["holistic", "shared_o2o", "unshared_o2o", "m2o"])
+def test_equals_the_loops(family, nonlinear, context, scale):
+    module = nn.IndexNetwork(3, family=family, scale=scale, nonlinear=nonlinear, context=context, rngs=nnx.Rngs(0))
+    params = randomised(module)
+    module.eval()
+    x = random(2, 3 * scale[0], 2 * scale[1], 3)
+    assert_close(tuple(jax.jit(module)(x)), tuple(index_network(x, params, scale, family)), 1e-5)
+
+
+# The paper's Table 5: parameters for stages of these widths, linear, nonlinear and nonlinear with context.
+STAGES = (32, 24, 32, 64, 160)
+TABLE_5 = {
+    "holistic": (4992, 262304, 1037984),  # +4.99K, +0.26M, +1.04M
+    "modelwise_o2o": (16, 56, 152),  # +16, +56, +152
+    "shared_o2o": (80, 280, 760),  # +80, +280, +760
+    "unshared_o2o": (4992, 17472, 47424),  # +4.99K, +17.47K, +47.42K
+    "m2o": (517120, 1297792, 4400512),  # +0.52M, +1.30M, +4.40M
+}
+
+
+def parameters(c, family, window, hidden):
+    """Of one stage as in the docstring, hidden = 0 for linear networks."""
+    inputs = {"holistic": c, "m2o": c}.get(family, 1)
+    copies = c if family in ("unshared_o2o", "m2o") else 1
+    if not hidden:
+        return window * inputs * copies * 4
+    if family == "holistic":
+        return (window * c + 4) * hidden * c + 2 * hidden * c
+    mixed = c if family == "m2o" else 1
+    return ((window * inputs + mixed) * hidden * copies + 2 * hidden * copies) * 4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameters(family):
+    """One modelwise network serves all stages."""
+    stages = STAGES[:1] if family == "modelwise_o2o" else STAGES
+    forms = ((False, False), (True, False), (True, True))
+    for (nonlinear, context), expected in zip(forms, TABLE_5[family], strict=True):
+        build = partial(nn.IndexNetwork, family=family, nonlinear=nonlinear, context=context)
+        counts = [count(abstract(build, c)) for c in stages]
+        assert counts == [parameters(c, family, 16 if context else 4, 2 if nonlinear else 0) for c in stages]
+        assert sum(counts) == expected
+
+
+@pytest.mark.parametrize(
+    "encoder, decoder",
+    [("sigmoid", "sigmoid"), ("softmax", "softmax"), ("softmax+sigmoid", "softmax"), ("sigmoid+softmax", "sigmoid")],
+)
+def test_normalizations(encoder, decoder):
+    """The rows of Table 6; what ends with softmax sums to one over each region."""
+    module = nn.IndexNetwork(
+        3,
+        family="m2o",
+        nonlinear=False,
+        encoder_normalization=encoder,
+        decoder_normalization=decoder,
+        rngs=nnx.Rngs(0),
+    )
+    logits = nn.IndexNetwork(3, family="m2o", nonlinear=False, rngs=nnx.Rngs(0))
+    x = random(1, 4, 6, 3)
+    z = ops.pixel_unshuffle(jax.scipy.special.logit(logits(x).decoder), scale=2).reshape(1, 2, 3, 3, 4)
+    for steps, index in zip((encoder, decoder), module(x), strict=True):
+        expected = z
+        for step in steps.split("+"):
+            expected = nnx.sigmoid(expected) if step == "sigmoid" else nnx.softmax(expected)
+        expected = ops.pixel_shuffle(expected.reshape(1, 2, 3, 12), scale=2)
+        assert_close(index, expected, 1e-5)
+        if steps.endswith("softmax"):
+            assert_close(ops.indexed_pool(jnp.ones_like(x), index), np.ones((1, 2, 3, 3)), 1e-6)
+
+
+def test_modelwise_network_serves_every_width():
+    """One function for all channels: it commutes with taking some of them."""
+    module = nn.IndexNetwork(5, family="modelwise_o2o", rngs=nnx.Rngs(0))
+    module.eval()
+    x = random(1, 4, 6, 5)
+    assert_close(jax.jit(module)(x[..., 1:3]).encoder, jax.jit(module)(x).encoder[..., 1:3], 1e-6)
+
+
+@pytest.mark.parametrize("family", ["holistic", "shared_o2o"])
+def test_extreme_features_are_finite(family):
+    module = nn.IndexNetUpsample(3, 3, family=family, rngs=nnx.Rngs(0))
+    x, guide = jnp.asarray(random(1, 2, 3, 3)), 1e4 * jnp.sign(random(1, 4, 6, 3))
+    module.eval()
+    out, pullback = jax.vjp(jax.jit(module), x, guide)
+    assert_finite((out, pullback(jnp.ones_like(out))))
+
+
+def test_upsample():
+    """The guide may have other channels where one map is shared by all."""
+    module = nn.IndexNetUpsample(5, 3, scale=(2, 3), rngs=nnx.Rngs(0))
+    params = {k.removeprefix("index."): v for k, v in randomised(module).items()}
+    module.eval()
+    x, guide = random(2, 2, 2, 5), random(2, 4, 6, 3)
+    index = index_network(guide, params, (2, 3), "holistic")[1]
+    assert_close(jax.jit(module)(x, guide), indexed_upsample(x, index, (2, 3)), 1e-5)
+
+
+def test_decoder_block_without_indices_fuses():
+    block = nn.IndexedUpsample(5, 4, kernel_size=1, rngs=nnx.Rngs(0))
+    block.eval()
+    x, skip = random(1, 2, 3, 3), random(1, 2, 3, 2)
+    kernel = np.asarray(block.blocks[0].conv.kernel[...])[0, 0]
+    expected = np.clip(np.concatenate([x, skip], -1) @ kernel / np.sqrt(1 + 1e-5), 0, 6)
+    assert_close(block(x, skip), expected, 1e-5)
+
+
+def test_parameters_of_the_decoder():
+    """As in the docstrings."""
+    assert count(abstract(nn.IndexedUpsample, 24, 10)) == (25 * 24 + 2) * 10
+    assert count(abstract(nn.IndexedUpsample, 24, 10, separable=True)) == 27 * 24 + 26 * 10
+    aspp = count(abstract(nn.ASPP, 6, 5, branch_features=4))
+    assert aspp == 2 * 8 * 4 + 3 * (11 * 6 + 8 * 4) + (5 * 4 + 2) * 5
+
+
+def test_aspp_drops_out_only_with_a_source():
+    aspp = jitted(nn.ASPP, 3, 64, branch_features=4, dilations=())
+    apply = nnx.jit(lambda m, x, rngs: m(x, rngs=rngs))
+    x = random(2, 3, 4, 3)
+    kept, dropped = apply(aspp, x, None), apply(aspp, x, nnx.Rngs(dropout=0))
+    assert np.all((dropped == 0) | np.isclose(dropped, 2 * kept))
+    assert 0.4 < np.mean((dropped == 0) & (kept != 0)) / np.mean(kept != 0) < 0.6
+
+
+@pytest.mark.parametrize(
+    "options, bounds",
+    [
+        (dict(), (0.5, 1)),
+        (dict(family="unshared_o2o"), (3.5, 8)),
+        (dict(family="m2o"), (2, 4.5)),
+    ],
+    ids=["holistic", "unshared_o2o", "m2o"],
+)
+@pytest.mark.parametrize("gradients", [False, True])
+def test_scratch_memory(options, bounds, gradients):
+    graph, state = nnx.split(jitted(nn.IndexNetUpsample, 256, 256, **options))
+
+    def up(x, guide):
+        return nnx.merge(graph, state, copy=True)(x, guide)  # training mode
+
+    used = scratch(up, (1, 64, 64, 256), (1, 128, 128, 256), gradients=gradients)
+    assert used <= bounds[gradients], used
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(family="o2m"), "family: expected one of 'holistic', .*, got 'o2m'"),
+        (dict(scale=0), "scale: expected an integer >= 1, got 0"),
+        (dict(expansion=0), "expansion: expected an integer >= 1, got 0"),
+        (dict(encoder_normalization="tanh"), "encoder_normalization: expected one of 'sigmoid', .*, got 'tanh'"),
+        (dict(decoder_normalization="relu"), "decoder_normalization: expected one of 'sigmoid', .*, got 'relu'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        nn.IndexNetwork(4, **options, rngs=nnx.Rngs(0))
+
+
+def test_bad_inputs():
+    network = abstract(nn.IndexNetwork, 4)
+    with pytest.raises(ValueError, match="scale: expected a divisor of width = 5, got 2"):
+        network(jnp.ones((1, 4, 5, 4)))
+    with pytest.raises(ValueError, match=r"x: expected shape \(\*, \*, \*, 4\), got shape \(1, 4, 6, 3\)"):
+        network(jnp.ones((1, 4, 6, 3)))
+    with pytest.raises(ValueError, match="guide_features: expected in_features = 4 for one map per channel, got 3"):
+        nn.IndexNetUpsample(4, 3, family="m2o", rngs=nnx.Rngs(0))
+    up = abstract(nn.IndexNetUpsample, 4, 4)
+    with pytest.raises(ValueError, match=r"guide: expected shape \(1, 4, 6, 4\), got shape \(1, 4, 4, 4\)"):
+        up(jnp.ones((1, 2, 3, 4)), jnp.ones((1, 4, 4, 4)))
+    with pytest.raises(ValueError, match=r"skip: expected shape \(1, 2, 3, 4\), got shape \(1, 2, 3, 5\)"):
+        abstract(nn.IndexedUpsample, 8, 4)(jnp.ones((1, 2, 3, 4)), jnp.ones((1, 2, 3, 5)))
+
+
+def test_state_dict_of_another_configuration():
+    golden = goldens.load("indexnet/m2o__nonlinear_context")
+    with pytest.raises(
+        ValueError, match=r"indexnet1.0.weight: expected shape \(6, 6, 2, 2\), got shape \(6, 6, 4, 4\)"
+    ):
+        interop.from_torch(BLOCKS["m2o"], golden.params, golden.config | {"use_context": False})
