@@ -7,18 +7,20 @@ import numpy as np
 from flax import nnx
 
 from jaxup._checks import fail
-from jaxup.interop import a2u, carafe, dysample, fade, indexnet, jbu, pac, sapa
+from jaxup.interop import a2u, anyup, carafe, dysample, fade, indexnet, jbu, pac, resfu, sapa
 from jaxup.interop.keys import Operators, Table, flat_variables, read, write
 
 # The official class names, collected from one file per paper.
 OPERATORS: Operators = {
     **a2u.OPERATORS,
+    **anyup.OPERATORS,
     **carafe.OPERATORS,
     **dysample.OPERATORS,
     **fade.OPERATORS,
     **indexnet.OPERATORS,
     **jbu.OPERATORS,
     **pac.OPERATORS,
+    **resfu.OPERATORS,
     **sapa.OPERATORS,
 }
 

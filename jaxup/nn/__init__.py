@@ -1,6 +1,7 @@
 """Flax NNX modules: they own parameters and call `jaxup.ops`. Called as `module(x)` or `module(x, guide)`."""
 
 from jaxup.nn.a2u import A2UDownsample, A2UKernels, A2UUpsample
+from jaxup.nn.anyup import AnyUp
 from jaxup.nn.aspp import ASPP
 from jaxup.nn.attention import AttentionUpsample, JointAttentionUpsample
 from jaxup.nn.basic import Deconvolution, PixelShuffle, Resize
@@ -11,6 +12,7 @@ from jaxup.nn.indexnet import IndexNetwork
 from jaxup.nn.indexnet_decoder import IndexedUpsample, IndexNetUpsample
 from jaxup.nn.jbu import JBU, StackJBU
 from jaxup.nn.pac import PacConvTranspose, PacJointUpsample
+from jaxup.nn.resfu import ReSFU
 from jaxup.nn.sapa import SAPA
 from jaxup.nn.unpooling import MaxUnpool
 
@@ -37,4 +39,6 @@ __all__ = [
     "IndexedUpsample",
     "ASPP",
     "MaxUnpool",
+    "ReSFU",
+    "AnyUp",
 ]

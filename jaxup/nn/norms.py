@@ -7,15 +7,19 @@ from flax import nnx
 
 from jaxup._checks import accum_dtype
 
+Norm = nnx.LayerNorm | nnx.GroupNorm | nnx.RMSNorm | nnx.BatchNorm
+
 
 def layer_norm(features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """Statistics per pixel, over the channels."""
     return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
 
 
-def group_norm(features: int, groups: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    """Statistics per image, over all pixels of each group of consecutive channels."""
-    return nnx.GroupNorm(features, groups, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+def group_norm(features: int, groups: int, rngs: nnx.Rngs, *, use_bias: bool = True) -> nnx.GroupNorm:
+    """Statistics per image, over all pixels and each group of consecutive channels."""
+    return nnx.GroupNorm(
+        features, num_groups=groups, epsilon=1e-5, use_bias=use_bias, use_fast_variance=False, rngs=rngs
+    )
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -41,6 +45,6 @@ class BatchNorm(nnx.BatchNorm):
         return y
 
 
-def normalise(norm: nnx.LayerNorm | nnx.GroupNorm | nnx.BatchNorm, x: jax.Array, dtype: Any) -> jax.Array:
+def normalise(norm: Norm, x: jax.Array, dtype: Any) -> jax.Array:
     """Apply a norm in float32 or more; Flax refuses 16-bit inputs under strict dtype promotion."""
     return norm(x.astype(accum_dtype(x))).astype(dtype)

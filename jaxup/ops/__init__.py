@@ -4,17 +4,25 @@ from jaxup.ops.attend import attention_upsample
 from jaxup.ops.bilateral import bilateral_filter, joint_bilateral_upsample
 from jaxup.ops.downsample import downsample_reassemble
 from jaxup.ops.filters import box_filter, gaussian_filter, guided_filter
+from jaxup.ops.fine import fine_neighbour_attention
 from jaxup.ops.index import indexed_pool, indexed_upsample
 from jaxup.ops.pac import pac_conv_transpose
+from jaxup.ops.pcdc import paired_difference_conv
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize, zero_upsample
 from jaxup.ops.sample import sample
 from jaxup.ops.similarity import similarity_upsample
+from jaxup.ops.unify import unify_features
 from jaxup.ops.unpooling import max_index, max_pool, max_unpool
+from jaxup.ops.window_attend import window_attend
 
 __all__ = [
     "attention_upsample",
     "similarity_upsample",
+    "window_attend",
+    "fine_neighbour_attention",
+    "paired_difference_conv",
+    "unify_features",
     "reassemble",
     "downsample_reassemble",
     "pac_conv_transpose",

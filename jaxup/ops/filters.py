@@ -16,12 +16,14 @@ from jaxup._checks import (
     Pair,
     accum_dtype,
     check_image,
+    check_int,
     check_positive,
     check_rank,
     check_shape,
     fail,
     pair,
 )
+from jaxup.ops.resize import resize
 from jaxup.ops.windows import pad_window
 
 Number = float | jax.Array
@@ -98,7 +100,15 @@ def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = 
     return y.astype(x.dtype)
 
 
-def guided_filter(src: jax.Array, guide: jax.Array, *, radius: int | Pair, eps: Number) -> jax.Array:
+def guided_filter(
+    src: jax.Array,
+    guide: jax.Array,
+    *,
+    radius: int | Pair,
+    eps: Number,
+    per_channel: bool = False,
+    subsample: int = 1,
+) -> jax.Array:
     r"""Edge-preserving smoothing: in every window the output is a linear function of the guide.
 
         a_k = (Sigma_k + eps I)^{-1} cov_k(I, p),    b_k = mean_k(p) - a_k . mean_k(I)
@@ -109,6 +119,10 @@ def guided_filter(src: jax.Array, guide: jax.Array, *, radius: int | Pair, eps: 
     take an n x n system per pixel and about n^2 / 2 box means. To upsample a depth map under its image,
     enlarge it first (bicubic, say) and filter the result.
 
+    `per_channel` gives every channel of the source a grey guide of its own. `subsample` = s is the fast guided filter:
+    a and b come from every s-th row and column, floor(H/s) x floor(W/s) of them (at least one), with radius
+    floor(radius / s); their means are then enlarged bilinearly.
+
     The covariances are taken about each image's mean, because E[I I] - E[I]^2 cancels in float32 where
     values are far from zero. What is left of that error is some 1e-7 of the square of the guide's range, to
     be compared with `eps`.
@@ -118,13 +132,16 @@ def guided_filter(src: jax.Array, guide: jax.Array, *, radius: int | Pair, eps: 
         guide: [B, H, W, n].
         radius: of the window, an integer >= 0 or a pair (vertical, horizontal).
         eps: a number > 0, in squared units of the guide: what varies less is smoothed. It may be traced.
+        per_channel: filter each channel of `src` under the same channel of the guide, n = C.
+        subsample: the spacing of the pixels from which the linear models are computed, an integer >= 1.
 
     Returns:
         [B, H, W, C] in the dtype of `src`; sums are in float32, or in float64 if either input is.
 
     Raises:
-        ValueError: an input is no floating [B, H, W, C] array, the guide has another B, H or W or no channel,
-            `radius` is negative or no integer, or `eps` is not a positive scalar.
+        ValueError: an input is no floating [B, H, W, C] array, the guide has another B, H or W or no channel (or,
+            with `per_channel`, another C), `radius` is negative or no integer, `subsample` is no positive integer, or
+            `eps` is not a positive scalar.
 
     Example:
         >>> guide = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 6, 1)
@@ -133,16 +150,30 @@ def guided_filter(src: jax.Array, guide: jax.Array, *, radius: int | Pair, eps: 
         [3.0, 3.13, 3.1, 7.8, 8.0, 8.0]
 
     Reference:
-        He, Sun, Tang, "Guided Image Filtering", PAMI 2013, Eqs. (5), (6), (8), and their form for colour guides.
+        He, Sun, Tang, "Guided Image Filtering", PAMI 2013, Eqs. (5), (6), (8), and their form for colour guides;
+        He, Sun, "Fast Guided Filter", 2015, for `subsample`; Zhou et al., "A Refreshed Similarity-based Upsampler for
+        Direct High-Ratio Feature Upsampling", Eqs. (4) to (6), for `per_channel`.
     """
     check_image("src", src)
     check_guide(guide, src.shape[:3])
+    if per_channel:
+        check_shape("guide", guide, src.shape)
     check_scalar("eps", eps)
+    step = check_int("subsample", subsample)
+    ry, rx = pair("radius", radius, minimum=0)
     dtype = accum_dtype(src, guide)
-    window = pair("radius", radius, minimum=0)
     src_level, guide_level = _level(src.astype(dtype)), _level(guide.astype(dtype))
-    guides = jnp.split(guide.astype(dtype) - guide_level, guide.shape[-1], axis=-1)
-    slopes, intercept = _linear_model(src.astype(dtype) - src_level, guides, window, jnp.asarray(eps, dtype))
+    guides = [guide.astype(dtype) - guide_level]
+    if not per_channel:
+        guides = jnp.split(guides[0], guide.shape[-1], axis=-1)
+    slopes, intercept = _linear_model(
+        _every(src.astype(dtype) - src_level, step),
+        [_every(g, step) for g in guides],
+        (ry // step, rx // step),
+        jnp.asarray(eps, dtype),
+    )
+    if step > 1:
+        *slopes, intercept = (resize(m, size=src.shape[1:3], method="bilinear") for m in (*slopes, intercept))
     filtered = sum((a * g for a, g in zip(slopes, guides, strict=True)), intercept)
     return (filtered + src_level).astype(src.dtype)
 
@@ -188,6 +219,12 @@ def _smooth(x: jax.Array, sigma: Number, radius: int, axis: int) -> jax.Array:
         (weights[k] * lax.slice_in_dim(padded, k, k + length, axis=axis) for k in range(2 * radius + 1)),
         jnp.zeros_like(x),
     )
+
+
+def _every(x: jax.Array, step: int) -> jax.Array:
+    """Rows and columns 0, step, 2 step, ..., as many as there are whole steps, but at least one."""
+    rows, cols = (max(1, n // step) * step for n in x.shape[1:3])
+    return x[:, :rows:step, :cols:step]
 
 
 def _level(x: jax.Array) -> jax.Array:

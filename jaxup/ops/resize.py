@@ -57,6 +57,12 @@ def _kernel_taps(n: int, m: int, a: float | None, align_corners: bool, antialias
     return j, np.maximum(0.0, 1 - np.abs(t)) if a is None else _keys(t, a)
 
 
+def bilinear_phases(scale: int) -> np.ndarray:
+    """Weights [scale, 3] of the cells before, at and after the source cell, for each phase of bilinear upsampling."""
+    j, weight = _kernel_taps(1, scale, None, align_corners=False, antialias=False)
+    return np.stack([(weight * (j == cell)).sum(0) for cell in (-1, 0, 1)], axis=1)
+
+
 def _bring_inside(taps: Table, n: int, border: str) -> Table:
     """Replace the taps outside [0, n) as `border` says and make the weights of each output sum to one."""
     j, weight = taps

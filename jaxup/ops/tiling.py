@@ -1,0 +1,38 @@
+"""Tiles: images computed one part after the other, so that what each part needs in between never fills memory."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxup._checks import Pair
+from jaxup.ops.windows import merge_phases
+
+# What one tile may hold at a time.
+TILE_BYTES = 4 << 20
+
+
+def map_tiles(fn: Callable[[jax.Array, jax.Array], jax.Array], size: Pair, tile: Pair) -> jax.Array:
+    """[B, H, W, ...] from `fn(top, left)` -> [B, th, tw, ...], one tile after the other.
+
+    The last tiles of a row or column may reach beyond the image and are cut. The backward pass computes every tile
+    anew, so that its memory does not grow with their number either.
+    """
+    rows, cols = (-(-n // t) for n, t in zip(size, tile, strict=True))
+    index = jnp.arange(rows * cols)
+    corners = (index // cols * tile[0], index % cols * tile[1])
+    tiles = jax.lax.map(jax.checkpoint(lambda corner: fn(*corner), prevent_cse=False), corners)
+    tiles = tiles.reshape(rows, cols, *tiles.shape[1:])
+    return merge_phases(tiles.transpose(2, 0, 3, 1, 4, *range(5, tiles.ndim)))[:, : size[0], : size[1]]
+
+
+def cut(x: jax.Array, top: jax.Array, left: jax.Array, size: Pair) -> jax.Array:
+    """The part [B, size, ...] of [B, H, W, ...] at a traced corner; it has to lie inside."""
+    rows = jax.lax.dynamic_slice_in_dim(x, top, size[0], axis=1)
+    return jax.lax.dynamic_slice_in_dim(rows, left, size[1], axis=2)
+
+
+def fill_tiles(x: jax.Array, tile: Pair, radius: int = 0) -> jax.Array:
+    """Zeros behind [B, H, W, ...] so that all tiles are full; H and W may include a margin of `radius` on each side."""
+    extra = [(0, -(n - 2 * radius) % t) for n, t in zip(x.shape[1:3], tile, strict=True)]
+    return jnp.pad(x, [(0, 0), *extra] + [(0, 0)] * (x.ndim - 3))

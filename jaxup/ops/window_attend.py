@@ -1,0 +1,127 @@
+"""Attention of queries on one grid over the keys on another, inside a window around the same place in the image."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxup._checks import accum_dtype, check_divides, check_image, check_int, check_shape, fail
+from jaxup.ops.tiling import TILE_BYTES, cut, fill_tiles, map_tiles
+
+# Larger tiles of queries see many keys that only some of them may attend to.
+_LONGEST_TILE = 16
+
+_einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
+def window_bounds(queries: int, keys: int, ratio: float) -> np.ndarray:
+    """First key and the one behind the last that each query may attend to along one axis, [queries, 2].
+
+    floor(max(p - ratio, 0) n) .. ceil(min(p + ratio, 1) n), p = (i + 1/2) / queries, n keys, in float32 as the
+    official code has it; at least one key; all of them for ratio 0.
+    """
+    if ratio == 0:
+        return np.tile([0, keys], (queries, 1))
+    centre = (np.arange(queries, dtype=np.float32) + np.float32(0.5)) / np.float32(queries)
+    start = np.floor(np.clip(centre - np.float32(ratio), 0, 1) * np.float32(keys)).astype(int)
+    stop = np.ceil(np.clip(centre + np.float32(ratio), 0, 1) * np.float32(keys)).astype(int)
+    return np.stack([start, np.maximum(stop, start + 1)], axis=1)
+
+
+def window_attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, *, window_ratio: float, num_heads: int = 1
+) -> jax.Array:
+    r"""Average of the values in a window of the LR grid, by the mean over heads of softmaxed scaled dot products.
+
+        out[i] = sum_{j in N(i)} a[i, j] v[j],    a[i, j] = 1/M sum_m softmax_{j in N(i)}(q_m[i] . k_m[j] / sqrt(D/M))
+
+    with M heads of D/M consecutive channels. N(i) holds the LR cells that reach into the box of +-`window_ratio` times
+    the image around pixel i (see `window_bounds`). The grids may have any two sizes. Queries are processed in tiles,
+    each with the part of the LR map that it can see, and anew in the backward pass: scratch memory beside padded
+    copies of the arguments is bounded. Cost: (D + C) |N| multiply-adds per output pixel, and up to a few times that
+    where neighbouring queries have different windows.
+
+    Args:
+        query: [B, H, W, D].
+        key: [B, h, w, D].
+        value: [B, h, w, C].
+        window_ratio: half the size of the window in units of the image, a number >= 0; 0 is the whole map.
+        num_heads: M, a divisor of D.
+
+    Returns:
+        [B, H, W, C] in the dtype of value; scores and sums are in float32 for 16-bit inputs.
+
+    Raises:
+        ValueError: wrong ranks, dtypes or shapes, an LR map without a cell, M that does not divide D, a negative
+            ratio.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> value = jnp.array([0.0, 1.0, 2.0, 9.0]).reshape(1, 1, 4, 1)
+        >>> query, key = jnp.zeros((1, 1, 8, 2)), jnp.zeros((1, 1, 4, 2))
+        >>> window_attend(query, key, value, window_ratio=0.25).ravel()
+        Array([0.5, 0.5, 1. , 1. , 4. , 4. , 5.5, 5.5], dtype=float32)
+
+    Reference:
+        Window attention of AnyUp, wimmerth/anyup (CC BY 4.0), with a mask.
+    """
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        check_image(name, x)
+    check_shape("key", key, (query.shape[0], None, None, query.shape[3]))
+    check_shape("value", value, (*key.shape[:3], None))
+    for name, x in (("query", query), ("key", key)):
+        if 0 in x.shape[1:3]:
+            fail(name, "at least one pixel", f"shape {x.shape}")
+    check_divides("num_heads", check_int("num_heads", num_heads), "the channels of query", query.shape[3])
+    if not 0 <= window_ratio < np.inf:
+        fail("window_ratio", "a number >= 0", repr(window_ratio))
+    return _window_attend(query, key, value, float(window_ratio), num_heads)
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _window_attend(query: jax.Array, key: jax.Array, value: jax.Array, ratio: float, heads: int) -> jax.Array:
+    (batch, height, width, depth), lr = query.shape, key.shape[1:3]
+    dtype, size = accum_dtype(query, key, value), (height, width)
+    bounds = [window_bounds(n, m, ratio) for n, m in zip(size, lr, strict=True)]
+    side = _LONGEST_TILE
+    while side > 1 and max(1, batch) * heads * side**2 * _cells(bounds, side) * dtype.itemsize > TILE_BYTES:
+        side //= 2
+    tile = (min(side, height), min(side, width))
+    starts, extents, allowed = zip(*(_tiles(b, t, m) for b, t, m in zip(bounds, tile, lr, strict=True)), strict=True)
+    queries = fill_tiles(query.astype(dtype) / jnp.asarray((depth / heads) ** 0.5, dtype), tile)
+    keys, values = key.astype(dtype), value.astype(dtype)
+    pixels, cells = tile[0] * tile[1], extents[0] * extents[1]
+
+    def attend(top: jax.Array, left: jax.Array) -> jax.Array:
+        row, col = top // tile[0], left // tile[1]
+        corner = jnp.asarray(starts[0])[row], jnp.asarray(starts[1])[col]
+        # Plain lists of pixels and cells: with both image axes in the products, XLA for CPUs crashed under `vmap`.
+        q = cut(queries, top, left, tile).reshape(batch, pixels, depth)
+        k, v = (cut(x, *corner, extents).reshape(batch, cells, x.shape[3]) for x in (keys, values))
+        q, k = (x.reshape(*x.shape[:2], heads, depth // heads) for x in (q, k))
+        scores = _einsum("bnhd,bmhd->bhnm", q, k)
+        open_rows, open_cols = jnp.asarray(allowed[0])[row], jnp.asarray(allowed[1])[col]
+        seen = (open_rows[:, None, :, None] & open_cols[None, :, None, :]).reshape(pixels, cells)
+        weights = jax.nn.softmax(jnp.where(seen[None, None], scores, -jnp.inf), axis=-1)
+        out = _einsum("bnm,bmc->bnc", jnp.mean(weights, axis=1), v)
+        return out.reshape(batch, *tile, values.shape[3])
+
+    return map_tiles(attend, size, tile).astype(value.dtype)
+
+
+def _tiles(bounds: np.ndarray, side: int, keys: int) -> tuple[np.ndarray, int, np.ndarray]:
+    """Per tile along one axis: the first key that is cut out, how many are, and who may attend to which of them."""
+    count = -(-len(bounds) // side)
+    parts = np.pad(bounds, ((0, count * side - len(bounds)), (0, 0)), mode="edge").reshape(count, side, 2)
+    first, behind = parts[..., 0].min(1), parts[..., 1].max(1)
+    extent = int((behind - first).max())
+    first = np.minimum(first, keys - extent)
+    cells = first[:, None] + np.arange(extent)
+    allowed = (cells[:, None] >= parts[..., :1]) & (cells[:, None] < parts[..., 1:])
+    return first.astype(np.int32), extent, allowed
+
+
+def _cells(bounds: list[np.ndarray], side: int) -> int:
+    """An upper bound of the keys that a tile of side x side queries sees."""
+    return int(np.prod([_tiles(b, side, 1 << 30)[1] for b in bounds]))

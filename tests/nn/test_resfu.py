@@ -1,0 +1,166 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup import interop, nn, ops
+from jaxup.nn.resfu import PCDCBlock
+from tests import goldens
+from tests.compare import assert_close, assert_finite
+from tests.modules import count, random, randomised, scratch
+from tests.oracles.resfu import guided_filter, resfu
+
+SMALL = dict(embedding_features=8, norm_groups=4, radius=2)
+
+
+@pytest.mark.parametrize("case", ["module__s2_k3", "module__s4_k3"])
+def test_golden(case):
+    golden = goldens.load(f"resfu/{case}")
+
+    def run(inputs, params):
+        return interop.from_torch("ReSFU", params, golden.config)(inputs["x"], inputs["y"])
+
+    goldens.check(golden, run)
+
+
+@pytest.mark.parametrize("case", ["module__s2_k3", "module__s4_k3"])
+def test_golden_intermediate_results(case):
+    golden = goldens.load(f"resfu/{case}")
+    graph, state = nnx.split(interop.from_torch("ReSFU", golden.params, golden.config))
+
+    def run(x, guide):
+        module = nnx.merge(graph, state)
+        query, key = module.query_and_key(x, guide)
+        aligned = module.align(key, query)
+        detail = module.detail_scores(ops.gaussian_filter(query, sigma=1.0, radius=1), query)
+        return {"GF": aligned, "semantic_scores": module.semantic_scores(key, aligned), "detail_scores": detail}
+
+    goldens.check_values(golden, jax.jit(run)(golden.inputs["x"], golden.inputs["y"]), "mid")
+
+
+def test_golden_in_bfloat16_and_back_to_torch():
+    golden = goldens.load("resfu/module__s2_k3")
+    module = interop.from_torch("ReSFU", golden.params, golden.config)
+    out = jax.jit(lambda *xs: module(*xs))(*(jnp.asarray(golden.inputs[name], jnp.bfloat16) for name in "xy"))
+    assert out.dtype == jnp.bfloat16
+    assert_close(out, golden.outputs["y"], 2e-2)
+    back = interop.to_torch("ReSFU", module, golden.config)
+    assert back.keys() == golden.params.keys()
+    for name, x in back.items():
+        expected = 0 if name.endswith("_scores.norm.bias") else golden.params[name]  # without effect
+        np.testing.assert_array_equal(x, np.broadcast_to(expected, x.shape), err_msg=name)
+
+
+@pytest.mark.parametrize("case", ["pcdc__k3_s2", "pcdc__k3_s4"])
+def test_block_golden(case):
+    golden = goldens.load(f"resfu/{case}")
+
+    def run(inputs, params):
+        return interop.from_torch("PCDC_Block", params, golden.config)(inputs["k"], inputs["q"])
+
+    goldens.check(golden, run)
+
+
+@pytest.mark.parametrize("case", ["r4_scale1", "r8_scale2"])
+def test_guided_filter_golden(case):
+    golden = goldens.load(f"resfu/guided_filter__{case}")
+
+    def run(inputs, params):
+        return interop.from_torch("GuidedFilter", params, golden.config)(inputs["p"], inputs["I"])
+
+    goldens.check(golden, run)
+
+
+@pytest.mark.parametrize("size, step", [((5, 7), 1), ((5, 7), 2), ((1, 4), 3)], ids=str)
+def test_guided_filter_equals_the_loops(size, step):
+    src, guide = random(2, *size, 3), random(2, *size, 3)[::-1]
+    actual = ops.guided_filter(src, guide, radius=3, eps=1e-2, per_channel=True, subsample=step)
+    assert_close(actual, guided_filter(src, guide, 3, 1e-2, step), 1e-5)
+
+
+@pytest.mark.parametrize("form, scale, step", [("paper", (2, 3), 1), ("official", (3, 1), 2)])
+def test_equals_the_loops(form, scale, step):
+    module = nn.ReSFU(5, 3, scale=scale, groups=2, subsample=step, form=form, rngs=nnx.Rngs(0), **SMALL)
+    params = randomised(module)
+    x, guide = random(1, 2, 3, 5), random(1, 2 * scale[0], 3 * scale[1], 3)
+    expected = resfu(x, guide, params, scale, 3, 2, 4, 2, 1e-3, step, form == "official")
+    assert_close(jax.jit(lambda *xs: module(*xs))(x, guide), expected, 2e-5)
+
+
+def test_without_norms_projection_and_biases():
+    module = nn.ReSFU(
+        5, 8, scale=2, norm_x=False, norm_guide=False, project_guide=False, use_bias=False, rngs=nnx.Rngs(0), **SMALL
+    )
+    paths = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(module, nnx.Param))}
+    assert {p for p in paths if not p.startswith(("semantic_scores.", "detail_scores."))} == {"key.kernel"}
+    config = dict(dim_y=8, dim_x=5, scale_factor=2, embedding_dim=8, gn_dim=4, radius=2, gf_scale=1)
+    config |= dict(y_conv=False, qkv_bias=False, normx=False, normy=False)
+    official = nn.ReSFU(
+        5, 8, scale=2, norm_x=False, norm_guide=False, project_guide=False, use_bias=False, form="official",
+        rngs=nnx.Rngs(0), **SMALL,
+    )  # fmt: skip
+    state_dict = interop.to_torch("ReSFU", official, config)
+    assert {"q.weight", "k.bias", "norm_x.weight", "norm_y.weight"}.isdisjoint(state_dict)
+    assert state_dict["k.weight"].shape == (8, 5, 1, 1)
+
+
+@pytest.mark.parametrize("form", ["paper", "official"])
+def test_constants_are_kept_and_extreme_scores_are_finite(form):
+    module = nn.ReSFU(4, 3, scale=2, form=form, rngs=nnx.Rngs(0), **SMALL)
+    module.detail_scores.scores.bias[...] = 1e4 * jnp.sign(random(9))
+    x, guide = jnp.full((1, 3, 2, 4), 2.0), jnp.asarray(random(1, 6, 4, 3))
+    out, gradients = jax.jit(lambda *xs: (lambda y, pull: (y, pull(y)))(*jax.vjp(module, *xs)))(x, guide)
+    assert_close(out, jnp.full((1, 6, 4, 4), 2.0), 1e-6)
+    assert_finite(gradients)
+
+
+@pytest.mark.parametrize("form, outputs", [("paper", 32), ("official", 128)])
+def test_parameters(form, outputs):
+    """As in the docstring."""
+    block = (9 * 8 + 1) * outputs + 32 + (outputs // 4 + 3) * 128 + 129 * 9
+    module = nnx.eval_shape(lambda: nn.ReSFU(256, 64, scale=4, form=form, rngs=nnx.Rngs(0)))
+    assert count(module) == (32 + 2) * 320 + 2 * 32 + 2 * block
+
+
+@pytest.mark.parametrize("gradients, bound", [(False, 1.2), (True, 3.7)])
+def test_scratch_memory(gradients, bound):
+    module = nn.ReSFU(256, 256, scale=2, rngs=nnx.Rngs(0))
+    assert scratch(module, (1, 64, 64, 256), (1, 128, 128, 256), gradients=gradients) <= bound
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(form="code"), "form: expected one of 'paper', 'official', got 'code'"),
+        (dict(kernel_size=4), "kernel_size: expected an odd integer, got 4"),
+        (dict(groups=3), "groups: expected a divisor of embedding_features = 32, got 3"),
+        (dict(norm_groups=5), "norm_groups: expected a divisor of embedding_features = 32, got 5"),
+        (dict(project_guide=False), "guide_features: expected embedding_features = 32 without a projection, got 3"),
+        (dict(in_features=40), "in_features: expected a multiple of 32"),
+        (dict(radius=-1), "radius: expected an integer >= 0, got -1"),
+        (dict(subsample=0), "subsample: expected an integer >= 1, got 0"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        nn.ReSFU(**(dict(in_features=6, guide_features=3, scale=2, rngs=nnx.Rngs(0)) | options))
+
+
+def test_bad_block():
+    with pytest.raises(ValueError, match="the outputs of the difference convolution = 32, got 3"):
+        PCDCBlock(6, dilation=2, groups=3, norm_groups=3, compressor_features=6, rngs=nnx.Rngs(0))
+
+
+def test_bad_maps():
+    module = nn.ReSFU(4, 3, scale=2, rngs=nnx.Rngs(0), **SMALL)
+    with pytest.raises(ValueError, match=r"guide: expected shape \(1, 4, 6, \*\), got shape \(1, 4, 4, 3\)"):
+        module(random(1, 2, 3, 4), random(1, 4, 4, 3))
+    with pytest.raises(ValueError, match=r"guide: expected shape \(1, 2, 3, 4\), got shape \(1, 2, 3, 2\)"):
+        ops.guided_filter(random(1, 2, 3, 4), random(1, 2, 3, 2), radius=1, eps=0.1, per_channel=True)
+
+
+def test_state_dict_of_another_configuration():
+    golden = goldens.load("resfu/module__s2_k3")
+    with pytest.raises(ValueError, match=r"GF.kernel: expected shape \(8, 1, 1, 9\), got shape \(8, 1, 1, 5\)"):
+        interop.from_torch("ReSFU", golden.params, golden.config | {"radius": 8})
