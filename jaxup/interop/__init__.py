@@ -8,5 +8,6 @@ called by jaxup's own protocol, `module(x)` or `module(x, guide)`, whatever the 
 
 from jaxup.interop.checkpoint import load_checkpoint
 from jaxup.interop.convert import OPERATORS, from_torch, to_torch
+from jaxup.interop.djf import load_matconvnet
 
-__all__ = ["OPERATORS", "from_torch", "to_torch", "load_checkpoint"]
+__all__ = ["OPERATORS", "from_torch", "to_torch", "load_checkpoint", "load_matconvnet"]

@@ -48,7 +48,7 @@ def load_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     return {key: as_array(x) for key, x in tensors.items()}
 
 
-def _require(name: str, path: Path) -> Any:
+def require(name: str, path: Path) -> Any:
     """A reader that only this format needs."""
     try:
         return importlib.import_module(name)
@@ -58,15 +58,15 @@ def _require(name: str, path: Path) -> Any:
 
 
 def _load_safetensors(path: Path) -> Any:
-    reader = _require("safetensors", path)
+    reader = require("safetensors", path)
     try:
-        return _require("safetensors.numpy", path).load_file(path)
+        return require("safetensors.numpy", path).load_file(path)
     except reader.SafetensorError as error:
         return fail(str(path), "a safetensors file", error)
 
 
 def _load_torch(path: Path) -> Any:
-    torch = _require("torch", path)
+    torch = require("torch", path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from jaxup._checks import fail
-from jaxup.interop import a2u, anyup, carafe, dysample, fade, indexnet, jbu, pac, resfu, sapa
+from jaxup.interop import a2u, anyup, carafe, djf, dkn, dysample, fade, indexnet, jbu, pac, resfu, sapa
 from jaxup.interop.keys import Operators, Table, flat_variables, read, write
 
 # The official class names, collected from one file per paper.
@@ -15,6 +15,8 @@ OPERATORS: Operators = {
     **a2u.OPERATORS,
     **anyup.OPERATORS,
     **carafe.OPERATORS,
+    **djf.OPERATORS,
+    **dkn.OPERATORS,
     **dysample.OPERATORS,
     **fade.OPERATORS,
     **indexnet.OPERATORS,

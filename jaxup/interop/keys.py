@@ -12,7 +12,7 @@ A table maps every official key to one entry:
 submodule: `conv("0", "first") | prefixed(block_table, "1.", "second.")`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -56,15 +56,31 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
+def permuted(layout: str, axis: int, order: Sequence[int] | np.ndarray) -> Layout:
+    """A layout, after which entry i along an axis of ours is the one that stood at order[i]."""
+    there, back, inverse = *LAYOUTS[layout], np.argsort(order)
+    return Layout(lambda x: _take(there(x), axis, order), lambda x: back(_take(x, axis, inverse)))
+
+
+def _take(x: Any, axis: int, order: Sequence[int] | np.ndarray) -> Any:
+    return x[(slice(None),) * axis + (np.asarray(order),)]
+
+
 @dataclass(frozen=True)
 class Key:
     """One array of our module: its path, as in "block.0.kernel", and the layout that PyTorch has it in."""
 
     path: str
-    layout: str = "same"
+    layout: str | Layout = "same"
 
     def __post_init__(self) -> None:
-        check_choice("layout", self.layout, LAYOUTS)
+        if isinstance(self.layout, str):
+            check_choice("layout", self.layout, LAYOUTS)
+
+    @property
+    def ways(self) -> Layout:
+        """The layout itself, where it was given by name."""
+        return LAYOUTS[self.layout] if isinstance(self.layout, str) else self.layout
 
 
 @dataclass(frozen=True)
@@ -153,7 +169,7 @@ def read(table: Table, tensors: Mapping[str, Any], module: nnx.Module) -> nnx.Mo
         for part, x in _cut(_parts(entry), tensors[name], variables):
             if isinstance(part, Key):
                 variable = variables[part.path]
-                variable.set_value(jnp.asarray(LAYOUTS[part.layout].to_ours(x), variable[...].dtype))
+                variable.set_value(jnp.asarray(part.ways.to_ours(x), variable[...].dtype))
     nnx.update(module, state)
     return module
 
@@ -176,8 +192,8 @@ def _parts(entry: Part | tuple[Part, ...]) -> tuple[Part, ...]:
 
 def _torch_value(part: Part, variables: Mapping[str, Any]) -> np.ndarray:
     match part:
-        case Key(path, layout):
-            return LAYOUTS[layout].to_torch(np.asarray(variables[path][...]))
+        case Key(path):
+            return part.ways.to_torch(np.asarray(variables[path][...]))
         case Constant(value):
             return value
         case Unused(shape):
@@ -186,8 +202,8 @@ def _torch_value(part: Part, variables: Mapping[str, Any]) -> np.ndarray:
 
 def _torch_shape(part: Part, variables: Mapping[str, Any]) -> tuple[int, ...]:
     match part:
-        case Key(path, layout):
-            return LAYOUTS[layout].to_torch(np.broadcast_to(np.float32(0), variables[path][...].shape)).shape
+        case Key(path):
+            return part.ways.to_torch(np.broadcast_to(np.float32(0), variables[path][...].shape)).shape
         case Constant(value):
             return value.shape
         case Unused(shape):

@@ -1,5 +1,6 @@
 """Whole networks built from `jaxup.nn` and `jaxup.ops`."""
 
+from jaxup.models.dkn import DKN, FDKN
 from jaxup.models.joint import DJF, JOINT_PRESETS, AttentionJointNetwork, make_joint_network
 
-__all__ = ["AttentionJointNetwork", "DJF", "JOINT_PRESETS", "make_joint_network"]
+__all__ = ["AttentionJointNetwork", "DJF", "DKN", "FDKN", "JOINT_PRESETS", "make_joint_network"]

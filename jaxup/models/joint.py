@@ -1,6 +1,7 @@
 """Networks that upsample a depth map under an RGB guide: the attention-based network and deep joint filtering."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -25,11 +26,16 @@ JOINT_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+_CROP = 6  # pixels that the joint part of the official DJF takes away on each side
+
 _INIT = nnx.initializers.he_normal()  # keeps the signal through layers with ReLU
 
 
 class _ThreeLayers(nnx.Module):
-    """Convolutions 9x9, 1x1 and 5x5 that keep the size, with ReLU between them and, where asked, at the end."""
+    """Convolutions 9x9, 1x1 and 5x5, with ReLU between them and, where asked, at the end; by default of the same size.
+
+    A number as `padding` is that of zeros around the input of each layer.
+    """
 
     def __init__(
         self,
@@ -38,12 +44,13 @@ class _ThreeLayers(nnx.Module):
         *,
         last_relu: bool,
         last_zero: bool = False,
+        padding: str | int = "SAME",
         dtype: Any,
         rngs: nnx.Rngs,
     ):
         inputs = (in_features, *widths[:-1])
         self.convs = nnx.List(
-            nnx.Conv(i, o, (k, k), kernel_init=_INIT, dtype=dtype, rngs=rngs)
+            nnx.Conv(i, o, (k, k), padding=padding, kernel_init=_INIT, dtype=dtype, rngs=rngs)
             for i, o, k in zip(inputs, widths, (9, 1, 5), strict=True)
         )
         if last_zero:
@@ -190,8 +197,9 @@ class DJF(nnx.Module):
 
         out = CNN_F(CNN_G(guide) || CNN_T(resize(x)))
 
-    Each part is 9x9, 1x1 and 5x5 convolutions with ReLU between them; the streams end in one channel each. Borders
-    are padded with zeros, so that sizes stay.
+    Each part is 9x9, 1x1 and 5x5 convolutions with ReLU between them; the streams end in one channel each. Every layer
+    keeps the size, with zeros around it. The official models instead (`cropped`) put two zeros around every layer of
+    the streams, also around the 1x1 one, and none in the joint part: the output then lacks six pixels on each side.
 
     Parameters of the presets: DJF 56,323, DJFScaled+ 374,787, DJF+ 583,683.
 
@@ -201,12 +209,14 @@ class DJF(nnx.Module):
         in_features: channels of x.
         guide_features: channels of the guide.
         residual: add the enlarged x to the output (DJFR), with which the untrained network then starts.
+        cropped: the borders of the official models.
         dtype: the type in which convolutions compute; parameters are float32.
         rngs: source of the initial parameters.
 
     Returns:
-        `module(x, guide)`: x [B, h, w, Cin], guide [B, H, W, Cg] of any larger size -> [B, H, W, Cin] in the dtype
-        of x.
+        `module(x, guide)`: x [B, h, w, Cin], guide [B, H, W, Cg] of any size -> [B, H, W, Cin] in the dtype of x, or
+        [B, H - 12, W - 12, Cin] with `cropped`. x is enlarged to the guide by bicubic interpolation, and left alone
+        where it has that size already.
 
     Raises:
         ValueError: a wrong option, or an x or guide of a wrong rank, dtype or channel count.
@@ -219,8 +229,9 @@ class DJF(nnx.Module):
         (1, 16, 20, 1)
 
     Reference:
-        Li et al., Deep Joint Image Filtering, ECCV 2016; the presets' widths: Kundu et al., Attention-based Image
-        Upsampling, 2020, Table I.
+        Li et al., Deep Joint Image Filtering, ECCV 2016, and Joint Image Filtering with Deep Convolutional Networks,
+        2019 (residual). Official models: Yijunmaverick/DeepJointFilter (MIT), `jaxup.interop.load_matconvnet`. The
+        presets' widths: Kundu et al., Attention-based Image Upsampling, 2020, Table I.
     """
 
     def __init__(
@@ -231,15 +242,18 @@ class DJF(nnx.Module):
         in_features: int = 1,
         guide_features: int = 3,
         residual: bool = False,
+        cropped: bool = False,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.in_features, self.guide_features = check_int("in_features", in_features), guide_features
-        self.residual = residual
-        self.target_cnn = _ThreeLayers(in_features, (*widths, 1), last_relu=False, dtype=dtype, rngs=rngs)
-        self.guide_cnn = _ThreeLayers(guide_features, (*widths, 1), last_relu=False, dtype=dtype, rngs=rngs)
-        self.final_cnn = _ThreeLayers(
-            2, (*joint_widths, in_features), last_relu=False, last_zero=residual, dtype=dtype, rngs=rngs
+        self.residual, self.cropped = residual, cropped
+        part: Any = partial(_ThreeLayers, last_relu=False, dtype=dtype, rngs=rngs)
+        borders: dict[str, Any] = {"padding": 2} if cropped else {}
+        self.target_cnn = part(in_features, (*widths, 1), **borders)
+        self.guide_cnn = part(guide_features, (*widths, 1), **borders)
+        self.final_cnn = part(
+            2, (*joint_widths, in_features), last_zero=residual, padding="VALID" if cropped else "SAME"
         )
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
@@ -248,8 +262,12 @@ class DJF(nnx.Module):
         check_features("guide", guide, self.guide_features)
         target = resize(x, size=guide.shape[1:3], method="bicubic")
         streams = [self.guide_cnn(guide), self.target_cnn(target)]
+        if self.cropped and min(target.shape[1:3]) <= 2 * _CROP:
+            fail("guide", f"more than {2 * _CROP} rows and columns with cropped", f"shape {guide.shape}")
         out = self.final_cnn(jnp.concatenate(streams, axis=-1)).astype(x.dtype)
-        return out + target if self.residual else out
+        if self.residual:
+            out = out + (target[:, _CROP:-_CROP, _CROP:-_CROP] if self.cropped else target)
+        return out
 
 
 def make_joint_network(preset: str, *, rngs: nnx.Rngs, **options: Any) -> AttentionJointNetwork | DJF:

@@ -2,6 +2,7 @@
 
 from jaxup.ops.attend import attention_upsample
 from jaxup.ops.bilateral import bilateral_filter, joint_bilateral_upsample
+from jaxup.ops.deform import deformable_average
 from jaxup.ops.downsample import downsample_reassemble
 from jaxup.ops.filters import box_filter, gaussian_filter, guided_filter
 from jaxup.ops.fine import fine_neighbour_attention
@@ -32,6 +33,7 @@ __all__ = [
     "max_index",
     "max_pool",
     "max_unpool",
+    "deformable_average",
     "resize",
     "zero_upsample",
     "pixel_shuffle",

@@ -7,7 +7,18 @@ import pytest
 from flax import nnx
 
 from jaxup import interop, nn
-from jaxup.interop.keys import LAYOUTS, Constant, Key, Unused, batch_norm, conv, flat_variables, linear, prefixed
+from jaxup.interop.keys import (
+    LAYOUTS,
+    Constant,
+    Key,
+    Unused,
+    batch_norm,
+    conv,
+    flat_variables,
+    linear,
+    permuted,
+    prefixed,
+)
 from jaxup.interop.keys import read as read_table
 from jaxup.interop.keys import write as write_table
 
@@ -75,6 +86,16 @@ def test_layouts_mean_what_they_say():
     assert LAYOUTS["conv_transpose"].to_ours(x)[0, 2, 1, 2] == x[1, 2, 2, 0]
     assert LAYOUTS["depthwise_transpose"].to_ours(x[:, :1])[0, 2, 0, 1] == x[1, 0, 2, 0]
     assert LAYOUTS["filters"].to_ours(x[:, :1])[0, 2, 1] == x[1, 0, 0, 2]
+
+
+def test_permuted():
+    """Ours at i is theirs at order[i], along our axis."""
+    x = np.arange(2 * 3 * 3 * 3, dtype=np.float32).reshape(2, 3, 3, 3)
+    layout = permuted("conv", 2, (1, 2, 0))
+    assert layout.to_ours(x)[0, 2, 0, 1] == x[1, 1, 0, 2]
+    np.testing.assert_array_equal(layout.to_torch(layout.to_ours(x)), x)
+    np.testing.assert_array_equal(layout.to_ours(jnp.asarray(x)), layout.to_ours(x))
+    assert prefixed({"a": Key("b", layout)}, "x.", "y.") == {"x.a": Key("y.b", layout)}
 
 
 def test_values_arrive_where_they_belong():

@@ -35,7 +35,7 @@ def test_parameter_counts_of_the_presets(preset):
 
 
 def test_parameter_ratio_of_the_paper():
-    """FDKN "having around 1.9x more parameters" than SA_M2_F32: FDKN's layers (its Table 1) have 692,928 weights."""
+    """FDKN "having around 1.9x more parameters" than SA_M2_F32: FDKN's layers (its Table 1) have 693,856 weights."""
 
     def stream(channels):
         widths = [16, 32, 32, 64, 64, 128, 128]
@@ -73,6 +73,18 @@ def test_residual_of_djf_starts_as_bicubic():
     assert_close(djf(x, guide), ops.resize(x, scale=4, method="bicubic"), 1e-6)
 
 
+def test_cropped_djf():
+    """Two zeros around every layer of the streams, so also around the 1x1 one; six pixels less on each side."""
+    x, guide = random(1, 20, 21, 1), random(1, 20, 21, 3)
+    djf = models.DJF(widths=(4, 3), joint_widths=(4, 2), residual=True, cropped=True, rngs=nnx.Rngs(0))
+    assert_close(djf(x, guide), x[:, 6:-6, 6:-6], 1e-6)
+    first = djf.guide_cnn.convs[0]
+    assert first(guide).shape == (1, 16, 17, 4)
+    assert djf.guide_cnn(guide).shape == (1, 20, 21, 1)
+    same = models.DJF(widths=(4, 3), joint_widths=(4, 2), residual=True, rngs=nnx.Rngs(0))
+    assert_close(first(guide), same.guide_cnn.convs[0](guide)[:, 2:-2, 2:-2], 1e-6)
+
+
 def test_residual_of_attention_starts_as_an_average_of_the_input():
     x, guide = random(1, 4, 5, 1), random(1, 16, 20, 3)
     out = small(residual=True)(x, guide)
@@ -100,6 +112,10 @@ def test_the_guide_matters():
         (lambda: small(residual=True, num_heads=2), "num_heads: expected 1 with residual"),
         (lambda: small(kernel_size=1), "kernel_size: expected at least 3"),
         (lambda: small(kernel_size=4), "kernel_size: expected an odd integer"),
+        (
+            lambda: models.DJF(cropped=True, rngs=nnx.Rngs(0))(random(1, 2, 2, 1), random(1, 12, 14, 3)),
+            "guide: expected more than 12 rows and columns with cropped",
+        ),
         (lambda: models.make_joint_network("SA_M3", rngs=nnx.Rngs(0)), "preset: expected one of 'SA_M1_F8'"),
         (lambda: models.AttentionJointNetwork(features=3, mixing_layers=1, rngs=nnx.Rngs(0)), "features: expected"),
     ],

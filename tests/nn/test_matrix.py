@@ -16,6 +16,7 @@ from tests.registry import MODULES
 from tests.registry.examples import slow
 
 ROUNDING = 1e-5  # float32, after another order of the same sums, through several layers
+NOISE = 1e-6  # of the largest gradient: what remains of gradients that vanish identically
 
 
 def modules(*required: str) -> pytest.MarkDecorator:
@@ -75,7 +76,7 @@ def test_every_parameter_is_used(example):
     gradients = nnx.jit(nnx.grad(lambda m: total(m(*inputs))))(module)
     graph, params, rest = nnx.split(module, nnx.Param, ...)
     expected = with_gradients(graph)(params, rest, *inputs)[1][0]
-    assert_close(jax.tree.leaves(gradients), jax.tree.leaves(expected), ROUNDING)
+    assert_close(jax.tree.leaves(gradients), jax.tree.leaves(expected), ROUNDING, NOISE)
     for path, gradient in nnx.to_flat_state(expected):
         assert jnp.any(gradient[...] != 0), f"no gradient reaches {path}"
 
@@ -138,6 +139,6 @@ def test_data_parallel(example, axis_type):
     with jax.set_mesh(mesh):
         state = jax.device_put((params, rest), replicated)
         outputs, gradients = run(*state, *jax.device_put(inputs, by_batch))
-    assert_close(jax.device_get((outputs, gradients)), jax.device_get(expected), ROUNDING)
+    assert_close(jax.device_get((outputs, gradients)), jax.device_get(expected), ROUNDING, NOISE)
     for y in jax.tree.leaves(outputs):
         assert y.sharding.is_equivalent_to(by_batch, y.ndim), "the output was gathered on one device"

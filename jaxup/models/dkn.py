@@ -1,0 +1,318 @@
+"""Deformable kernel networks: depth upsampling by averages over a few learned positions (Kim, Ponce and Ham, 2019)."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxup._checks import Pair, accum_dtype, check_choice, check_int, check_odd, check_shape, fail, pair
+from jaxup.nn.basic import check_features
+from jaxup.nn.norms import BatchNorm, normalise
+from jaxup.ops.deform import GRIDS, deformable_average
+from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize
+
+# Width, kernel size and dilation of the layers of Table 1 up to the last two, whose widths are options. In DKN the two
+# convolutions 2x2 halve the resolution: evaluated at every pixel, what follows them is dilated by 2 and by 4.
+_DKN_LAYERS = ((32, 7, 1), (32, 2, 1), (64, 5, 2), (64, 2, 2), (128, 5, 4))
+_FDKN_LAYERS = ((32, 3, 1), (32, 3, 1), (64, 3, 1), (64, 3, 1))
+_NORMALISED = (0, 2, 4)  # the layers that batch normalisation follows, in both networks
+_BEFORE, _AFTER = 25, 24  # pixels that DKN's receptive field reaches to the left and right
+_STRIDE = 4  # FDKN's
+_LUMINANCE = (0.299, 0.587, 0.114)
+
+Layer = tuple[int, int, int]
+
+
+class KernelStream(nnx.Module):
+    """One stream: features of an image, and from them kernel weights in 0 .. 1 and offsets.
+
+    Args:
+        in_features: channels of the image.
+        layers: width, kernel size and dilation of the convolutions, each followed by ReLU, and the first, third and
+            fifth by batch normalisation before it.
+        samples: entries of the kernels; each has a weight, and two offsets in consecutive channels.
+        padding: of the layers, "SAME" or "VALID".
+        dtype: the type in which convolutions compute.
+        rngs: source of the initial parameters, PyTorch's default ones.
+
+    Returns:
+        `module(x)`: [B, H, W, Cin] -> weights [B, H', W', samples] and offsets [B, H', W', 2*samples].
+    """
+
+    def __init__(
+        self, in_features: int, layers: Sequence[Layer], samples: int, *, padding: str, dtype: Any, rngs: nnx.Rngs
+    ):
+        widths = [width for width, _, _ in layers]
+        self.convs = nnx.List(
+            _conv(inputs, *layer, padding, dtype, rngs)
+            for inputs, layer in zip([in_features, *widths[:-1]], layers, strict=True)
+        )
+        self.norms = nnx.List(BatchNorm(widths[index], rngs=rngs) for index in _NORMALISED)
+        self.weight_head = _conv(widths[-1], samples, 1, 1, padding, dtype, rngs)
+        self.offset_head = _conv(widths[-1], 2 * samples, 1, 1, padding, dtype, rngs)
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Weights and offsets."""
+        scores, offsets = self.scores(x)
+        return nnx.sigmoid(scores), offsets
+
+    def scores(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The weights before their sigmoid, and the offsets."""
+        for index, conv in enumerate(self.convs):
+            x = conv(x)
+            if index in _NORMALISED:
+                x = normalise(self.norms[_NORMALISED.index(index)], x, x.dtype)
+            x = nnx.relu(x)
+        return self.weight_head(x), self.offset_head(x)
+
+
+def _conv(inputs: int, outputs: int, size: int, dilation: int, padding: str, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:
+    bound = (inputs * size * size) ** -0.5
+
+    def init(key: jax.Array, shape: Any, dtype: Any, out_sharding: Any = None) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return nnx.Conv(
+        inputs,
+        outputs,
+        (size, size),
+        kernel_dilation=dilation,
+        padding=padding,
+        kernel_init=init,
+        bias_init=init,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def dkn_stream(in_features: int, samples: int, *, widths: Pair, dtype: Any, rngs: nnx.Rngs) -> KernelStream:
+    """A stream of `DKN`, for an image with `_BEFORE` and `_AFTER` more pixels around it."""
+    layers = (*_DKN_LAYERS, *((width, 3, 4) for width in widths))
+    return KernelStream(in_features, layers, samples, padding="VALID", dtype=dtype, rngs=rngs)
+
+
+def fdkn_stream(in_features: int, samples: int, *, widths: Pair, dtype: Any, rngs: nnx.Rngs) -> KernelStream:
+    """A stream of `FDKN`."""
+    layers = (*_FDKN_LAYERS, *((width, 3, 1) for width in widths))
+    return KernelStream(in_features, layers, samples, padding="SAME", dtype=dtype, rngs=rngs)
+
+
+class DKN(nnx.Module):
+    """Deformable kernel network: every pixel averages k x k samples, whose weights and positions are learned.
+
+        f = resize(x),  (A, O), (A', O') = stream(f), stream'(guide),  K = sigmoid(A) sigmoid(A') - its mean over q,
+        out[p] = f[p] + sum_q K[p, q] f(q + O[p, q] O'[p, q])
+
+    with q on a k x k grid around p and f read bilinearly, inside a d x d window (`jaxup.ops.deformable_average`).
+    Without the residual, K is divided by its sum instead, and f[p] is not added. Without a guide there is one stream.
+
+    A stream (Table 1) sees 25 pixels before and 24 after each pixel (51 x 51 in the paper, whose last row and column
+    go unread), zeros outside the image, and has two convolutions of stride 2. The paper runs it for 16 shifts of its
+    inputs and interleaves the outputs. Here each layer runs once, at full resolution, and what follows a stride is
+    dilated by it: the same result, without computing the first three layers again for several shifts (per pixel 1.16 M
+    multiply-adds, not 1.58 M), and for images of any size. Only while training is there a difference: the statistics
+    of batch normalisation are those of all 16 shifts together.
+
+    Parameters for k = 3: 1,158,070; 577,467 without a guide. n1, n2 = 256, 128: 1,748,150; 256, 256: 2,345,142; 256,
+    512: 3,539,126; 256, 1024: 5,927,094. (The paper has 1.1, 1.7, 2.3, 3.5 and 5.8 M.)
+
+    Args:
+        kernel_size: k.
+        window_size: d, odd.
+        widths: n1, n2, the widths of the last two layers of each stream.
+        guide_features: channels of the guide; None for a network without guidance.
+        residual: learn what is to be added to f, by kernels of sum zero.
+        grid: where the k x k grid lies, "centred" as in the paper, or "shifted" or "compressed" as in its code, see
+            `deformable_average`.
+        dtype: the type in which convolutions compute; parameters are float32, kernels and positions never below.
+        rngs: source of the initial parameters.
+
+    Returns:
+        `module(x, guide)`: depth x [B, h, w, 1], guide [B, H, W, Cg] of any size, x being enlarged to it by bicubic
+        interpolation (and left alone where it has that size already) -> [B, H, W, 1] in the dtype of x. Without
+        guidance `module(x)`, with x enlarged already.
+
+    Raises:
+        ValueError: a wrong option, an x or guide of a wrong rank, dtype or shape, a guide too few or too many.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> network = DKN(widths=(16, 8), rngs=nnx.Rngs(0))
+        >>> network.eval()
+        >>> network(jnp.ones((1, 2, 3, 1)), jnp.ones((1, 8, 12, 3))).shape
+        (1, 8, 12, 1)
+
+    Reference:
+        Kim, Ponce and Ham, Deformable Kernel Networks for Guided Depth Map Upsampling, 2019, Sec. 3 and Table 1, and
+        Sec. 1.1 and Table 2 of the supplement. Official code: jun0kim/DKN (GPL-3.0), with another grid.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: int = 3,
+        window_size: int = 15,
+        widths: Pair = (128, 128),
+        guide_features: int | None = 3,
+        residual: bool = True,
+        grid: str = "centred",
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel_size, self.window_size, self.residual, self.grid = kernel_size, window_size, residual, grid
+        self.guide_features = guide_features
+        _check_options(self)
+        stream = partial(dkn_stream, samples=kernel_size**2, widths=pair("widths", widths), dtype=dtype, rngs=rngs)
+        self.depth_stream = stream(1)
+        self.guide_stream = None if guide_features is None else stream(guide_features)
+
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        """Enlarge x to the size of the guide."""
+        target = _enlarged(x, guide, self.guide_features)
+        maps = [self.depth_stream.scores(_pad(target))]
+        if self.guide_stream is not None and guide is not None:
+            maps.append(self.guide_stream.scores(_pad(guide)))
+        return _average(target, *_product(maps), self)
+
+
+class FDKN(nnx.Module):
+    """Fast deformable kernel network: `DKN` whose streams run at a quarter of the resolution.
+
+    The 4 x 4 pixels of a cell become channels (`jaxup.ops.pixel_unshuffle`), six 3 x 3 convolutions per stream predict
+    the weights and offsets of all 16, and these go back to their pixels. Every layer sees zeros outside the image, and
+    sizes that are no multiples of 4 are filled up with zeros at the bottom and on the right.
+
+    Parameters for k = 3: 703,072; 693,856 with `luminance`, to which the paper's 0.6 M seem to belong; 346,928 without
+    a guide. n1, n2 = 256, 128: 1,146,208; 256, 256: 1,846,880; 256, 512: 3,248,224; 256, 1024: 6,050,912 (in the paper
+    1.1, 1.7, 2.9 and 5.9 M, though its file sizes of 4.5, 7.3, 13.0 and 24.2 MB agree with ours). Multiply-adds per
+    pixel: a 16th of the parameters.
+
+    Args:
+        kernel_size: k.
+        window_size: d, odd.
+        widths: n1, n2, the widths of the last two layers of each stream.
+        guide_features: channels of the guide; None for a network without guidance.
+        luminance: reduce an RGB guide to 0.299 R + 0.587 G + 0.114 B first, as in the official code; the paper has
+            16 channels of each colour.
+        residual: learn what is to be added to f, by kernels of sum zero.
+        grid: where the k x k grid lies, "centred" as in the paper, or "shifted" or "compressed" as in its code, see
+            `deformable_average`.
+        dtype: the type in which convolutions compute; parameters are float32, kernels and positions never below.
+        rngs: source of the initial parameters.
+
+    Returns:
+        `module(x, guide)`: depth x [B, h, w, 1], guide [B, H, W, Cg] of any size, x being enlarged to it by bicubic
+        interpolation (and left alone where it has that size already) -> [B, H, W, 1] in the dtype of x. Without
+        guidance `module(x)`, with x enlarged already.
+
+    Raises:
+        ValueError: a wrong option, an x or guide of a wrong rank, dtype or shape, a guide too few or too many.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> network = FDKN(rngs=nnx.Rngs(0))
+        >>> network.eval()
+        >>> network(jnp.ones((1, 2, 3, 1)), jnp.ones((1, 8, 12, 3))).shape
+        (1, 8, 12, 1)
+
+    Reference:
+        Kim, Ponce and Ham, Deformable Kernel Networks for Guided Depth Map Upsampling, 2019, Sec. 3.3, and Sec. 1.2 and
+        Tables 1 and 2 of the supplement. Official code: jun0kim/DKN (GPL-3.0), with another grid and `luminance`.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: int = 3,
+        window_size: int = 15,
+        widths: Pair = (128, 128),
+        guide_features: int | None = 3,
+        luminance: bool = False,
+        residual: bool = True,
+        grid: str = "centred",
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel_size, self.window_size, self.residual, self.grid = kernel_size, window_size, residual, grid
+        self.guide_features, self.luminance = guide_features, luminance
+        _check_options(self)
+        if luminance and guide_features != 3:
+            fail("guide_features", "3 with luminance", guide_features)
+        cell, widths = _STRIDE**2, pair("widths", widths)
+        stream = partial(fdkn_stream, samples=cell * kernel_size**2, widths=widths, dtype=dtype, rngs=rngs)
+        self.depth_stream = stream(cell)
+        inputs = None if guide_features is None else cell if luminance else cell * guide_features
+        self.guide_stream = None if inputs is None else stream(inputs)
+
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        """Enlarge x to the size of the guide."""
+        target = _enlarged(x, guide, self.guide_features)
+        maps = [self.depth_stream.scores(_to_cells(target))]
+        if self.guide_stream is not None and guide is not None:
+            maps.append(self.guide_stream.scores(_to_cells(_luminance(guide) if self.luminance else guide)))
+        height, width = target.shape[1:3]
+        scores, offsets = (pixel_shuffle(y, scale=_STRIDE)[:, :height, :width] for y in _product(maps))
+        return _average(target, scores, offsets, self)
+
+
+def _check_options(network: DKN | FDKN) -> None:
+    check_int("kernel_size", network.kernel_size)
+    check_odd("window_size", network.window_size)
+    check_choice("grid", network.grid, GRIDS)
+    if network.guide_features is not None:
+        check_int("guide_features", network.guide_features)
+
+
+def _enlarged(x: jax.Array, guide: jax.Array | None, guide_features: int | None) -> jax.Array:
+    """The depth in the size of the guide, after checks of both."""
+    check_features("x", x, 1)
+    if (guide is None) != (guide_features is None):
+        expected, actual = ("a guide", "none") if guide is None else ("no guide", "one")
+        fail("guide", f"{expected}, as the network was built", actual)
+    if guide is None or guide_features is None:
+        return x
+    check_features("guide", guide, guide_features)
+    check_shape("guide", guide, (x.shape[0], None, None, None))
+    return resize(x, size=guide.shape[1:3], method="bicubic")
+
+
+def _pad(x: jax.Array) -> jax.Array:
+    return jnp.pad(x, ((0, 0), (_BEFORE, _AFTER), (_BEFORE, _AFTER), (0, 0)))
+
+
+def _to_cells(x: jax.Array) -> jax.Array:
+    """Space to depth, of an image filled up to a multiple of the cell's size."""
+    height, width = x.shape[1:3]
+    filled = jnp.pad(x, ((0, 0), (0, -height % _STRIDE), (0, -width % _STRIDE), (0, 0)))
+    return pixel_unshuffle(filled, scale=_STRIDE)
+
+
+def _luminance(guide: jax.Array) -> jax.Array:
+    weights = jnp.array(_LUMINANCE, accum_dtype(guide))[None, None, None]
+    return jnp.sum(weights * guide.astype(weights.dtype), axis=-1, keepdims=True).astype(guide.dtype)
+
+
+def _product(maps: Sequence[tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, jax.Array]:
+    """The streams' weights and offsets multiplied with each other; of the weights, the logarithm."""
+    dtype = accum_dtype(*maps[0])
+    logarithm, offsets = jnp.zeros((1,) * 4, dtype), jnp.ones((1,) * 4, dtype)
+    for scores, steps in maps:
+        logarithm, offsets = logarithm + jax.nn.log_sigmoid(scores.astype(dtype)), offsets * steps.astype(dtype)
+    return logarithm, offsets
+
+
+def _average(target: jax.Array, logarithm: jax.Array, offsets: jax.Array, network: DKN | FDKN) -> jax.Array:
+    """Normalise the weights, and average."""
+    if network.residual:
+        weights = jnp.exp(logarithm)
+        weights = weights - jnp.mean(weights, axis=-1, keepdims=True)
+    else:
+        weights = jax.nn.softmax(logarithm, axis=-1)  # of logarithms: the division by the sum, at any scale
+    offsets = offsets.reshape(*weights.shape, 2)
+    out = deformable_average(target, weights, offsets, window_size=network.window_size, grid=network.grid)
+    return out + target if network.residual else out

@@ -1,0 +1,140 @@
+"""Averages over a few deformed positions per pixel, as deformable kernel networks have them."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxup._checks import accum_dtype, check_choice, check_float, check_image, check_odd, check_shape, fail
+from jaxup.ops.sample import sample
+
+# The regular grid that the offsets start from: the paper's, and what its code makes of it (two conventions).
+GRIDS = ("centred", "shifted", "compressed")
+
+
+def deformable_average(
+    x: jax.Array, weights: jax.Array, offsets: jax.Array, *, window_size: int = 15, grid: str = "centred"
+) -> jax.Array:
+    """Weighted sum of k x k samples per pixel, at learned sub-pixel positions inside a d x d window.
+
+        out[p] = sum_q weights[p, q] f(s(q)),    s(q) = q + offsets[p, q],
+        f(s)   = sum_t max(0, 1 - |s_y - t_y|) max(0, 1 - |s_x - t_x|) x[t]
+
+    q runs row by row over a k x k grid around p; t over the pixels of the d x d window centred on p, of which those
+    outside the image are zero. A position beyond the window's border pixels fades to zero within one pixel. Nothing
+    is normalised. The grid is, per axis and for a = 0 .. k-1,
+
+    - "centred", as in the paper: q = p + a - (k-1)/2 (between the pixels for even k);
+    - "shifted", as in the paper's code with `align_corners=False`: s = p + a + offset - 1/2;
+    - "compressed", as in the paper's code with `align_corners=True`: s = p + (a + offset - 1/2) (d-1)/d.
+
+    Cost: about 5 k^2 C multiply-adds per pixel. The k^2 samples are made one after the other, with gradients again:
+    scratch memory is a few copies of weights, offsets and x, and does not depend on d.
+
+    Args:
+        x: images [B, H, W, C].
+        weights: [B, H, W, k*k].
+        offsets: (row, column) in pixels, [B, H, W, k*k, 2].
+        window_size: d, odd. The paper has 15.
+        grid: "centred", "shifted" or "compressed".
+
+    Returns:
+        [B, H, W, C] in the dtype of x; positions and sums are in float32 for 16-bit inputs.
+
+    Raises:
+        ValueError: a wrong rank, dtype or shape, an image without pixels, a number of weights that is no square, an
+            even window or an unknown grid.
+
+    Example:
+        >>> x = jnp.array([[0.0, 1.0], [2.0, 3.0]]).reshape(1, 2, 2, 1)
+        >>> to_the_right = jnp.broadcast_to(jnp.array([0.0, 0.5]), (1, 2, 2, 1, 2))
+        >>> deformable_average(x, jnp.ones((1, 2, 2, 1)), to_the_right).ravel()
+        Array([0.5, 0.5, 2.5, 1.5], dtype=float32)
+
+    Reference:
+        Kim, Ponce and Ham, Deformable Kernel Networks for Guided Depth Map Upsampling, 2019, Eqs. 3 to 7, and the
+        window in Sec. 1.1 of the supplement. Official code: jun0kim/DKN (GPL-3.0). There the grid starts at the pixel
+        and extends to the right and down, and passes through the normalised coordinates of PyTorch's `grid_sample`.
+    """
+    check_image("x", x)
+    check_float("weights", weights)
+    check_float("offsets", offsets)
+    check_odd("window_size", window_size)
+    check_choice("grid", grid, GRIDS)
+    if 0 in x.shape[1:3]:
+        fail("x", "at least one pixel", f"shape {x.shape}")
+    check_shape("weights", weights, (*x.shape[:3], None))
+    count = weights.shape[3]
+    if count == 0 or math.isqrt(count) ** 2 != count:
+        fail("weights", "k*k entries per pixel", f"shape {weights.shape}")
+    check_shape("offsets", offsets, (*weights.shape, 2))
+    return _average(x, weights, offsets, int(window_size), grid)
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _average(x: jax.Array, weights: jax.Array, offsets: jax.Array, window_size: int, grid: str) -> jax.Array:
+    dtype = accum_dtype(x, weights, offsets)
+    # The samples become the leading axis, over which the loops run.
+    by_sample = jnp.moveaxis(weights, 3, 0).astype(dtype), jnp.moveaxis(offsets, 3, 0).astype(dtype)
+    size = math.isqrt(weights.shape[3])
+    return _sum_of_samples(x.astype(dtype), *by_sample, _grid(size, window_size, grid), window_size // 2).astype(
+        x.dtype
+    )
+
+
+def _grid(size: int, window_size: int, grid: str) -> tuple[int, float, float]:
+    """k, and the step and start of an axis: entry a with an offset lies at step * (a + offset) + start from p."""
+    step = (window_size - 1) / window_size if grid == "compressed" else 1.0
+    return size, step, -(size - 1) / 2 if grid == "centred" else -step / 2
+
+
+Grid = tuple[int, float, float]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _sum_of_samples(x: jax.Array, weights: jax.Array, offsets: jax.Array, grid: Grid, radius: int) -> jax.Array:
+    """[B, H, W, C], [n, B, H, W], [n, B, H, W, 2] -> [B, H, W, C]."""
+
+    def add(total: jax.Array, sample: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        n, weight, offset = sample
+        return total + _one_sample(x, weight, offset, n, grid, radius), None
+
+    return jax.lax.scan(add, jnp.zeros_like(x), (jnp.arange(len(weights)), weights, offsets))[0]
+
+
+def _one_sample(x: jax.Array, weight: jax.Array, offset: jax.Array, n: jax.Array, grid: Grid, radius: int) -> jax.Array:
+    """The term of the n-th grid position: [B, H, W, C]."""
+    (size, step, start), (height, width) = grid, x.shape[1:3]
+    entry = jnp.stack([n // size, n % size]).astype(offset.dtype)
+    away = step * (entry[None, None, None] + offset) + start
+    # One pixel beyond the window's border only the border pixel counts, and less with the distance.
+    inside = (away >= -radius) & (away < radius)
+    nearest = jnp.where(inside, away, jax.lax.stop_gradient(jnp.clip(away, -radius, radius)))
+    part = jnp.where(inside, 1, jnp.clip(radius + 1 - jnp.abs(away), 0, 1))
+    pixels = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
+    values = sample(x, pixels[None].astype(offset.dtype) + nearest)
+    return (weight * part[..., 0] * part[..., 1])[..., None] * values
+
+
+def _sum_fwd(
+    x: jax.Array, weights: jax.Array, offsets: jax.Array, grid: Grid, radius: int
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    return _sum_of_samples(x, weights, offsets, grid, radius), (x, weights, offsets)
+
+
+def _sum_bwd(grid: Grid, radius: int, saved: tuple[jax.Array, ...], ct: jax.Array) -> tuple[jax.Array, ...]:
+    """Every sample is made again: autodiff of the forward loop would keep the taps of all."""
+    x, weights, offsets = saved
+
+    def pull(total: jax.Array, sample: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        n, weight, offset = sample
+        _, pullback = jax.vjp(lambda x, w, o: _one_sample(x, w, o, n, grid, radius), x, weight, offset)
+        d_x, d_weight, d_offset = pullback(ct)
+        return total + d_x, (d_weight, d_offset)
+
+    d_x, parts = jax.lax.scan(pull, jnp.zeros_like(x), (jnp.arange(len(weights)), weights, offsets))
+    return d_x, *parts
+
+
+_sum_of_samples.defvjp(_sum_fwd, _sum_bwd)

@@ -1,0 +1,235 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup import interop, models, ops
+from tests import goldens
+from tests.compare import assert_close, assert_finite
+from tests.modules import count, random, randomised, scratch
+from tests.oracles import dkn as oracle
+
+CASES = ["dkn__k3_d15_nores_ac0", "dkn__k3_d15_res", "fdkn__k3_d15_nores_ac0", "fdkn__k3_d15_res"]
+
+
+def official(golden, params, mode="eval"):
+    module = interop.from_torch(golden.meta["operator"], params, golden.config)
+    getattr(module, mode)()
+    return module
+
+
+def run(golden, mode="eval"):
+    """The official images have their channels in the order B, G, R."""
+    return lambda inputs, params: official(golden, params, mode)(inputs["depth"], inputs["image"][..., ::-1])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case):
+    golden = goldens.load(f"dkn/{case}")
+    goldens.check(golden, run(golden))
+
+
+def test_golden_training():
+    golden = goldens.load("dkn/fdkn__k3_d15_train")
+    goldens.check(golden, run(golden, "train"))
+    module = official(golden, golden.params, "train")
+    module(jnp.asarray(golden.inputs["depth"]), jnp.asarray(golden.inputs["image"][..., ::-1]))
+    after = interop.to_torch("FDKN", module, golden.config)
+    goldens.check_values(golden, {name: after[name] for name in golden.out_state}, "out_state")
+
+
+def test_golden_official_weights():
+    golden, weights = goldens.load("dkn/fdkn_real__crop_half_weights"), official_weights()
+    goldens.check(golden, lambda inputs, _: run(golden)(inputs, weights))
+    half = [jnp.asarray(golden.inputs[name], jnp.bfloat16) for name in ("depth", "image")]
+    out = official(golden, weights)(half[0], half[1][..., ::-1])
+    assert out.dtype == jnp.bfloat16
+    assert_close(out, golden.outputs["y"], 2e-2)
+
+
+def official_weights():
+    """Float16 tensors in six files; the large ones are cut along their first axis."""
+    pieces = {}
+    for part in range(6):
+        pieces |= goldens.load(f"dkn/weights_fdkn_8x_half_part{part}").params
+    weights = {}
+    for name in sorted(pieces):
+        weights.setdefault(name.partition("/")[0], []).append(pieces[name].astype(np.float32))
+    return {name: np.concatenate(parts) for name, parts in weights.items()}
+
+
+def test_golden_stream():
+    golden = goldens.load("dkn/kernel_fdkn__img")
+
+    def stream(inputs, params):
+        return dict(zip(("weight", "offset"), official(golden, params)(inputs["x"]), strict=True))
+
+    goldens.check(golden, stream)
+
+
+@pytest.mark.parametrize("case", ["gray", "bgr"])
+def test_golden_resampling(case):
+    """What the streams of FDKN see."""
+    golden = goldens.load(f"dkn/resample__{case}")
+
+    def resample(inputs, _):
+        x = inputs["x"][..., ::-1]
+        return models.dkn._to_cells(models.dkn._luminance(x) if case == "bgr" else x)
+
+    goldens.check(golden, resample)
+
+
+OPTIONS = dict(kernel_size=3, window_size=15, residual=True, grid="centred")
+
+
+@pytest.mark.parametrize(
+    "network, size, guide_features, change",
+    [
+        (models.DKN, (4, 8), 3, {}),
+        (models.DKN, (4, 4), None, dict(residual=False, kernel_size=2, window_size=3)),
+        (models.FDKN, (8, 4), 2, dict(kernel_size=5, window_size=5, grid="shifted")),
+        (models.FDKN, (4, 12), None, dict(residual=False, kernel_size=1, grid="compressed")),
+        (models.FDKN, (6, 9), 3, {}),  # filled up to 8 x 12
+    ],
+)
+def test_equals_the_loops(network, size, guide_features, change):
+    """Of DKN, that is the 16 shifted passes."""
+    options = OPTIONS | change
+    module = network(**options, widths=(4, 4), guide_features=guide_features, rngs=nnx.Rngs(0))
+    params = randomised(module, 0.03)
+    module.eval()
+    depth, guide = random(1, *size, 1), random(1, *size, 3)[..., :guide_features] if guide_features else None
+    filled = [None if y is None else fill(y, 4 if network is models.FDKN else 1) for y in (depth, guide)]
+    expected = getattr(oracle, network.__name__.lower())(*filled, params, options)[:, : size[0], : size[1]]
+    assert_close(call(module, *[y for y in (depth, guide) if y is not None]), expected, 1e-5)
+
+
+def fill(x, multiple):
+    height, width = x.shape[1:3]
+    return np.pad(x, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)))
+
+
+@pytest.mark.parametrize(
+    "network, widths, options, expected",
+    [
+        (models.DKN, (128, 128), {}, 1_158_070),
+        (models.DKN, (128, 128), dict(guide_features=None), 577_467),
+        (models.DKN, (256, 128), {}, 1_748_150),
+        (models.DKN, (256, 256), {}, 2_345_142),
+        (models.DKN, (256, 512), {}, 3_539_126),
+        (models.DKN, (256, 1024), {}, 5_927_094),
+        (models.FDKN, (128, 128), {}, 703_072),
+        (models.FDKN, (128, 128), dict(luminance=True), 693_856),
+        (models.FDKN, (128, 128), dict(guide_features=None), 346_928),
+        (models.FDKN, (256, 128), {}, 1_146_208),
+        (models.FDKN, (256, 256), {}, 1_846_880),
+        (models.FDKN, (256, 512), {}, 3_248_224),
+        (models.FDKN, (256, 1024), {}, 6_050_912),
+    ],
+)
+def test_parameter_counts(network, widths, options, expected):
+    """As in the docstrings, for the widths of Table 2 of the supplement."""
+    assert count(nnx.eval_shape(lambda: network(widths=widths, **options, rngs=nnx.Rngs(0)))) == expected
+
+
+@nnx.jit
+def call(module, *inputs):
+    return module(*inputs)
+
+
+def small(network=models.FDKN, **options):
+    module = network(**(dict(widths=(4, 4), rngs=nnx.Rngs(0)) | options))
+    module.eval()
+    return module
+
+
+@pytest.mark.parametrize("size", [(8, 12), (1, 5)], ids=str)
+def test_low_resolution_depth_is_enlarged(size):
+    """To the guide by bicubic interpolation; depth in the guide's size is left alone, whatever the size is."""
+    module, x, guide = small(), random(1, 2, 3, 1), random(1, *size, 3)
+    enlarged = ops.resize(x, size=size, method="bicubic")
+    out = call(module, x, guide)
+    assert out.shape == (1, *size, 1)
+    assert_close(out, call(module, enlarged, guide), 1e-6)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_constants_are_kept(residual):
+    """Weights sum to zero beside the residual, and else to one; offsets are small at first."""
+    depth, guide = jnp.full((1, 8, 12, 1), 3.0), random(1, 8, 12, 3)
+    out = call(small(residual=residual), depth, guide)[:, 3:-3, 3:-3]
+    assert_close(out, jnp.full_like(out, 3), 1e-6)
+
+
+@pytest.mark.parametrize("residual, bias", [(True, 1e4), (False, -1e4)])
+def test_extreme_scores_are_finite(residual, bias):
+    """Also where every sigmoid is 0 in float32."""
+    module = small(residual=residual)
+    module.depth_stream.weight_head.bias[...] = jnp.full(144, bias)
+    module.depth_stream.offset_head.bias[...] = bias * jnp.asarray(random(288))
+    inputs = jnp.asarray(random(1, 8, 12, 1)), jnp.asarray(random(1, 8, 12, 3))
+    gradient = nnx.jit(nnx.value_and_grad(lambda m, *xs: jnp.sum(m(*xs)), argnums=(0, 1, 2)))
+    assert_finite(gradient(module, *inputs))
+
+
+@pytest.mark.parametrize("gradients, bound", [(False, 14), (True, 46)])
+def test_scratch_memory(gradients, bound):
+    """Above the usual bounds: weights and offsets have 27 values per pixel, inputs and output five."""
+    used = scratch(small(widths=(128, 128)), (1, 64, 64, 1), (1, 64, 64, 3), gradients=gradients)
+    assert used <= bound
+
+
+def test_interleaved_phases_do_not_mix():
+    """A stream of DKN sees 25 pixels before and 24 after: further away, a change of the guide has no effect."""
+    module, depth, guide = small(models.DKN), random(1, 1, 60, 1), random(1, 1, 60, 3)
+    changed = guide.copy()
+    changed[:, :, 30] += 1
+    moved = np.flatnonzero((call(module, depth, guide) - call(module, depth, changed))[0, 0, :, 0])
+    assert (moved.min(), moved.max()) == (30 - 24, 30 + 25)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: small(kernel_size=0), "kernel_size: expected an integer >= 1, got 0"),
+        (lambda: small(window_size=4), "window_size: expected an odd integer, got 4"),
+        (lambda: small(grid="left"), "grid: expected one of 'centred'"),
+        (lambda: small(widths=(4,)), "widths: expected an integer or a pair"),
+        (lambda: small(guide_features=0), "guide_features: expected an integer >= 1, got 0"),
+        (lambda: small(guide_features=4, luminance=True), "guide_features: expected 3 with luminance, got 4"),
+        (lambda: small()(random(1, 4, 4, 1)), "guide: expected a guide, as the network was built, got none"),
+        (
+            lambda: small(guide_features=None)(random(1, 4, 4, 1), random(1, 4, 4, 3)),
+            "guide: expected no guide, as the network was built, got one",
+        ),
+        (lambda: small()(random(1, 4, 4, 2), random(1, 4, 4, 3)), r"x: expected shape \(\*, \*, \*, 1\)"),
+        (lambda: small()(random(1, 4, 4, 1), random(1, 4, 4, 1)), r"guide: expected shape \(\*, \*, \*, 3\)"),
+        (lambda: small()(random(1, 4, 4, 1), random(2, 4, 4, 3)), r"guide: expected shape \(1, \*, \*, \*\)"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_round_trip():
+    """To the official names, channel orders and layouts, and back."""
+    config = {"kernel_size": 3, "filter_size": 15, "residual": True}
+    module = models.DKN(grid="compressed", rngs=nnx.Rngs(0))
+    params = randomised(module)
+    state = interop.to_torch("DKN", module, config)
+    first = params["guide_stream.convs.0.kernel"]
+    np.testing.assert_array_equal(state["ImageKernel.conv1.weight"][5, 0], first[:, :, 2, 5])  # blue comes first
+    offsets = params["depth_stream.offset_head.bias"].reshape(3, 3, 2)
+    assert state["DepthKernel.conv_offset.bias"].reshape(3, 3, 2)[2, 0, 1] == offsets[0, 2, 0]
+    back = interop.to_torch("DKN", interop.from_torch("DKN", state, config), config)
+    assert {name: x.tobytes() for name, x in back.items()} == {name: x.tobytes() for name, x in state.items()}
+
+
+def test_state_dict_of_another_network():
+    config = {"kernel_size": 3, "filter_size": 15, "residual": True}
+    state = interop.to_torch("FDKN", models.FDKN(luminance=True, rngs=nnx.Rngs(0)), config)
+    with pytest.raises(ValueError, match=r"ImageKernel\.conv7\.weight: missing"):
+        interop.from_torch("DKN", state, config)
+    with pytest.raises(ValueError, match=r"DepthKernel\.conv_offset\.bias: expected shape \(800,\)"):
+        interop.from_torch("FDKN", state, config | {"kernel_size": 5})
