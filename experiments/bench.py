@@ -19,7 +19,7 @@ from experiments.config import versions
 from experiments.errors import InputError
 from experiments.report import markdown_table
 from jaxup import ops
-from jaxup.nn import AttentionUpsample, Deconvolution
+from jaxup.nn import UPSAMPLERS, AttentionUpsample, Deconvolution, make_upsampler
 
 Function = Callable[..., jax.Array]
 
@@ -89,9 +89,10 @@ def layer_cases(*, size: int, channels: int, scale: int, kernel_size: int) -> li
     ]
 
 
-def _module_case(name: str, module: nnx.Module, x: jax.Array) -> Case:
-    graph, state = nnx.split(module)
-    return Case(name, lambda state, x: nnx.merge(graph, state, copy=True)(x), (state, x))
+def _module_case(name: str, module: nnx.Module, *inputs: jax.Array) -> Case:
+    graph, *states = nnx.split(module, nnx.Param, ...)
+    params, rest = states
+    return Case(name, lambda params, *xs: nnx.merge(graph, params, rest, copy=True)(*xs), (params, *inputs))
 
 
 def arrays(*shapes: tuple[int, ...]) -> tuple[jax.Array, ...]:
@@ -164,4 +165,48 @@ def run(*, size: int = 64, channels: int = 64, scale: int = 2, kernel_size: int 
         print()
 
 
-COMMANDS = {"run": run}
+GUIDE_CHANNELS = {"jbu": 3, "stack_jbu": 3, "pac": 16, "pac_joint": 3, "anyup": 3}
+"""Of the upsamplers whose guide is an image, or features as narrow as PAC's; the others take an encoder's map."""
+
+
+def upsamplers(
+    *, size: int = 64, channels: int = 256, scale: int = 2, repeats: int = 3, only: tuple[str, ...] = ()
+) -> None:
+    """Measure every upsampler of `jaxup.nn` against the deconvolution: a Markdown table.
+
+    Args:
+        size: height and width of the low-resolution map.
+        channels: of the map, and of guides that are feature maps.
+        scale: upsampling factor.
+        repeats: timed runs of each function; the fastest counts.
+        only: names; none: all.
+    """
+    unknown = [name for name in only if name not in UPSAMPLERS]
+    if unknown:
+        raise InputError(f"only: expected names of jaxup.nn.UPSAMPLERS, got {', '.join(unknown)}")
+    print(f"1x{size}x{size}x{channels}, scale {scale}, float32; {versions()}\n", flush=True)
+    names = ["deconvolution", *(n for n in only or UPSAMPLERS if n != "deconvolution")]
+    rows = []
+    for name in names:
+        entry, guide = UPSAMPLERS[name], GUIDE_CHANNELS.get(name, channels)
+        module = make_upsampler(name, in_features=channels, guide_features=guide, scale=scale, rngs=nnx.Rngs(0))
+        module.eval()
+        inputs = arrays((1, size, size, channels), (1, scale * size, scale * size, guide))
+        row = measure(_module_case(name, module, *(inputs if entry.guided else inputs[:1])), repeats)
+        parameters = sum(x.size for x in jax.tree.leaves(nnx.state(module, nnx.Param)))
+        about = {"guide": f"{guide} channels" if entry.guided else "", "scales": entry.scales}
+        rows.append(row | about | {"parameters": parameters, "paper": entry.paper, "official": entry.official})
+        print(f"{name}: {row['forward ms']:.1f} ms, with gradients {row['gradients ms']:.1f} ms", flush=True)
+    headings = {
+        "forward ms": "time",
+        "gradients ms": "+ gradients",
+        "forward MiB": "memory",
+        "gradients MiB": "+ grad.",
+    }
+    for row in rows[::-1]:
+        row |= {to: row[of] / rows[0][of] for of, to in headings.items()}
+    columns = ["name", "guide", "scales", "parameters", *headings.values(), "paper", "official"]
+    print("\n" + markdown_table(rows, columns, digits=2))
+
+
+COMMANDS = {"run": run, "upsamplers": upsamplers}

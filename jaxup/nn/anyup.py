@@ -108,6 +108,8 @@ class AnyUp(nnx.Module):
 
     Args:
         guide_features: channels of the image.
+        scale: the factor of the default output size, an integer or a pair (vertical, horizontal); None: that of the
+            image.
         qk_features: D, channels of queries and keys, a multiple of 8 and of `num_heads`.
         kernel_size: of the image encoder's convolution, odd.
         unify_kernel_size: of the filters of the unification, odd.
@@ -119,7 +121,7 @@ class AnyUp(nnx.Module):
 
     Returns:
         `module(x, guide, size=None)`: features [B, h, w, C] of any C, image [B, H, W, guide_features] ->
-        [B, *size, C] in the dtype of x; the default size is that of the image.
+        [B, *size, C] in the dtype of x; the default size is `scale` times that of x, or that of the image.
 
     Raises:
         ValueError: a wrong option, or maps whose shapes do not fit.
@@ -139,6 +141,7 @@ class AnyUp(nnx.Module):
         self,
         guide_features: int = 3,
         *,
+        scale: int | Pair | None = None,
         qk_features: int = 128,
         kernel_size: int = 1,
         unify_kernel_size: int = 5,
@@ -149,6 +152,7 @@ class AnyUp(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.guide_features = check_int("guide_features", guide_features)
+        self.scale = None if scale is None else pair("scale", scale)
         self.window_ratio, self.num_heads, self.dtype = window_ratio, check_int("num_heads", num_heads), dtype
         if not window_ratio >= 0:
             fail("window_ratio", "a number >= 0", repr(window_ratio))
@@ -176,12 +180,16 @@ class AnyUp(nnx.Module):
         check_image("x", x)
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], None, None, None))
-        output = guide.shape[1:3] if size is None else pair("size", size)
+        output = self._default_size(x, guide) if size is None else pair("size", size)
         image = self.rope(self.image_encoder(guide.astype(self.dtype)))
         query = self.mix_query(resize(self.query_encoder(image), size=output, method="area"))
         query = self.query(normalise(self.norm_query, query, self.dtype))
         key = self.key(normalise(self.norm_key, self._keys(x, image), self.dtype))
         return window_attend(query, key, x, window_ratio=self.window_ratio, num_heads=self.num_heads)
+
+    def _default_size(self, x: jax.Array, guide: jax.Array) -> Pair:
+        like, (sy, sx) = (guide, (1, 1)) if self.scale is None else (x, self.scale)
+        return sy * like.shape[1], sx * like.shape[2]
 
     def _keys(self, x: jax.Array, image: jax.Array) -> jax.Array:
         of_image = resize(self.key_encoder(image), size=x.shape[1:3], method="area")

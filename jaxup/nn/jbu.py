@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup._checks import accum_dtype, check_int, check_shape, fail
+from jaxup._checks import Pair, accum_dtype, check_int, check_shape, fail, pair
 from jaxup.nn.basic import check_features
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize
@@ -56,6 +56,7 @@ class JBU(nnx.Module):
     Args:
         in_features: C, channels of x.
         guide_features: Cg, channels of the guide I.
+        scale: the factor, an integer or a pair (vertical, horizontal), if guides of other sizes shall be errors.
         key_features: D, channels in which likeness is measured.
         radius: r of the window, in pixels of the guide.
         fixup: correct the kernels, as the official code does.
@@ -86,6 +87,7 @@ class JBU(nnx.Module):
         in_features: int,
         guide_features: int,
         *,
+        scale: int | Pair | None = None,
         key_features: int = 32,
         radius: int = 3,
         fixup: bool = False,
@@ -95,6 +97,7 @@ class JBU(nnx.Module):
     ):
         self.in_features = check_int("in_features", in_features)
         self.guide_features = check_int("guide_features", guide_features)
+        self.scale = None if scale is None else pair("scale", scale)
         self.kernel_size = size = 2 * check_int("radius", radius) + 1
         self.range = _Projection(guide_features, check_int("key_features", key_features), dropout, dtype, rngs)
         self.temperature = nnx.Param(jnp.zeros(()))
@@ -105,7 +108,8 @@ class JBU(nnx.Module):
         """Enlarge x to the size of the guide."""
         check_features("x", x, self.in_features)
         check_features("guide", guide, self.guide_features)
-        check_shape("guide", guide, (x.shape[0], None, None, None))
+        size = (None, None) if self.scale is None else (self.scale[0] * x.shape[1], self.scale[1] * x.shape[2])
+        check_shape("guide", guide, (x.shape[0], *size, None))
         source = resize(x, size=guide.shape[1:3], method="bicubic", cubic_coefficient=-0.75)
         return reassemble(source, self._kernels(guide), scale=1, kernel_size=self.kernel_size, border="reflect")
 
