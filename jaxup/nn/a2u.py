@@ -101,13 +101,16 @@ def _logits(head: nnx.Linear, affinity: jax.Array, x: jax.Array) -> jax.Array:
     return affinity * profile[:, None, None].astype(affinity.dtype)
 
 
+def _grouped(logits: jax.Array, groups: int) -> jax.Array:
+    return logits.reshape(*logits.shape[:3], groups, logits.shape[3] // groups)
+
+
 def _down_kernels(logits: jax.Array, groups: int) -> jax.Array:
-    return jax.nn.softmax(logits.reshape(*logits.shape[:3], groups, -1), axis=-1)
+    return jax.nn.softmax(_grouped(logits, groups), axis=-1)
 
 
 def _up_kernels(logits: jax.Array, groups: int) -> jax.Array:
-    scores = pixel_shuffle(logits, scale=2)
-    weights = nnx.sigmoid(scores.reshape(*scores.shape[:3], groups, -1))
+    weights = nnx.sigmoid(_grouped(pixel_shuffle(logits, scale=2), groups))
     return weights if weights.shape[-1] == 1 else jax.nn.softmax(weights, axis=-1)
 
 

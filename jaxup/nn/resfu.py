@@ -110,8 +110,8 @@ class ReSFU(nnx.Module):
 
     `form="official"` is what the published code computes where that differs from the paper: 128 outputs (not 32) of
     the difference convolutions, a ReLU behind them, and neighbours whose positions leave the image get no weight
-    (the paper's text has none of the three). The code also subsamples the guided filter by 2. The paper's Tables VIII
-    and IX count the parameters of the official form.
+    (the paper's text has none of the three). The code also subsamples the guided filter by 2. How the parameters in the
+    paper's Table VIII grow with K and fall with G fits the official form.
     Parameters: (D + 2) (Cin + Cg) + 2 D + 2 P with P = (K^2 D/G + 1) L + D + (L/G + 3) M + (M + 1) K^2 in each PCDC
     block, L = 32 (official: M) and M = 128. Multiply-adds per output pixel: Cg D + Cin D / s^2 + (K + 2)^2 Cin, and
     (K^2 + 1) L D/G + L M/G + M K^2 in each block.

@@ -22,7 +22,7 @@ EXAMPLES = [
         "window_attend",
         partial(ops.window_attend, window_ratio=0.3, num_heads=2),
         Inputs(lambda h, w: [(2 * h, 3 * w, 8), (h, w, 8), (h, w, 6)]),
-        scratch=(2, 5.5),
+        scratch=(2.2, 5.5),
     ),
 ]
 
