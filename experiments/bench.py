@@ -196,7 +196,8 @@ def upsamplers(
         parameters = sum(x.size for x in jax.tree.leaves(nnx.state(module, nnx.Param)))
         about = {"guide": f"{guide} channels" if entry.guided else "", "scales": entry.scales}
         rows.append(row | about | {"parameters": parameters, "paper": entry.paper, "official": entry.official})
-        print(f"{name}: {row['forward ms']:.1f} ms, with gradients {row['gradients ms']:.1f} ms", flush=True)
+        figures = (f"{row[f'{kind} ms']:.1f} ms and {row[f'{kind} MiB']:.1f} MiB" for kind in ("forward", "gradients"))
+        print(f"{name}: {', with gradients '.join(figures)}", flush=True)
     headings = {
         "forward ms": "time",
         "gradients ms": "+ gradients",

@@ -104,7 +104,9 @@ def _window_attend(query: jax.Array, key: jax.Array, value: jax.Array, ratio: fl
         open_rows, open_cols = jnp.asarray(allowed[0])[row], jnp.asarray(allowed[1])[col]
         seen = (open_rows[:, None, :, None] & open_cols[None, :, None, :]).reshape(pixels, cells)
         weights = jax.nn.softmax(jnp.where(seen[None, None], scores, -jnp.inf), axis=-1)
-        out = _einsum("bnm,bmc->bnc", jnp.mean(weights, axis=1), v)
+        # Head by head: XLA for CPUs would take the softmax of all heads anew for every value channel of a mean.
+        mean = sum((weights[:, head] for head in range(1, heads)), weights[:, 0]) / heads
+        out = _einsum("bnm,bmc->bnc", mean, v)
         return out.reshape(batch, *tile, values.shape[3])
 
     return map_tiles(attend, size, tile).astype(value.dtype)
