@@ -22,6 +22,7 @@ Function = Callable[[dict[str, jax.Array], dict[str, jax.Array]], Any]
 VALUE_BOUND = 1e-5  # of the largest magnitude of the array
 GRADIENT_BOUND = 1e-4  # likewise
 NOISE_BOUND = 1e-6  # of the largest gradient entry of the whole case, G
+HALF_BOUND = 2e-2  # of the largest magnitude, for inputs in bfloat16
 SENSITIVITY_FACTOR = 10  # a case that float32 itself blurs by e is compared with 10 e
 
 
@@ -133,11 +134,28 @@ def vjp(golden: Golden, fn: Function) -> tuple[dict[str, jax.Array], dict[str, j
     return outputs, gradients | {f"param/{k}": v for k, v in grad_params.items()}
 
 
-def check(golden: Golden, fn: Function) -> None:
-    """Compare every output and every stored gradient of `fn(inputs, params)` with the case."""
+def check(golden: Golden, fn: Function, *, half: bool = True) -> None:
+    """Compare every output and every stored gradient of `fn(inputs, params)` with the case.
+
+    `half`: the outputs for inputs in bfloat16, too; not for scores, which are never in less than float32.
+    """
     outputs, gradients = vjp(golden, fn)
     check_values(golden, outputs)
     check_gradients(golden, gradients)
+    if half:
+        check_half(golden, fn)
+
+
+def check_half(golden: Golden, fn: Function) -> None:
+    """With inputs in bfloat16, outputs are in bfloat16 and near the case's."""
+    params = jax.tree.map(jnp.asarray, golden.params)
+    outputs = jax.jit(fn)({k: jnp.asarray(v, jnp.bfloat16) for k, v in golden.inputs.items()}, params)
+    named = outputs if isinstance(outputs, dict) else {next(iter(golden.outputs)): outputs}
+    for name, y in named.items():
+        if y.dtype != jnp.bfloat16:
+            raise AssertionError(f"{golden.name} {name}: expected bfloat16, got {y.dtype}")
+        want = golden.outputs[name]
+        _compare(golden, name, y.astype(jnp.float32), want, HALF_BOUND * _largest(want))
 
 
 def _generated(recipe: dict[str, Any]) -> np.ndarray:

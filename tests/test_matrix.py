@@ -25,7 +25,9 @@ from tests.registry.examples import slow
 ROUNDING = 2e-6  # float32, after another order of the same sums
 GRADIENTS = 1e-4  # likewise; a gradient may be a small difference of large sums
 
-each_operator = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+each_operator = pytest.mark.parametrize(
+    "example", [slow(e) if e.nightly else e for e in EXAMPLES], ids=lambda example: example.name
+)
 
 
 def differentiable(example: Example, inputs: tuple[jax.Array, ...]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.compare import assert_close, assert_finite
 from tests.registry import MODULES
-from tests.registry.examples import slow
+from tests.registry.examples import ModuleExample, slow
 
 ROUNDING = 1e-5  # float32, after another order of the same sums, through several layers
 NOISE = 1e-6  # of the largest gradient: what remains of gradients that vanish identically
@@ -21,7 +21,7 @@ NOISE = 1e-6  # of the largest gradient: what remains of gradients that vanish i
 
 def modules(*required: str) -> pytest.MarkDecorator:
     """The modules whose constructors have the given options."""
-    examples = [e for e in MODULES if all(e.takes(name) for name in required)]
+    examples = [slow(e) if e.nightly else e for e in MODULES if all(e.takes(name) for name in required)]
     return pytest.mark.parametrize("example", examples, ids=lambda example: example.name)
 
 
@@ -46,10 +46,23 @@ def with_gradients(graph: Any) -> Callable[..., Any]:
     return jax.jit(run)
 
 
+@cache
+def eager(example: ModuleExample) -> Any:
+    """The outputs of a new module, called without jit."""
+    return example.make()(*example.inputs())
+
+
+@cache
+def forward(graph: Any) -> Callable[..., Any]:
+    """The outputs from a split module: compiled once for all tests with the same shapes."""
+    return jax.jit(lambda state, *inputs: nnx.merge(graph, state, copy=True)(*inputs))
+
+
 @modules()
 def test_split_merge(example):
-    module, inputs = example.make(), example.inputs()
-    chex.assert_trees_all_equal(nnx.merge(*nnx.split(module))(*inputs), module(*inputs))
+    assert_close(
+        forward(nnx.graphdef(example.make()))(nnx.state(example.make()), *example.inputs()), eager(example), ROUNDING
+    )
 
 
 @modules("rngs")
@@ -65,20 +78,26 @@ def test_parameters_depend_on_rngs_only(example):
 @modules()
 @pytest.mark.parametrize("jit", [jax.jit, slow(nnx.jit)], ids=["jax", "nnx"])
 def test_jit_equals_eager(example, jit):
-    module, inputs = example.make(), example.inputs()
-    assert_close(jit(lambda m, *xs: m(*xs))(module, *inputs), module(*inputs), ROUNDING)
+    assert_close(jit(lambda m, *xs: m(*xs))(example.make(), *example.inputs()), eager(example), ROUNDING)
 
 
 @modules("rngs")
 def test_every_parameter_is_used(example):
-    """`nnx.grad` agrees with `jax.grad` of the split module, and no parameter is without influence."""
+    graph, params, rest = nnx.split(example.make(), nnx.Param, ...)
+    gradients = with_gradients(graph)(params, rest, *example.inputs())[1][0]
+    for path, gradient in nnx.to_flat_state(gradients):
+        assert jnp.any(gradient[...] != 0), f"no gradient reaches {path}"
+
+
+@pytest.mark.slow
+@modules("rngs")
+def test_nnx_grad(example):
+    """`nnx.grad` agrees with `jax.grad` of the split module."""
     module, inputs = example.make(), example.inputs()
     gradients = nnx.jit(nnx.grad(lambda m: total(m(*inputs))))(module)
     graph, params, rest = nnx.split(module, nnx.Param, ...)
     expected = with_gradients(graph)(params, rest, *inputs)[1][0]
     assert_close(jax.tree.leaves(gradients), jax.tree.leaves(expected), ROUNDING, NOISE)
-    for path, gradient in nnx.to_flat_state(expected):
-        assert jnp.any(gradient[...] != 0), f"no gradient reaches {path}"
 
 
 @modules("dtype")
@@ -91,21 +110,26 @@ def test_half_precision(example, dtype):
     chex.assert_type(jax.tree.leaves((output, gradients[1:])), dtype)
     chex.assert_type(jax.tree.leaves((params, gradients[0])), jnp.float32)
     assert_finite((output, gradients))
-    assert_close(output, example.make()(*[x.astype(jnp.float32) for x in inputs]), 3e-2)
+    single = nnx.split(example.make())
+    assert_close(output, forward(single[0])(single[1], *[x.astype(jnp.float32) for x in inputs]), 3e-2)
 
 
 @modules()
 def test_empty_batch(example):
     module = example.make()
     module.eval()  # an empty batch has no statistics
-    outputs = [jax.tree.leaves(module(*example.inputs(batch=batch))) for batch in (0, 4)]
-    assert [y.shape for y in outputs[0]] == [(0, *y.shape[1:]) for y in outputs[1]]
+    graph, state = nnx.split(module)
+    outputs = forward(graph)(state, *example.inputs(batch=0))
+    full = jax.eval_shape(forward(graph), state, *example.inputs())
+    for empty, y in zip(jax.tree.leaves(outputs), jax.tree.leaves(full), strict=True):
+        assert empty.shape == (0, *y.shape[1:])
 
 
 @modules()
 @pytest.mark.parametrize("grid", [(1, 1), slow((1, 5))], ids=["pixel", "line"])
 def test_one_pixel_and_one_line(example, grid):
-    assert_finite(example.make()(*example.inputs(grid=grid)))
+    graph, state = nnx.split(example.make())
+    assert_finite(forward(graph)(state, *example.inputs(grid=grid)))
 
 
 @modules()
@@ -115,13 +139,13 @@ def test_linen_view(example):
     linen = nnx.bridge.to_linen(example.build)
     if not example.takes("rngs"):
         linen = linen.clone(skip_rng=True)
-    variables = linen.init(jax.random.key(0), *inputs)
+    variables = jax.jit(linen.init)(jax.random.key(0), *inputs)
     params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
     if params:
         chex.assert_trees_all_equal_shapes(variables["params"], params)
         variables = {**variables, "params": params}
-    outputs, _ = linen.apply(variables, *inputs, mutable=True)  # BatchNorm's statistics move
-    assert_close(outputs, module(*inputs), ROUNDING)
+    apply = jax.jit(lambda variables, *xs: linen.apply(variables, *xs, mutable=True)[0])  # BatchNorm's statistics move
+    assert_close(apply(variables, *inputs), eager(example), ROUNDING)
 
 
 @modules()

@@ -38,7 +38,7 @@ def test_golden_op():
         scores = similarity_scores(q, k, (2, 2), 5)
         return {"scores": scores, "y": ops.similarity_upsample(q, k, v, scale=2, kernel_size=5)}
 
-    goldens.check(golden, run)
+    goldens.check(golden, run, half=False)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_golden(case):
 
 def _golden_form(config, inputs, params):
     if "dim" in config:
-        query, key, value = (inputs["x"] @ params[name] for name in ("wq", "wk", "wv"))
+        query, key, value = (inputs["x"] @ params[name].astype(inputs["x"].dtype) for name in ("wq", "wk", "wv"))
     else:
         query, key, value = inputs["q"], inputs["k"], inputs["v"]
     if config["form"] == "self":

@@ -19,7 +19,7 @@ def test_max_pool_and_unpool_golden(case):
     def run(inputs, params):
         values, indices = ops.max_pool(inputs["x"], scale=golden.config["stride"])
         unpooled = ops.max_unpool(inputs.get("z", values), indices, size=tuple(golden.config["output_size"]))
-        return {"pooled": values, "indices": indices.astype(jnp.float32), "unpooled": unpooled}
+        return {"pooled": values, "indices": indices.astype(values.dtype), "unpooled": unpooled}
 
     goldens.check(golden, run)
 

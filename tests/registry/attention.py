@@ -19,6 +19,7 @@ EXAMPLES = [
         partial(ops.attention_upsample, scale=4, kernel_size=3),
         Inputs(lambda h, w: [(4 * h, 4 * w, 6), (h, w, 6), (h, w, 4)]),
         scratch=(0.5, 1),
+        nightly=True,
     ),
     Example(
         "attention_upsample_joint",

@@ -52,6 +52,7 @@ EXAMPLES = [
         partial(ops.guided_filter, radius=2, eps=0.01),
         Inputs(lambda h, w: [(h, w, 2), (h, w, 1)], interval=(0, 1)),
         scratch=(1.8, 6),
+        nightly=True,
     ),
     Example(
         "guided_filter_colour",

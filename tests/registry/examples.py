@@ -46,6 +46,7 @@ class Example:
     inputs: Inputs
     scratch: tuple[float, float]
     differentiable: tuple[int, ...] | None = None  # positions; None is all
+    nightly: bool = False  # left to the nightly run: a sibling covers nearly the same code
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,7 @@ class ModuleExample:
     name: str
     build: Callable[..., Any]
     inputs: Inputs
+    nightly: bool = False  # left to the nightly run: a sibling covers nearly the same code
 
     def takes(self, option: str) -> bool:
         """Whether the constructor has this option."""

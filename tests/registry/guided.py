@@ -23,6 +23,7 @@ EXAMPLES = [
         partial(ops.pac_conv_transpose, scale=(2, 3), normalize_kernel=True),
         Inputs(lambda h, w: [(h, w, 4), (2 * h, 3 * w, 3)], tables=[(3, 3, 1, 1)]),
         scratch=(4, 12),
+        nightly=True,
     ),
 ]
 
@@ -31,6 +32,7 @@ MODULES = [
         "A2UKernels",
         partial(nn.A2UKernels, 4, kernel_size=1, groups=2, encoder_kernel_size=2, norm_groups=2, shared=False),
         Inputs(lambda h, w: [(2 * h, 2 * w, 4)]),
+        nightly=True,
     ),
     ModuleExample(
         "A2UUpsample",
@@ -41,11 +43,13 @@ MODULES = [
         "A2UDownsample",
         partial(nn.A2UDownsample, 4, kernel_size=1, encoder_kernel_size=2, norm_groups=2, filters="static"),
         Inputs(lambda h, w: [(2 * h, 2 * w, 4)]),
+        nightly=True,
     ),
     ModuleExample(
         "JBU",
         partial(nn.JBU, 4, 3, key_features=5, radius=1, dropout=0),
         Inputs(lambda h, w: [(h, w, 4), (2 * h, 3 * w, 3)]),
+        nightly=True,
     ),
     ModuleExample(
         "StackJBU",
@@ -56,6 +60,7 @@ MODULES = [
         "PacConvTranspose",
         partial(nn.PacConvTranspose, 4, 3, scale=(2, 3), kernel_size=3, normalize_kernel=True),
         Inputs(lambda h, w: [(h, w, 4), (2 * h, 3 * w, 2)]),
+        nightly=True,
     ),
     ModuleExample(
         "PacJointUpsample",

@@ -37,6 +37,7 @@ MODULES = [
             f"IndexNetUpsample_{family}",
             partial(nn.IndexNetUpsample, 4, 4, scale=(2, 3), family=family),
             Inputs(lambda h, w: [(h, w, 4), (2 * h, 3 * w, 4)]),
+            nightly=family != "holistic",
         )
         for family in ("holistic", "shared_o2o")
     ),

@@ -17,6 +17,7 @@ EXAMPLES = [
         partial(ops.reassemble, scale=(3, 2), kernel_size=3),
         Inputs(lambda h, w: [(h, w, 8), (3 * h, 2 * w, 9)]),
         scratch=(0.2, 3),
+        nightly=True,
     ),
     Example(
         "reassemble_reflect",
@@ -38,6 +39,7 @@ MODULES = [
             f"SAPA_{query}",
             partial(nn.SAPA, 5, 3, 4, scale=(2, 3), kernel_size=3, embedding_features=6, query=query),
             Inputs(lambda h, w: [(h, w, 5), (2 * h, 3 * w, 3)]),
+            nightly=query != "gate",
         )
         for query in ("guide", "concat", "gate")
     ),
@@ -45,12 +47,14 @@ MODULES = [
         "SemiShift",
         partial(nn.SemiShift, 5, 3, 4, embedding_features=6),
         Inputs(lambda h, w: [(h, w, 5), (2 * h, 2 * w, 3)]),
+        nightly=True,
     ),
     *(
         ModuleExample(
             f"FADE_{name}",
             partial(nn.FADE, 5, 5, scale=(2, 3), kernel_size=3, embedding_features=6, **options),
             Inputs(lambda h, w: [(h, w, 5), (2 * h, 3 * w, 5)]),
+            nightly=name != "gated",
         )
         for name, options in {"gated": {}, "ungated_lite": dict(gated=False, lite=True)}.items()
     ),
