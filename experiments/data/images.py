@@ -11,9 +11,10 @@ from PIL import Image
 
 from experiments.errors import InputError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
 ARRAY_SUFFIXES = (".npy", ".npz")
+DPT_TAG = 202021.25
 MAX_PIXELS = 2**26  # 67 million: 8192 x 8192
 
 # Pillow warns between one and two times its own limit and raises beyond; here both are refusals.
@@ -77,6 +78,32 @@ def read_map(path: Path, key: str = "depth") -> np.ndarray:
         if stored.ndim != 2 or stored.dtype.kind not in "uif" or stored.size == 0:
             raise InputError(f"{path}: expected numbers [H, W], got {stored.dtype} {stored.shape}")
         return stored.astype(np.float32)
+
+
+def read_dpt(path: Path) -> np.ndarray:
+    """Read a depth map of MPI Sintel: the tag 202021.25 (float32), width and height (int32), and the rows (float32).
+
+    Returns:
+        float32 [H, W], in metres.
+
+    Raises:
+        InputError: the file is missing, too large, without the tag, or not of the length that its size asks for.
+    """
+    with reading(path):
+        if path.stat().st_size > 12 + 4 * MAX_PIXELS:
+            raise InputError(f"{path}: more than {MAX_PIXELS} pixels")
+        stored = path.read_bytes()
+        if np.frombuffer(stored, "<f4", 1)[0] != DPT_TAG:
+            raise InputError(f"{path}: does not begin with the tag {DPT_TAG} of a .dpt file")
+        width, height = (int(n) for n in np.frombuffer(stored, "<i4", 2, offset=4))
+        if min(width, height) < 1 or len(stored) != 12 + 4 * width * height:
+            raise InputError(f"{path}: {len(stored)} bytes are not a depth map of {width} x {height} pixels")
+        return np.frombuffer(stored, "<f4", offset=12).reshape(height, width).astype(np.float32)
+
+
+def with_mask(depth: np.ndarray, invalid_zero: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A stored map [H, W] and where it is valid: where it is finite and, with `invalid_zero`, not 0."""
+    return depth, np.isfinite(depth) & ((depth != 0) | (not invalid_zero))
 
 
 def _array(path: Path, key: str) -> np.ndarray:

@@ -1,12 +1,13 @@
 """From a source of pairs to training batches, deterministic and restorable to the bit."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
-from experiments.data.degrade import PROTOCOLS, low_resolution
+from experiments.data.degrade import PROTOCOLS, crop_to_multiple, low_resolution
 from experiments.data.rgbd import RGBD, Source
 from experiments.errors import InputError
 from jaxup._checks import check_choice, check_divides, check_int
@@ -59,7 +60,7 @@ def training_batches(
     source: Source,
     *,
     scales: Sequence[int],
-    crop: int,
+    crop: int | None,
     batch_size: int,
     protocol: str = "grid",
     seed: int = 0,
@@ -73,7 +74,8 @@ def training_batches(
     Args:
         source: Pairs of at least `crop` x `crop` pixels.
         scales: Integer factors, each a divisor of `crop`.
-        crop: Side of the high-resolution window in pixels.
+        crop: Side of the high-resolution window in pixels. None: whole images, not mirrored, cut to the next multiple
+            of the scales; with more than one example in a batch they need one size.
         batch_size: Examples in a batch. An epoch need not be a whole number of batches.
         protocol: See `low_resolution`.
         seed: From 0 to 2**32 - 1; decides order, windows and mirroring.
@@ -84,11 +86,12 @@ def training_batches(
     Raises:
         ValueError: an argument out of its range; InputError (from the iterator): a pair that cannot be used.
     """
-    check_int("crop", crop)
     check_int("batch_size", batch_size)
     check_choice("protocol", protocol, PROTOCOLS)
     for scale in scales:
-        check_divides("scales", check_int("scales", scale), "crop", crop)
+        check_int("scales", scale)
+        if crop is not None:
+            check_divides("scales", scale, "crop", check_int("crop", crop))
     if not scales or not len(source):
         raise ValueError(f"scales and source: expected at least one each, got {scales} and {len(source)} pairs")
 
@@ -96,7 +99,7 @@ def training_batches(
         return normalised(sample, scales[index // batch_size % len(scales)], protocol)
 
     def cut(sample: Any, rng: np.random.Generator) -> RGBD:
-        return random_crop(sample, crop, rng)
+        return crop_to_multiple(sample, math.lcm(*scales)) if crop is None else random_crop(sample, crop, rng)
 
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(cut).map_with_index(degrade)
     batches = examples.batch(batch_size, drop_remainder=True)

@@ -184,10 +184,7 @@ class PairFolder:
 
     def __getitem__(self, index: int) -> RGBD:
         name, rgb, depth = self.pairs[index]
-        values = images.read_map(depth)
-        valid = np.isfinite(values)
-        if self.invalid_zero:
-            valid &= values != 0
+        values, valid = images.with_mask(images.read_map(depth), self.invalid_zero)
         return make_pair(images.read_rgb(rgb), values, valid, name, depth)
 
 

@@ -4,11 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from experiments import joint_upsampling
 from experiments.__main__ import main
-from experiments.joint_upsampling import DataConfig, NetworkConfig, TrainConfig
+from experiments.classical import FILTERS, METHODS
+from experiments.errors import InputError
+from experiments.joint import ablation, evaluation
+from experiments.joint.configs import DataConfig, NetworkConfig
+from experiments.joint.training import TrainConfig, masked_loss
 
 TINY = """
     --preset short --model SA_M1_F8 --widths 4 3 --scales 2 --scenes 4 --scene-size 32 --crop 16
@@ -32,6 +37,12 @@ def run_dir(tmp_path_factory):
 
 
 @pytest.fixture
+def filters_only(monkeypatch):
+    """Without the methods that compile for seconds."""
+    monkeypatch.setattr(evaluation, "METHODS", FILTERS)
+
+
+@pytest.fixture
 def pairs(tmp_path):
     """Two pairs: a step in the depth where the colour changes, with one hole."""
     folder = tmp_path / "pairs"
@@ -49,7 +60,7 @@ def pairs(tmp_path):
 def test_demo_smoke(tmp_path, capsys):
     assert main(["joint-upsampling", "demo", "--smoke", "--scales", "2", "--out", str(tmp_path / "demo")]) == 0
     out = capsys.readouterr().out
-    for method in ("bicubic", "guided filter", "joint bilateral", "DJF-small", "attention"):
+    for method in (*FILTERS, "DJF-small", "attention"):
         assert out.count(f"| {method} ") == 2  # held-out scenes and the real pair
     with Image.open(tmp_path / "demo" / "comparison.png") as figure:
         assert figure.width > 1000
@@ -66,7 +77,7 @@ def test_training_reduces_the_loss(tmp_path):
     assert last < 0.8 * first
 
 
-def test_evaluate_a_checkpoint_on_a_folder(run_dir, pairs, tmp_path, capsys):
+def test_evaluate_a_checkpoint_on_a_folder(filters_only, run_dir, pairs, tmp_path, capsys):
     out = tmp_path / "out"
     options = ["--source", "pairs", "--scales", "2", "4", "--pictures"]
     assert evaluate("--run-dir", run_dir, "--data-dir", pairs, "--out", out, *options) == 0
@@ -79,7 +90,7 @@ def test_evaluate_a_checkpoint_on_a_folder(run_dir, pairs, tmp_path, capsys):
     assert results["mean"]["bicubic"]["2x"] == pytest.approx(mean)
 
 
-def test_evaluate_agrees_with_a_hand_computed_error(pairs, capsys):
+def test_evaluate_agrees_with_a_hand_computed_error(filters_only, pairs, capsys):
     """Bicubic at 2x of the even columns, computed on the spot with the pixels of the hole left out."""
     assert evaluate("--source", "pairs", "--data-dir", pairs, "--scales", "2") == 0
     printed = float(capsys.readouterr().out.split("| bicubic ")[1].split("|")[1])
@@ -100,7 +111,49 @@ def test_evaluate_agrees_with_a_hand_computed_error(pairs, capsys):
     assert printed == pytest.approx(np.mean(errors), rel=2e-3)
 
 
-def test_masked_loss_ignores_invalid_pixels():
+def test_evaluate_several_runs(run_dir, pairs, tmp_path, capsys):
+    """A second run that begins with the weights of the first, and one of another network, in one table with all."""
+    assert train(tmp_path / "second", "--start", str(run_dir), "--steps", "1", "--learning-rate", "0") == 0
+    assert train(tmp_path / "fdkn", "--model", "FDKN", "--no-guided", "--steps", "1") == 0
+    runs = [word for path in (run_dir, tmp_path / "second", tmp_path / "fdkn") for word in ("--run-dir", path)]
+    assert evaluate(*runs, "--source", "pairs", "--data-dir", pairs, "--scales", "2", "--held-out", "1") == 2
+    assert "held_out: " in capsys.readouterr().err
+    assert evaluate(*runs, "--source", "pairs", "--data-dir", pairs, "--scales", "2", "--out", tmp_path / "out") == 0
+    table = json.loads((tmp_path / "out" / "results.json").read_text())["mean"]
+    names = [f"SA_M1_F8 ({run_dir})", f"SA_M1_F8 ({tmp_path / 'second'})", "FDKN w/o guide"]
+    assert list(table) == ["bicubic", "guided filter", "joint bilateral", "FGI", "FBS", *names]
+    assert table[names[0]]["2x"] == pytest.approx(table[names[1]]["2x"], rel=1e-6)
+    assert all(0 < row["2x"] < 60 for name, row in table.items() if not name.startswith("SA"))
+
+
+def test_deformable_networks_learn_on_whole_images(pairs, tmp_path):
+    words = "--model FDKN --widths 8 8 --source pairs --scales 4 --protocol bicubic --crop None --loss l1 --steps 24"
+    words += f" --data-dir {pairs} --learning-rate 3e-3 --drops 12 18 --drop-factor 5"
+    assert train(tmp_path / "run", *words.split()) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [lines[step]["learning_rate"] for step in (0, 14, 20)] == pytest.approx([3e-3, 6e-4, 1.2e-4])
+    first, last = (np.mean([line["loss"] for line in part]) for part in (lines[:5], lines[-5:]))
+    assert last < 0.9 * first
+
+
+def test_ablation_prints_and_stores_every_row(tmp_path, monkeypatch, capsys):
+    trained = []
+    monkeypatch.setattr(ablation, "train", trained.append)
+    monkeypatch.setattr(ablation, "as_method", lambda network: METHODS["bicubic"])
+    words = ["--run-dir", str(tmp_path), "--widths", "4", "4", "--scenes", "1", "--scene-size", "32"]
+    assert main(["joint-upsampling", "ablation", *words, "--kernel-sizes", "1", "3"]) == 0
+    assert len({run.run.run_dir for run in trained}) == 6
+    assert {(run.network.kernel_size, run.network.guided, run.network.residual) for run in trained} == {
+        (k, guided, residual) for k in (1, 3) for guided, residual in ((False, False), (True, False), (True, True))
+    }
+    table = json.loads((tmp_path / "results.json").read_text())
+    assert list(table) == ["depth", "RGB and depth", "RGB and depth, residual"]
+    assert len({row["1 x 1"] for row in table.values()}) == 1
+    assert "| RGB and depth, residual " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind, expected", [("l1", 2), ("l2", 4)])
+def test_masked_loss_ignores_invalid_pixels(kind, expected):
     batch = {
         "target": np.zeros((1, 2, 2, 1), np.float32),
         "guide": np.zeros((1, 4, 4, 3), np.float32),
@@ -109,10 +162,24 @@ def test_masked_loss_ignores_invalid_pixels():
     }
     batch["depth"][0, 0] = 1e6
     batch["valid"][0, 0] = 0
-    loss, metrics = joint_upsampling.masked_l2(lambda target, guide: np.zeros((1, 4, 4, 1), np.float32), batch)
-    assert loss == pytest.approx(4) and metrics["rmse"] == pytest.approx(2)
+    loss, metrics = masked_loss(kind, lambda target, guide: np.zeros((1, 4, 4, 1), np.float32), batch)
+    assert loss == pytest.approx(expected) and metrics["rmse"] == pytest.approx(2)
     batch["valid"][:] = 0
-    assert joint_upsampling.masked_l2(lambda target, guide: guide[..., :1], batch)[0] == 0
+    assert masked_loss(kind, lambda target, guide: guide[..., :1], batch)[0] == 0
+
+
+@pytest.mark.parametrize("model", ["DKN", "FDKN"])
+def test_options_of_the_deformable_networks(model):
+    options = {"kernel_size": 5, "window_size": 9, "residual": False, "guided": False, "widths": (8, 6)}
+    config = NetworkConfig(model, **options)
+    network = nnx.eval_shape(lambda: config.build(0))
+    assert (network.kernel_size, network.window_size, network.residual, network.guide_stream) == (5, 9, False, None)
+    assert network.depth_stream.convs[-1].out_features == 6
+    assert config.label == f"{model} w/o guide w/o residual"
+    paper = nnx.eval_shape(lambda: NetworkConfig(model).build(0))
+    assert (paper.kernel_size, paper.window_size, paper.residual) == (3, 15, True) and paper.guide_stream is not None
+    with pytest.raises(InputError, match="guided: DJF needs the RGB image"):
+        NetworkConfig("DJF", guided=False).build(0)
 
 
 def test_presets_are_the_papers():
@@ -120,6 +187,11 @@ def test_presets_are_the_papers():
     assert (nyu.batch_size, nyu.crop, nyu.learning_rate) == (10, 256, 1e-3)
     assert (nyu.run.steps, nyu.drops) == (2000 * 100, (1200 * 100, 1600 * 100))
     assert isinstance(nyu, TrainConfig) and nyu.network == NetworkConfig("SA_M2_F32")
+    for name in ("dkn", "fdkn"):
+        kim = joint_upsampling.PRESETS["train"][name]()
+        assert (kim.network, kim.data.source, kim.data.protocol) == (NetworkConfig(name.upper()), "nyu", "bicubic")
+        assert (kim.batch_size, kim.crop, kim.learning_rate, kim.loss) == (1, None, 1e-3, "l1")
+        assert (kim.run.steps, kim.drops, kim.drop_factor) == (40_000, (10_000, 20_000, 30_000), 5)
 
 
 @pytest.mark.parametrize(
@@ -129,12 +201,15 @@ def test_presets_are_the_papers():
         ("evaluate --source pairs --data-dir {tmp}", "no pairs <id>_rgb.* and <id>_depth.*"),
         ("evaluate --source pairs --data-dir {pairs} --scales 32", "multiple: expected at most the size of p0"),
         ("evaluate --source nyu --data-dir {tmp}", "nyu_depth_v2_labeled.mat"),
+        ("evaluate --source sintel --data-dir {tmp}", "no depth maps SCENE/frame_*.dpt"),
+        ("evaluate --source middlebury --data-dir {tmp}", "no scenes view1.* and disp1.*"),
+        ("evaluate --source lu --data-dir {tmp}", "no pairs <id>_rgb.* and <id>_depth.*"),
         ("evaluate --run-dir {tmp}/none", "is not a run directory"),
         ("evaluate --pictures", "pictures: expected a directory for them, --out"),
         ("evaluate --out {pairs}", "exists already"),
         ("train --run-dir {run} --preset short --steps 3", "holds a run of another configuration"),
         ("train --run-dir {pairs} --preset short", "is neither empty nor a run directory"),
-        ("train --run-dir {tmp}/new --model SA_M9", "preset: expected one of"),
+        ("train --run-dir {tmp}/new --model SA_M9", "model: expected one of"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, message, run_dir, pairs, tmp_path, capsys):
@@ -147,7 +222,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, run_dir, pairs, 
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "text", "all invalid"])
-def test_damaged_pairs(damage, pairs, capsys):
+def test_damaged_pairs(filters_only, damage, pairs, capsys):
     path = pairs / "p1_depth.png"
     if damage == "missing":
         path.unlink()

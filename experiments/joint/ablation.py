@@ -1,0 +1,63 @@
+"""What the parts of deformable kernel networks contribute (Kim et al., Table 4)."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from experiments.errors import InputError
+from experiments.joint.configs import DEFORMABLE
+from experiments.joint.evaluation import Table, as_method, compare, mean_table, save_results
+from experiments.joint.training import TrainConfig, train
+from experiments.report import markdown_table
+
+ROWS: dict[str, dict[str, Any]] = {
+    "depth": {"guided": False, "residual": False},
+    "RGB and depth": {"guided": True, "residual": False},
+    "RGB and depth, residual": {"guided": True, "residual": True},
+}
+"""The rows of Table 4 whose weights and offsets are learned from the same images."""
+
+
+@dataclass(frozen=True)
+class AblationConfig:
+    """How every network is trained; each has a directory below `run_dir`, and goes on where it stopped."""
+
+    training: TrainConfig
+    kernel_sizes: tuple[int, ...] = (3, 5, 7)
+    """k, the columns of the table."""
+
+
+def ablation(config: AblationConfig) -> None:
+    """Train DKN or FDKN without guide, without residual and whole, for several k, and print the table of RMSE."""
+    model = config.training.network.model
+    if model not in DEFORMABLE:
+        raise InputError(f"model: expected one of {', '.join(DEFORMABLE)}, got {model}")
+    table: Table = {}
+    for row, options in ROWS.items():
+        for size in config.kernel_sizes:
+            name = f"{row.replace(',', '').replace(' ', '-')}-{size}"
+            print(f"training {model}, {row}, k = {size}: {config.training.run.steps} steps", flush=True)
+            table.setdefault(row, {})[f"{size} x {size}"] = _error(
+                replace(
+                    config.training,
+                    run=replace(config.training.run, run_dir=config.training.run.run_dir / name),
+                    network=replace(config.training.network, kernel_size=size, **options),
+                )
+            )
+    data, unit = config.training.data, config.training.data.open("test").unit
+    rows = [{"weights and offsets from": row, **cells} for row, cells in table.items()]
+    scales = ", ".join(f"{scale}x" for scale in data.scales)
+    text = f"{model}, RMSE in {unit}, {scales}, protocol {data.protocol}\n\n"
+    text += markdown_table(rows, list(rows[0]), digits=3)
+    print(f"\n{text}")
+    save_results(config.training.run.run_dir, table, text)
+
+
+def _error(config: TrainConfig) -> float:
+    """RMSE of one trained network, the mean over test pairs and scales."""
+    method, source = {"it": as_method(train(config))}, config.data.open("test")
+    compared = [
+        ("all", compare(source[index], scale, config.data.protocol, method, source.unit))
+        for index in range(len(source))
+        for scale in config.data.scales
+    ]
+    return mean_table(compared)["it"]["all"]
