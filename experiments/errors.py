@@ -1,5 +1,5 @@
 """The error that means "your input, not our code"."""
 
+from jaxup.tool.files import InputError
 
-class InputError(ValueError):
-    """Bad input from the user: a file, folder or option. The message is one line and names it."""
+__all__ = ["InputError"]

@@ -1,8 +1,11 @@
 """jaxup: learned and classical upsampling of images, depth maps and feature maps in JAX and Flax."""
 
+import importlib
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from jaxup import interop, models, nn, ops, solvers
+if TYPE_CHECKING:
+    from jaxup import interop, models, nn, ops, solvers
 
 try:
     __version__ = version("jaxup")
@@ -10,3 +13,14 @@ except PackageNotFoundError:  # a checkout that is on the path but not installed
     __version__ = "0"
 
 __all__ = ["interop", "models", "nn", "ops", "solvers", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a package when it is first asked for, so that `jaxup --help` need not wait for JAX."""
+    if name in __all__:
+        return importlib.import_module(f"jaxup.{name}")
+    raise AttributeError(f"module 'jaxup' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,10 +6,10 @@ from typing import NamedTuple, Protocol
 
 import h5py
 import numpy as np
-from scipy import ndimage
 
 from experiments.data import images
 from experiments.errors import InputError
+from jaxup.tool.depth import fill_holes
 
 
 class RGBD(NamedTuple):
@@ -41,14 +41,6 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> RGBD: ...
-
-
-def fill_holes(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Give each invalid pixel of `depth` [H, W] the value of the valid pixel nearest to it."""
-    if valid.all():
-        return depth
-    rows, columns = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
-    return depth[rows, columns]
 
 
 def make_pair(guide: np.ndarray, depth: np.ndarray, valid: np.ndarray, name: str, origin: object) -> RGBD:

@@ -9,5 +9,6 @@ called by jaxup's own protocol, `module(x)` or `module(x, guide)`, whatever the 
 from jaxup.interop.checkpoint import load_checkpoint
 from jaxup.interop.convert import OPERATORS, from_torch, to_torch
 from jaxup.interop.djf import load_matconvnet
+from jaxup.interop.modules import load_module, save_module
 
-__all__ = ["OPERATORS", "from_torch", "to_torch", "load_checkpoint", "load_matconvnet"]
+__all__ = ["OPERATORS", "from_torch", "to_torch", "load_checkpoint", "load_matconvnet", "load_module", "save_module"]

@@ -47,7 +47,7 @@ def test_foreign_formats_and_large_images_are_refused(tmp_path, monkeypatch):
     Image.fromarray(COLOUR).save(tmp_path / "large.png")
     np.save(tmp_path / "large.npy", DEPTH)
     np.savez_compressed(tmp_path / "large.npz", depth=DEPTH)
-    monkeypatch.setattr("experiments.data.images.MAX_PIXELS", 40)
+    monkeypatch.setattr("jaxup.tool.files.MAX_PIXELS", 40)
     for name, read in {"large.png": read_rgb, "large.npy": read_map, "large.npz": read_map}.items():
         with pytest.raises(InputError, match=rf"{name}: .*more than 40 pixels"):
             read(tmp_path / name)
@@ -56,8 +56,8 @@ def test_foreign_formats_and_large_images_are_refused(tmp_path, monkeypatch):
 def test_images_that_pillow_only_warns_about_are_refused_in_one_line(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "large.png")
     program = (
-        "import pathlib, experiments.data.images as images\n"
-        "images.Image.MAX_IMAGE_PIXELS = 100\n"  # Pillow warns of 192 pixels and would raise from 201 on
+        "import pathlib, PIL.Image, experiments.data.images as images\n"
+        "PIL.Image.MAX_IMAGE_PIXELS = 100\n"  # Pillow warns of 192 pixels and would raise from 201 on
         "try: images.read_rgb(pathlib.Path('large.png'))\n"
         "except images.InputError as error: print(error)"
     )

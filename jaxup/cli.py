@@ -1,0 +1,176 @@
+"""The command `jaxup`: upsample the depth map in a file under the image in another."""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from jaxup.tool.files import (
+    InputError,
+    as_stored,
+    depth_format,
+    output_dtype,
+    read_depth,
+    read_rgb,
+    require,
+    write_depth,
+)
+
+METHODS = {
+    "jbu": "joint bilateral upsampling",
+    "bicubic": "cubic convolution; the image gives the size only",
+    "guided-filter": "guided filter of the bicubic enlargement",
+    "fgi": "fast guided global interpolation (never in tiles)",
+    "fbs": "fast bilateral solver (never in tiles)",
+    "fdkn": "fast deformable kernel network *",
+    "dkn": "deformable kernel network *",
+    "djf": "deep joint filtering *",
+    "djfr": "deep joint filtering with residual *",
+    "attention": "attention-based network, for a scale of 2, 4, 8, ... *",
+}
+_EPILOG = "methods (* needs --weights):\n" + "\n".join(f"  {name:<14} {line}" for name, line in METHODS.items())
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0, 2 after bad input, or 130 when interrupted.
+
+    Errors are one line on stderr, and leave no output file; JAXUP_TRACEBACK=1 shows where they come from.
+    """
+    try:
+        upsample(_parser().parse_args(arguments))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if os.environ.get("JAXUP_TRACEBACK", "0") not in ("", "0"):
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    message = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in message:
+        return "not enough memory: try a smaller --tile"
+    return message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("jaxup", description="Upsampling of depth maps.", allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="command", required=True)
+    command = commands.add_parser(
+        "upsample",
+        help="upsample a depth map under an RGB image",
+        description="Upsample a depth map under an RGB image of the same view, to the size of the image.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = command.add_argument
+    add("depth", type=Path, help="depth map of one channel: .png (8 or 16 bits), .tiff, .npy or .exr")
+    add("--guide", type=Path, required=True, metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or BMP of 8 bits a channel")
+    add("-o", "--out", type=Path, required=True, metavar="FILE", help=".png, .tiff, .npy or .exr")
+    add("--method", type=_method, default="jbu", metavar="NAME", help="see below; default: jbu")
+    add("--weights", type=Path, metavar="FILE", help="official weights, or a file of jaxup.interop.save_module")
+    add("--scale", type=int, help="only checked: the sizes of the files give it")
+    add(
+        "--invalid",
+        type=float,
+        default=0.0,
+        metavar="VALUE",
+        help="value of pixels without depth, beside NaN and infinities, which always are; default: 0; nan: no value",
+    )
+    add("--tile", type=_tile, default=512, metavar="PIXELS", help="side of a tile; default: 512; 0: no tiles")
+    add("--force", action="store_true", help="overwrite FILE")
+    return parser
+
+
+def _method(name: str) -> str:
+    if name in METHODS:
+        return name
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), METHODS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else "choose from " + ", ".join(METHODS)
+    raise argparse.ArgumentTypeError(f"unknown method {name!r}, {hint}")
+
+
+def _tile(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number of pixels, or 0, got {text!r}")
+    return int(text)
+
+
+def upsample(args: argparse.Namespace) -> None:
+    """Read, upsample and write; everything that can be checked is checked before the work begins."""
+    _check_out(args.out, args.force)
+    depth, guide = read_depth(args.depth), read_rgb(args.guide)
+    dtype = output_dtype(args.out, args.depth, depth.dtype)
+
+    # These take a second or two to import.
+    from jaxup.tool.depth import find_scale, upsample_depth
+    from jaxup.tool.methods import make_method
+
+    scale = find_scale(depth, guide)
+    if args.scale not in (None, scale):
+        raise InputError(f"--scale {args.scale}: the image is {scale} times as large as the depth map")
+    if args.method == "attention" and (scale < 2 or scale & (scale - 1)):
+        raise InputError(f"attention: expected a scale of 2, 4, 8, ..., the sizes make it {scale}")
+    if dtype.kind in "ui" and depth.dtype.kind == "f":
+        depth = np.where(np.isfinite(depth), depth, args.invalid)  # integers have no NaN to write back
+    method = make_method(args.method, args.weights)
+    with _progress() as show:
+        result = upsample_depth(depth, guide, method, invalid=args.invalid, tile=args.tile, show=show)
+    _check_out(args.out, args.force)  # it may have come into being meanwhile
+    write_depth(args.out, as_stored(result, dtype, args.out))
+    print(f"{args.out}: {guide.shape[1]} x {guide.shape[0]}, {dtype}, {args.method} {scale}x")
+
+
+def _check_out(out: Path, force: bool) -> None:
+    if depth_format(out) == "EXR":
+        require("OpenEXR")
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder")
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder")
+    if out.exists() and not force:
+        raise InputError(f"{out}: exists already; --force overwrites it")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, where rich is installed, and plain lines elsewhere; nothing for a single tile."""
+    try:
+        if not sys.stderr.isatty():
+            raise ImportError
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError:
+        yield _print_tile
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("upsampling", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_tile(done: int, total: int) -> None:
+    if total > 1:
+        print(f"tile {done}/{total}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Modules of jaxup in files of their own: safetensors, whose metadata say how to build the module."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from jaxup import models, nn
+from jaxup._checks import fail
+from jaxup.interop.checkpoint import require
+from jaxup.interop.keys import flat_variables
+
+_ENTRY = "jaxup"  # of the metadata: {"class": name, "options": {...}}
+
+
+def save_module(path: str | Path, module: nnx.Module, options: Mapping[str, Any]) -> None:
+    """Write a module to a file that `load_module` reads: its class' name, its options and its arrays.
+
+    Args:
+        path: the file, its name ending in .safetensors; it is overwritten.
+        module: of a class of `jaxup.models` or `jaxup.nn`.
+        options: the constructor's arguments by name, without `rngs`: whatever JSON has, and tuples.
+
+    Raises:
+        ValueError: a module of another class, options that make another module or are not JSON, or safetensors is not
+            installed.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> from jaxup.models import DJF
+        >>> options = {"widths": (16, 8), "joint_widths": (8, 4)}
+        >>> save_module("djf.safetensors", DJF(**options, rngs=nnx.Rngs(0)), options)  # doctest: +SKIP
+    """
+    path, name = Path(path), type(module).__name__
+    arrays = {key: np.asarray(variable[...]) for key, variable in flat_variables(module).items()}
+    if type(module) is not _find(name):
+        fail("module", "a class of jaxup.models or jaxup.nn", type(module))
+    try:
+        metadata = json.dumps({"class": name, "options": dict(options)})
+    except TypeError as error:
+        fail("options", "what JSON can hold", error)
+    _check_arrays("options", nnx.eval_shape(lambda: _build("options", name, options)), arrays)
+    require("safetensors.numpy", path).save_file(arrays, path, metadata={_ENTRY: metadata})
+
+
+def load_module(path: str | Path) -> nnx.Module:
+    """Read a module that `save_module` wrote.
+
+    As any new module, one with BatchNorm or dropout is in training mode: call `module.eval()` for inference. Nothing in
+    the file is executed.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The module, float32.
+
+    Raises:
+        ValueError: not such a file, or safetensors is not installed.
+        OSError: the file cannot be read.
+
+    Example:
+        >>> load_module("djf.safetensors").residual  # doctest: +SKIP
+        False
+    """
+    path = Path(path)
+    metadata, arrays = _read(path)
+    if _ENTRY not in metadata:
+        fail(str(path), "a file of save_module", "a safetensors file of another origin")
+    try:
+        described = json.loads(metadata[_ENTRY])
+        name, options = described["class"], described["options"]
+    except (ValueError, TypeError, KeyError) as error:
+        fail(str(path), "a class and options in the metadata", f"{type(error).__name__}: {error}")
+    module = _build(str(path), name, options)
+    _check_arrays(str(path), module, arrays)
+    state = nnx.state(module, nnx.Not(nnx.RngState))
+    for key, variable in flat_variables(state).items():
+        variable.set_value(np.asarray(arrays[key]))
+    nnx.update(module, state)
+    return module
+
+
+def is_module_file(path: str | Path) -> bool:
+    """Whether a file is one that `save_module` wrote; false for safetensors of another origin, and other files."""
+    path = Path(path)
+    with path.open("rb"):  # a missing file is an OSError
+        pass
+    return path.suffix == ".safetensors" and _ENTRY in _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    with path.open("rb"):
+        pass
+    reader = require("safetensors", path)
+    try:
+        with reader.safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except reader.SafetensorError as error:
+        return fail(str(path), "a safetensors file", error)
+
+
+def _find(name: Any) -> Any:
+    """The class of this name; only modules that the two packages declare, whatever a file says."""
+    for package in (models, nn):
+        found = getattr(package, name, None) if name in package.__all__ else None
+        if isinstance(found, type) and issubclass(found, nnx.Module):
+            return found
+    return None
+
+
+def _build(origin: str, name: Any, options: Any) -> nnx.Module:
+    build = _find(name)
+    if build is None:
+        fail(origin, "a class of jaxup.models or jaxup.nn", repr(name))
+    try:
+        return build(**{key: _plain(value) for key, value in options.items()}, rngs=nnx.Rngs(0))
+    except (TypeError, AttributeError) as error:
+        return fail(origin, f"the options of {name}", error)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has lists only."""
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
+
+
+def _check_arrays(origin: str, module: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    expected = {key: variable.get_value().shape for key, variable in flat_variables(module).items()}
+    actual = {key: x.shape for key, x in arrays.items()}
+    if expected != actual:
+        wrong = sorted(key for key in expected.keys() | actual.keys() if expected.get(key) != actual.get(key))
+        fail(origin, "the arrays of its class and options", f"others: {', '.join(wrong[:3])}, {len(wrong)} in all")
