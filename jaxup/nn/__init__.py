@@ -7,7 +7,7 @@ from jaxup.nn.attention import AttentionUpsample, JointAttentionUpsample
 from jaxup.nn.basic import Deconvolution, PixelShuffle, Resize
 from jaxup.nn.carafe import CARAFE
 from jaxup.nn.dysample import DySample
-from jaxup.nn.factory import UPSAMPLERS, Iterated, Upsampler, make_upsampler
+from jaxup.nn.factory import UPSAMPLERS, Iterated, make_upsampler
 from jaxup.nn.fade import FADE, SemiShift
 from jaxup.nn.indexnet import IndexNetwork
 from jaxup.nn.indexnet_decoder import IndexedUpsample, IndexNetUpsample
@@ -19,7 +19,6 @@ from jaxup.nn.unpooling import MaxUnpool
 
 __all__ = [
     "UPSAMPLERS",
-    "Upsampler",
     "make_upsampler",
     "Iterated",
     "AttentionUpsample",

@@ -153,7 +153,7 @@ def make_upsampler(
     if iterated:
         if not POWERS[0](factor):
             fail("scale", f"{POWERS[1]} where doublings are iterated", scale)
-        return Iterated(partial(build, (2, 2)), scale=factor[0], rngs=rngs)
+        return Iterated(build=partial(build, (2, 2)), scale=factor[0], rngs=rngs)
     if not entry.allowed[0](factor):
         hint = "" if entry.allowed is POWERS else ", or iterated=True for a power of two"
         fail("scale", f"{entry.scales} for {name}{hint}", scale)
@@ -179,7 +179,7 @@ class Iterated(nnx.Module):
     Example:
         >>> import jax.numpy as jnp
         >>> from flax import nnx
-        >>> up = Iterated(lambda rngs: CARAFE(8, scale=2, rngs=rngs), scale=4, rngs=nnx.Rngs(0))
+        >>> up = Iterated(build=lambda rngs: CARAFE(8, scale=2, rngs=rngs), scale=4, rngs=nnx.Rngs(0))
         >>> up(jnp.ones((1, 5, 6, 8))).shape
         (1, 20, 24, 8)
 
@@ -188,7 +188,7 @@ class Iterated(nnx.Module):
         with; Fu et al., FeatUp, ICLR 2024, stacks JBU.
     """
 
-    def __init__(self, build: Callable[..., nnx.Module], *, scale: int, rngs: nnx.Rngs):
+    def __init__(self, *, build: Callable[..., nnx.Module], scale: int, rngs: nnx.Rngs):
         if not POWERS[0]((check_int("scale", scale),) * 2):
             fail("scale", POWERS[1], scale)
         self.scale = scale

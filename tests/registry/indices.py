@@ -47,6 +47,12 @@ MODULES = [
         Inputs(lambda h, w: [(h, w, 4), (2 * h, 2 * w, 2), (2 * h, 2 * w, 1)]),
     ),
     ModuleExample(
+        "ASPP",
+        partial(nn.ASPP, 4, 5, branch_features=3, dilations=(1, 2)),
+        Inputs(lambda h, w: [(h, w, 4)]),
+        nightly=True,
+    ),
+    ModuleExample(
         "MaxUnpool",
         partial(nn.MaxUnpool, scale=(2, 3)),
         Inputs(lambda h, w: [(h, w, 4), (2 * h, 3 * w, 4)]),

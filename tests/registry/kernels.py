@@ -59,6 +59,12 @@ MODULES = [
         for name, options in {"gated": {}, "ungated_lite": dict(gated=False, lite=True)}.items()
     ),
     ModuleExample(
+        "Iterated",
+        partial(nn.Iterated, build=partial(nn.SAPA, 5, 3, scale=2, kernel_size=3, embedding_features=6), scale=4),
+        Inputs(lambda h, w: [(h, w, 5), (4 * h, 4 * w, 3)]),
+        nightly=True,
+    ),
+    ModuleExample(
         "CARAFE",
         partial(nn.CARAFE, 6, scale=(2, 3), kernel_size=3, groups=2, compressed_features=4),
         Inputs(lambda h, w: [(h, w, 6)]),
