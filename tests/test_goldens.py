@@ -11,7 +11,8 @@ CONFIG = {"float32_reference_rel_err": {"out/y": 1e-7, "grad_in/x": 1e-4, "grad_
 
 
 def product(inputs, params):
-    return inputs["x"] * params["w"] + 0 * params["zero"]
+    x = inputs["x"]
+    return x * params["w"].astype(x.dtype) + 0 * params["zero"].astype(x.dtype)
 
 
 @pytest.fixture
@@ -33,6 +34,11 @@ def golden():
 def test_the_function_itself_passes(golden):
     goldens.check(golden, product)
     goldens.check(golden, lambda inputs, params: {"y": product(inputs, params)})
+
+
+def test_half_precision_has_its_own_type(golden):
+    with pytest.raises(AssertionError, match="expected bfloat16, got float32"):
+        goldens.check_half(golden, lambda inputs, params: product(inputs, params).astype(jnp.float32))
 
 
 def test_vjp_uses_the_stored_cotangents(golden):

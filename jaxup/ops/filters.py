@@ -193,8 +193,8 @@ def check_scalar(name: str, value: Any) -> None:
 
 
 def falloff(sigma: Number, dtype: jnp.dtype) -> jax.Array:
-    """1 / (2 sigma^2), at most 1e18 (sigma about 1e-9), so that its gradient is finite in float32 too."""
-    return 1 / jnp.maximum(2 * jnp.square(jnp.asarray(sigma, dtype)), 1e-18)
+    """1 / (2 sigma^2), where sigma counts as 1e-9 at least; squared last, so that the gradient is finite in float32."""
+    return 0.5 * jnp.square(1 / jnp.maximum(jnp.asarray(sigma, dtype), 1e-9))
 
 
 def _box_mean(x: jax.Array, radius: Pair) -> jax.Array:

@@ -57,6 +57,7 @@ def pairs(tmp_path):
     return folder
 
 
+@pytest.mark.slow  # the acceptance script runs it as a command
 def test_demo_smoke(tmp_path, capsys):
     assert main(["joint-upsampling", "demo", "--smoke", "--scales", "2", "--out", str(tmp_path / "demo")]) == 0
     out = capsys.readouterr().out

@@ -221,7 +221,7 @@ def test_to_torch_of_another_module():
 
 
 def test_unknown_operator():
-    with pytest.raises(ValueError, match=r"operator: expected one of CARAFEPack, .*, got 'AnyDown'"):
+    with pytest.raises(ValueError, match=r"operator: expected one of ASPP, .*, got 'AnyDown'"):
         interop.from_torch("AnyDown", {}, {})
 
 

@@ -47,22 +47,15 @@ def with_gradients(graph: Any) -> Callable[..., Any]:
 
 
 @cache
-def eager(example: ModuleExample) -> Any:
-    """The outputs of a new module, called without jit."""
-    return example.make()(*example.inputs())
-
-
-@cache
 def forward(graph: Any) -> Callable[..., Any]:
     """The outputs from a split module: compiled once for all tests with the same shapes."""
     return jax.jit(lambda state, *inputs: nnx.merge(graph, state, copy=True)(*inputs))
 
 
-@modules()
-def test_split_merge(example):
-    assert_close(
-        forward(nnx.graphdef(example.make()))(nnx.state(example.make()), *example.inputs()), eager(example), ROUNDING
-    )
+def expected(example: ModuleExample) -> Any:
+    """The outputs of a new module."""
+    graph, state = nnx.split(example.make())
+    return forward(graph)(state, *example.inputs())
 
 
 @modules("rngs")
@@ -77,8 +70,14 @@ def test_parameters_depend_on_rngs_only(example):
 
 @modules()
 @pytest.mark.parametrize("jit", [jax.jit, slow(nnx.jit)], ids=["jax", "nnx"])
-def test_jit_equals_eager(example, jit):
-    assert_close(jit(lambda m, *xs: m(*xs))(example.make(), *example.inputs()), eager(example), ROUNDING)
+def test_jit_of_the_module(example, jit):
+    assert_close(jit(lambda m, *xs: m(*xs))(example.make(), *example.inputs()), expected(example), ROUNDING)
+
+
+@pytest.mark.slow  # examples in docstrings run without jit, too
+@modules()
+def test_jit_equals_eager(example):
+    assert_close(example.make()(*example.inputs()), expected(example), ROUNDING)
 
 
 @modules("rngs")
@@ -96,8 +95,8 @@ def test_nnx_grad(example):
     module, inputs = example.make(), example.inputs()
     gradients = nnx.jit(nnx.grad(lambda m: total(m(*inputs))))(module)
     graph, params, rest = nnx.split(module, nnx.Param, ...)
-    expected = with_gradients(graph)(params, rest, *inputs)[1][0]
-    assert_close(jax.tree.leaves(gradients), jax.tree.leaves(expected), ROUNDING, NOISE)
+    split = with_gradients(graph)(params, rest, *inputs)[1][0]
+    assert_close(jax.tree.leaves(gradients), jax.tree.leaves(split), ROUNDING, NOISE)
 
 
 @modules("dtype")
@@ -145,7 +144,7 @@ def test_linen_view(example):
         chex.assert_trees_all_equal_shapes(variables["params"], params)
         variables = {**variables, "params": params}
     apply = jax.jit(lambda variables, *xs: linen.apply(variables, *xs, mutable=True)[0])  # BatchNorm's statistics move
-    assert_close(apply(variables, *inputs), eager(example), ROUNDING)
+    assert_close(apply(variables, *inputs), expected(example), ROUNDING)
 
 
 @modules()

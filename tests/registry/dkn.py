@@ -33,6 +33,7 @@ MODULES = [
         "DKN",
         evaluated_dkn,
         Inputs(lambda h, w: [(h, w, 1), (2 * h, 2 * w, 3)]),
+        nightly=True,
     ),
     ModuleExample(
         "FDKN",
