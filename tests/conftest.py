@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if importlib.util.find_spec("torch") is None:
         for item in items:
             if item.get_closest_marker("torch"):
-                item.add_marker(pytest.mark.skip(reason="torch is not installed"))
+                item.add_marker(pytest.mark.skip(reason="compares with PyTorch, which is not installed"))
 
 
 @pytest.hookimpl(optionalhook=True)

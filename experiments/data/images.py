@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxup.tool import files
-from jaxup.tool.files import InputError, read_grey, read_npy, read_rgb, reading
+from jaxup.tool.files import InputError, as_map, read_grey, read_npy, read_rgb, reading
 
 __all__ = ["ARRAY_SUFFIXES", "SUFFIXES", "InputError", "read_dpt", "read_map", "read_rgb", "reading", "with_mask"]
 
@@ -31,11 +31,7 @@ def read_map(path: Path, key: str = "depth") -> np.ndarray:
     with reading(path):
         suffix = path.suffix.lower()
         stored = _from_archive(path, key) if suffix == ".npz" else (read_npy if suffix == ".npy" else read_grey)(path)
-        if stored.ndim == 3 and stored.shape[2] == 1:
-            stored = stored[..., 0]
-        if stored.ndim != 2 or stored.dtype.kind not in "uif" or stored.size == 0:
-            raise InputError(f"{path}: expected numbers [H, W], got {stored.dtype} {stored.shape}")
-        return stored.astype(np.float32)
+        return as_map(path, stored).astype(np.float32)
 
 
 def read_dpt(path: Path) -> np.ndarray:

@@ -184,4 +184,17 @@ def _weights(fine: jax.Array, coarse: jax.Array, radius: int, near: jax.Array, a
     distance = ((rows - dy) ** 2)[:, None, None] + (cols - dx) ** 2  # [sy, 1, sx, n]
     valid = jnp.stack([inside((height, width), o) for o in offsets], axis=-1)[None, :, None, :, None]
     score = -alike * unlike - near * jnp.asarray(distance, fine.dtype)[None, None]
-    return jax.nn.softmax(jnp.where(valid, score, -jnp.inf), axis=-1)
+    return jax.nn.softmax(_below_the_best(jnp.where(valid, score, -jnp.inf)), axis=-1)
+
+
+def _below_the_best(score: jax.Array) -> jax.Array:
+    """Scores minus the best of them, which becomes exactly 0, and no other more.
+
+    Tiny sigmas make scores of 1e17. Where the compiler computes them anew beside their maximum, the two round
+    differently, and `score - maximum` alone may be as large as 1e10. The shift does not change a softmax, nor its
+    gradient: what the best score loses here it gives to all others.
+    """
+    best = jnp.argmax(score, axis=-1, keepdims=True)
+    is_best = best == jnp.arange(score.shape[-1], dtype=best.dtype).reshape((1,) * (score.ndim - 1) + (-1,))
+    lower = score - jnp.sum(jnp.where(is_best, score, 0), axis=-1, keepdims=True)
+    return jnp.where(is_best | (lower > 0), 0, lower)

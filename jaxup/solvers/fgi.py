@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype, check_choice, check_image, check_int, check_shape, pair
 from jaxup.ops.filters import Number, check_guide, check_scalar
-from jaxup.ops.resize import resize
+from jaxup.ops.resize import resize, zero_upsample
 
 # Least share of data that a pixel is divided by: where nothing reaches, the result is zero, not NaN.
 _NO_DATA = 1e-20
@@ -32,7 +32,7 @@ def wls_smooth(
     for all columns, T times with lambda_t = 3/2 4^(T-t) / (4^T - 1) lambda, which removes the streaks of a single
     pass. There is no other stopping rule. With a confidence c, data and confidence are smoothed alike and divided,
     W(c x) / W(c), so that pixels with c = 0 are filled in from those that have data.
-    Cost: some 12 T multiply-adds per pixel and channel, whatever lambda.
+    Cost: T times 6 multiply-adds per pixel and channel and 8 per pixel, whatever lambda.
 
     Args:
         x: [B, H, W, C].
@@ -57,8 +57,8 @@ def wls_smooth(
         Array([2., 2., 2., 8., 8., 8.], dtype=float32)
 
     Reference:
-        Min et al., Fast Global Image Smoothing Based on Weighted Least Squares, TIP 2014: the systems of its section
-        III-A, the schedule of III-B and, for sparse data, III-E.
+        Min et al., Fast Global Image Smoothing Based on Weighted Least Squares, TIP 2014. The paper was not at hand;
+        the formulas above are what the tests compare with.
     """
     check_image("x", x)
     check_guide(guide, x.shape[:3])
@@ -97,9 +97,10 @@ def guided_interpolation(
 
     The method's paper was not at hand; the alternation of guides and the hierarchy are its published idea, and open,
     and chosen here, are: the pyramid of block means for the guide, data at pixel s // 2 of each block of s, the
-    weight of the prior, and that no data points are added from one level to the next by a test of consensus.
-    The number of levels and of passes is fixed: there is no other stopping rule. About 60 multiply-adds per output
-    pixel and channel and iteration, over all levels.
+    weight of the prior, and that no data points are added from one level to the next by a test of consensus. The
+    default numbers did well at 4x, 8x and 16x on generated scenes and on four pairs of Middlebury.
+    The number of levels and of passes is fixed: there is no other stopping rule. Cost for one channel: about 55 T
+    multiply-adds per output pixel, over all levels.
 
     Args:
         src: [B, h, w, C].
@@ -170,11 +171,9 @@ def _levels(scale: Pair) -> list[Pair]:
 
 def _at_centres(x: jax.Array, scale: Pair) -> jax.Array:
     """Values at pixel s // 2 of each block, zeros elsewhere."""
-    (sy, sx), (batch, height, width, channels) = scale, x.shape
-    block = x[:, :, None, :, None]
-    before, after = (sy // 2, sx // 2), (sy - 1 - sy // 2, sx - 1 - sx // 2)
-    block = jnp.pad(block, ((0, 0), (0, 0), (before[0], after[0]), (0, 0), (before[1], after[1]), (0, 0)))
-    return block.reshape(batch, height * sy, width, sx, channels).reshape(batch, height * sy, width * sx, channels)
+    at_corners = zero_upsample(x, scale=scale)
+    height, width = at_corners.shape[1:3]
+    return jnp.pad(at_corners, ((0, 0), (scale[0] // 2, 0), (scale[1] // 2, 0), (0, 0)))[:, :height, :width]
 
 
 def _interpolate(

@@ -110,12 +110,17 @@ def read_depth(path: Path) -> np.ndarray:
         InputError: the file is missing, truncated, of another kind, too large, or not of one channel.
     """
     read = {"NPY": read_npy, "EXR": _read_exr}.get(depth_format(path), read_grey)
-    stored = read(path)
+    stored = as_map(path, read(path))
+    return np.array(stored, stored.dtype.newbyteorder("="))
+
+
+def as_map(path: Path, stored: np.ndarray) -> np.ndarray:
+    """Require real numbers [H, W] or [H, W, 1], and return them as [H, W]."""
     if stored.ndim == 3 and stored.shape[2] == 1:
         stored = stored[..., 0]
     if stored.ndim != 2 or stored.dtype.kind not in "uif" or stored.size == 0:
         raise InputError(f"{path}: expected numbers [H, W], got {stored.dtype} {stored.shape}")
-    return np.array(stored, stored.dtype.newbyteorder("="))
+    return stored
 
 
 def _read_exr(path: Path) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Methods by name, on normalised depth: classical ones with their constants, and networks with weights from a file.
 
 Each is called as `method(target, guide)`: low-resolution depth [B, h, w, 1] in 0 .. 1 and RGB guide [B, s*h, s*w, 3] in
-0 .. 1 to depth [B, s*h, s*w, 1]. The few constants of the classical methods were chosen for the lowest RMSE at 8x on
-the generated training scenes of the experiments, and are the same for all images and scales.
+0 .. 1 to depth [B, s*h, s*w, 1]. The few constants of the filters were chosen for the lowest RMSE at 8x on the
+generated training scenes of the experiments, and are the same for all images and scales; FGI and FBS run with the
+defaults of `jaxup.solvers`, which were also tried on pairs of Middlebury.
 """
 
 from collections.abc import Callable
