@@ -1,0 +1,168 @@
+"""Measures of images against ground truth: one number per image, as jitted functions that differentiate.
+
+Arguments are floating [B, H, W, C] of equal shapes, in the unit of `data_range`; sums are in float32, or in float64 if
+either image is. A NaN or infinite pixel spoils the number of its image.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxup._checks import accum_dtype, check_choice, check_image, check_positive, check_shape, fail
+from jaxup.ops.filters import box_filter, gaussian_filter
+
+__all__ = ["mae", "rmse", "psnr", "ssim"]
+
+# Radius of the window, and the share of the covariance of its pixels that counts: of all, or of a sample.
+_WINDOWS = {"gaussian": (5, 1.0), "uniform": (3, 49 / 48)}
+_SIGMA = 1.5
+
+
+def mae(x: jax.Array, truth: jax.Array) -> jax.Array:
+    """Mean absolute error, mean |x - t| over pixels and channels.
+
+    Args:
+        x: [B, H, W, C].
+        truth: [B, H, W, C].
+
+    Returns:
+        [B], float32 or float64.
+
+    Raises:
+        ValueError: an image is no floating [B, H, W, C], or the shapes differ.
+
+    Example:
+        >>> mae(jnp.full((1, 2, 2, 1), 0.75), jnp.ones((1, 2, 2, 1)))
+        Array([0.25], dtype=float32)
+
+    Reference:
+        Willmott and Matsuura, Advantages of the mean absolute error over the root mean square error, 2005.
+    """
+    return jnp.mean(jnp.abs(_difference(x, truth)), axis=(1, 2, 3))
+
+
+def rmse(x: jax.Array, truth: jax.Array) -> jax.Array:
+    """Root of the mean squared error, sqrt(mean (x - t)^2) over pixels and channels.
+
+    Args:
+        x: [B, H, W, C].
+        truth: [B, H, W, C].
+
+    Returns:
+        [B], float32 or float64.
+
+    Raises:
+        ValueError: an image is no floating [B, H, W, C], or the shapes differ.
+
+    Example:
+        >>> rmse(jnp.full((1, 2, 2, 1), 0.75), jnp.ones((1, 2, 2, 1)))
+        Array([0.25], dtype=float32)
+
+    Reference:
+        Willmott and Matsuura, Advantages of the mean absolute error over the root mean square error, 2005.
+    """
+    return jnp.sqrt(_mse(x, truth))
+
+
+def psnr(x: jax.Array, truth: jax.Array, *, data_range: float = 1.0) -> jax.Array:
+    """Peak signal-to-noise ratio in dB, 10 log10(L^2 / mean (x - t)^2) over pixels and channels.
+
+    Args:
+        x: [B, H, W, C].
+        truth: [B, H, W, C].
+        data_range: L, the span of possible values: 1, or 255.
+
+    Returns:
+        [B], float32 or float64; infinite where the images are equal.
+
+    Raises:
+        ValueError: an image is no floating [B, H, W, C], the shapes differ, or `data_range` is not positive.
+
+    Example:
+        >>> psnr(jnp.full((1, 2, 2, 1), 0.9), jnp.ones((1, 2, 2, 1))).round(3)
+        Array([20.], dtype=float32)
+
+    Reference:
+        Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, TIP 2004. As
+        `skimage.metrics.peak_signal_noise_ratio`.
+    """
+    check_positive("data_range", data_range)
+    return 10 * jnp.log10(data_range**2 / _mse(x, truth))
+
+
+def ssim(x: jax.Array, truth: jax.Array, *, data_range: float = 1.0, window: str = "gaussian") -> jax.Array:
+    r"""Mean structural similarity, at most 1.
+
+        SSIM(p) = (2 m_x m_t + C1) (2 s_xt + C2) / ((m_x^2 + m_t^2 + C1) (s_x^2 + s_t^2 + C2)),
+        C1 = (0.01 L)^2,  C2 = (0.03 L)^2
+
+    with means m, variances s^2 and covariance s_xt in a window around p; the mean over channels and all p whose window
+    lies inside the image. "gaussian" is the paper's window of 11 x 11 pixels with standard deviation 1.5; "uniform" has
+    7 x 7 equal weights and the variances of a sample (divided by 48), the default of scikit-image. Variances are taken
+    about each image's mean, because E[x x] - E[x]^2 cancels in float32.
+
+    Args:
+        x: [B, H, W, C].
+        truth: [B, H, W, C].
+        data_range: L, the span of possible values: 1, or 255.
+        window: "gaussian" or "uniform".
+
+    Returns:
+        [B], float32 or float64.
+
+    Raises:
+        ValueError: an image is no floating [B, H, W, C] or smaller than the window, the shapes differ, `data_range` is
+            not positive, or `window` is unknown.
+
+    Example:
+        >>> x = jnp.linspace(0, 1, 144).reshape(1, 12, 12, 1)
+        >>> ssim(x, x), float(ssim(x, 1 - x)[0]) < 0
+        (Array([1.], dtype=float32), True)
+
+    Reference:
+        Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, TIP 2004, Eq. 13. As
+        `skimage.metrics.structural_similarity`, "gaussian" with `gaussian_weights=True, use_sample_covariance=False`.
+    """
+    _difference(x, truth)
+    check_positive("data_range", data_range)
+    check_choice("window", window, _WINDOWS)
+    size = 2 * _WINDOWS[window][0] + 1
+    if min(x.shape[1:3]) < size:
+        fail("x", f"at least {size} x {size} pixels", f"shape {x.shape}")
+    dtype = accum_dtype(x, truth)
+    return _ssim(x.astype(dtype), truth.astype(dtype), jnp.asarray(data_range, dtype), window)
+
+
+@partial(jax.jit, static_argnums=3)
+def _ssim(x: jax.Array, truth: jax.Array, data_range: jax.Array, window: str) -> jax.Array:
+    radius, sample = _WINDOWS[window]
+    centre = jnp.mean(x + truth, axis=(1, 2), keepdims=True) / 2
+
+    def mean(z: jax.Array) -> jax.Array:
+        z = gaussian_filter(z, sigma=_SIGMA, radius=radius) if window == "gaussian" else box_filter(z, radius=radius)
+        return z[:, radius:-radius, radius:-radius]
+
+    x, truth = x - centre, truth - centre
+    mx, mt = mean(x), mean(truth)
+    xx, tt, xt = (
+        sample * (mean(a * b) - ma * mb)
+        for a, b, ma, mb in ((x, x, mx, mx), (truth, truth, mt, mt), (x, truth, mx, mt))
+    )
+    mx, mt = mx + centre, mt + centre
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    similarity = (2 * mx * mt + c1) * (2 * xt + c2) / ((mx**2 + mt**2 + c1) * (xx + tt + c2))
+    return jnp.mean(similarity, axis=(1, 2, 3))
+
+
+def _mse(x: jax.Array, truth: jax.Array) -> jax.Array:
+    return jnp.mean(_difference(x, truth) ** 2, axis=(1, 2, 3))
+
+
+def _difference(x: jax.Array, truth: jax.Array) -> jax.Array:
+    """After checks of both."""
+    check_image("x", x)
+    check_image("truth", truth)
+    check_shape("truth", truth, x.shape)
+    dtype = accum_dtype(x, truth)
+    return x.astype(dtype) - truth.astype(dtype)
