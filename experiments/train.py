@@ -30,6 +30,7 @@ def fit(
     batches: grain.IterDataset,
     run: RunConfig,
     *,
+    prepare: Callable[[Any], Any] | None = None,
     on_log: Callable[[int, Metrics], None] | None = None,
 ) -> nnx.Module:
     """Trains a model, or goes on training it from the newest checkpoint of the run directory.
@@ -48,6 +49,8 @@ def fit(
         batches: endless dataset of pytrees of arrays [B, ...]; with several hosts, the share of this one.
             Shapes may differ from batch to batch: the step is compiled once for each.
         run: directory, length, and how often to log and save.
+        prepare: what to do with each batch once it is on the devices, such as to look up examples that are kept there;
+            a function of arrays, best a jitted one.
         on_log: called with (step, metrics) at every line of metrics.
 
     Returns:
@@ -75,6 +78,7 @@ def fit(
             for step in range(start + 1, run.steps + 1):
                 with log.waiting():
                     batch = _next_batch(iterator, step, split)
+                batch = batch if prepare is None else prepare(batch)
                 state, metrics = train_step(state, batch)
                 log.add(metrics)
                 save = step % run.save_every == 0 or step == run.steps

@@ -192,6 +192,31 @@ def test_what_is_not_finite_stops_the_run_before_it_is_saved(tmp_path, inf, name
     assert np.isfinite(model.kernel[...]).all(), "the caller's model is left as it was"
 
 
+def test_batches_are_prepared_on_the_device(tmp_path):
+    """Batches of indices into arrays that stay on the device: the same training."""
+    random = np.random.default_rng(3)
+    xs = jnp.asarray(random.normal(size=(12, 3)), jnp.float32)
+    table = {"x": xs, "y": xs.sum(-1, keepdims=True)}
+    indices = grain.MapDataset.range(12).seed(0).shuffle().repeat().batch(4)
+    examples = indices.map(lambda index: {name: np.asarray(array)[index] for name, array in table.items()})
+    look_up = jax.jit(lambda index: {name: array[index] for name, array in table.items()})
+    kept, read = (
+        fit(
+            Tiny(rngs=nnx.Rngs(0)),
+            adam(),
+            squared_error,
+            batches.to_iter_dataset(),
+            RunConfig(path, steps=3),
+            **options,
+        )
+        for batches, path, options in (
+            (indices, tmp_path / "kept", {"prepare": look_up}),
+            (examples, tmp_path / "read", {}),
+        )
+    )
+    assert_same(weights(kept), weights(read))
+
+
 def test_each_shape_is_compiled_once(tmp_path):
     traced, lines = [], []
 
