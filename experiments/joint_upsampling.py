@@ -49,7 +49,8 @@ def dkn() -> TrainConfig:
     6.78; with --no-guided (and residual) 2.11, 4.00, 8.24. Middlebury 1.23, 2.12, 4.24; Lu 0.96, 2.16, 5.11; Sintel
     3.30, 4.77, 7.59, on a scale of 0 to 255. Table 4, 8x: with --kernel-size 5 3.21, with 7 3.19. Supplement, Table 3,
     tested at 4x, 8x and 16x: trained for 4x 1.62, 6.70, 11.24; for 8x 3.93, 3.26, 10.53; for 16x 9.04, 8.61, 6.51.
-    Ours: not measured yet.
+    Table 4, 8x, with --pairs 10, 50, 100, 200, 500, 700 and 1000, all: 4.73, 3.97, 3.62, 3.33, 3.27, 3.25, 3.26; tested
+    on Sintel 5.79, 5.24, 5.01, 4.85, 4.82, 4.74, 4.77. Ours: not measured yet.
 
     python -m experiments joint-upsampling evaluate --run-dir runs/dkn-4x --run-dir runs/dkn-8x \\
         --run-dir runs/dkn-16x --source nyu --data-dir FOLDER --protocol bicubic --scales 4 8 16
@@ -64,8 +65,9 @@ def fdkn() -> TrainConfig:
 
     Paper, Table 2, RMSE in cm on the 449 test pairs: 4x 1.86, 8x 3.58, 16x 6.96; with --residual False 1.88, 3.67,
     7.13; with --no-guided (and residual) 2.05, 4.10, 8.10. Middlebury 1.08, 2.17, 4.50; Lu 0.82, 2.10, 5.05; Sintel
-    3.36, 4.96, 7.74, on a scale of 0 to 255. Table 4, 8x: with --kernel-size 5 3.53, with 7 3.52. Ours: not measured
-    yet.
+    3.36, 4.96, 7.74, on a scale of 0 to 255. Table 4, 8x: with --kernel-size 5 3.53, with 7 3.52. Supplement, Table 4,
+    8x, with --pairs 10, 50, 100, 200, 500, 700 and 1000, all: 5.01, 4.28, 3.98, 3.77, 3.61, 3.60, 3.58; tested on
+    Sintel 6.04, 5.37, 5.16, 5.05, 4.98, 4.98, 4.96. Ours: not measured yet.
     """
     return _kim("FDKN")
 
@@ -107,13 +109,24 @@ def fdkn_short() -> TrainConfig:
 
 
 def table_4() -> AblationConfig:
-    """FDKN on generated scenes, 2000 steps for each of nine networks.
+    """FDKN on generated scenes, 2000 steps for each of 21 networks.
 
     python -m experiments joint-upsampling ablation --run-dir runs/ablation
+    python -m experiments joint-upsampling ablation --run-dir runs/ablation-large --kernel-sizes 15 19 25 \\
+        --rows "weights from RGB" "weights from depth" "weights from both"
 
-    Paper, Table 4, RMSE in cm on NYU Depth v2 at 8x with the schedule of fdkn, k = 3, 5, 7: depth 4.13, 4.13, 4.14; RGB
-    and depth 3.67, 3.65, 3.66; with residual 3.58, 3.53, 3.52 (DKN: 4.06, 4.09, 4.13; 3.36, 3.32, 3.33; 3.26, 3.21,
-    3.19). Ours: not measured yet.
+    Paper, Table 4, RMSE in cm on NYU Depth v2 at 8x with the schedule of dkn and fdkn, DKN / FDKN, k = 3, 5, 7 and for
+    the first three rows 15, 19, 25:
+
+    weights from RGB               5.92/6.05, 5.52/5.73, 5.43/5.67, 5.59/5.74, 5.82/5.81, 6.21/5.99
+    weights from depth             5.24/5.30, 4.36/4.47, 4.09/4.24, 4.09/4.17, 4.11/4.18, 4.15/4.21
+    weights from both              5.03/5.14, 3.90/4.16, 3.48/3.80, 3.32/3.66, 3.33/3.66, 3.39/3.72
+    weights and offsets from RGB   5.37/5.18, 5.38/5.09, 5.40/5.07
+    weights and offsets from depth 4.06/4.13, 4.09/4.13, 4.13/4.14
+    weights and offsets from both  3.36/3.67, 3.32/3.65, 3.33/3.66
+    with residual                  3.26/3.58, 3.21/3.53, 3.19/3.52
+
+    Ours: not measured yet.
     """
     run = RunConfig(Path("runs/joint-upsampling-ablation"), steps=2000)
     return AblationConfig(replace(fdkn_short(), run=run, drops=(1000, 1500)))

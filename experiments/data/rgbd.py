@@ -199,6 +199,25 @@ class Cached:
         return RGBD(guide.astype(np.float32) / np.float32(255), depth, valid, name)
 
 
+class First:
+    """The first `count` samples of a source.
+
+    Raises:
+        InputError: there are fewer, or the count is below 1.
+    """
+
+    def __init__(self, source: Source, count: int):
+        if not 1 <= count <= len(source):
+            raise InputError(f"pairs: expected 1 to {len(source)}, as many as there are, got {count}")
+        self.source, self.count, self.unit = source, count, source.unit
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> RGBD:
+        return self.source[range(self.count)[index]]
+
+
 def data_dir(given: Path | None = None) -> Path:
     """The folder of real data: `given` (the option `--data_dir`), or else the variable JAXUP_DATA."""
     chosen = given or os.environ.get("JAXUP_DATA")

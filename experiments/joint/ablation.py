@@ -8,13 +8,19 @@ from experiments.joint.configs import DEFORMABLE
 from experiments.joint.evaluation import Table, as_method, compare, mean_table, save_results
 from experiments.joint.training import TrainConfig, train
 from experiments.report import markdown_table
+from jaxup._checks import check_choice
 
+_PLAIN = {"guided": True, "from_depth": True, "offsets": True, "residual": False}
 ROWS: dict[str, dict[str, Any]] = {
-    "depth": {"guided": False, "residual": False},
-    "RGB and depth": {"guided": True, "residual": False},
-    "RGB and depth, residual": {"guided": True, "residual": True},
+    "weights from RGB": _PLAIN | {"from_depth": False, "offsets": False},
+    "weights from depth": _PLAIN | {"guided": False, "offsets": False},
+    "weights from both": _PLAIN | {"offsets": False},
+    "weights and offsets from RGB": _PLAIN | {"from_depth": False},
+    "weights and offsets from depth": _PLAIN | {"guided": False},
+    "weights and offsets from both": _PLAIN,
+    "weights and offsets from both, residual": _PLAIN | {"residual": True},
 }
-"""The rows of Table 4 whose weights and offsets are learned from the same images."""
+"""The rows of Table 4."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +30,19 @@ class AblationConfig:
     training: TrainConfig
     kernel_sizes: tuple[int, ...] = (3, 5, 7)
     """k, the columns of the table."""
+    rows: tuple[str, ...] = tuple(ROWS)
+    """Which networks: some of `ROWS`, by name."""
 
 
 def ablation(config: AblationConfig) -> None:
-    """Train DKN or FDKN without guide, without residual and whole, for several k, and print the table of RMSE."""
+    """Train DKN or FDKN without some of their parts and whole, for several k, and print the table of RMSE."""
     model = config.training.network.model
     if model not in DEFORMABLE:
         raise InputError(f"model: expected one of {', '.join(DEFORMABLE)}, got {model}")
+    for row in config.rows:
+        check_choice("rows", row, tuple(ROWS))
     table: Table = {}
-    for row, options in ROWS.items():
+    for row in config.rows:
         for size in config.kernel_sizes:
             name = f"{row.replace(',', '').replace(' ', '-')}-{size}"
             print(f"training {model}, {row}, k = {size}: {config.training.run.steps} steps", flush=True)
@@ -40,11 +50,11 @@ def ablation(config: AblationConfig) -> None:
                 replace(
                     config.training,
                     run=replace(config.training.run, run_dir=config.training.run.run_dir / name),
-                    network=replace(config.training.network, kernel_size=size, **options),
+                    network=replace(config.training.network, kernel_size=size, **ROWS[row]),
                 )
             )
     data, unit = config.training.data, config.training.data.open("test").unit
-    rows = [{"weights and offsets from": row, **cells} for row, cells in table.items()]
+    rows = [{"learned": row, **cells} for row, cells in table.items()]
     scales = ", ".join(f"{scale}x" for scale in data.scales)
     text = f"{model}, RMSE in {unit}, {scales}, protocol {data.protocol}\n\n"
     text += markdown_table(rows, list(rows[0]), digits=3)

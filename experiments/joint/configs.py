@@ -10,6 +10,7 @@ from flax import nnx
 
 from experiments.data import (
     HELD_OUT_SEED,
+    First,
     Motorcycle,
     NYUDepthV2,
     PairFolder,
@@ -49,6 +50,10 @@ class NetworkConfig:
     and FDKN and false for the others."""
     guided: bool = True
     """Use the RGB image. Only DKN and FDKN can do without."""
+    from_depth: bool = True
+    """Let the kernels of DKN and FDKN depend on the depth too; false: on the RGB image alone."""
+    offsets: bool = True
+    """Let DKN and FDKN learn which positions they average; false: k x k neighbouring pixels."""
     kernel_size: int = 3
     """k of DKN and FDKN: they average k x k positions."""
     window_size: int = 15
@@ -60,13 +65,16 @@ class NetworkConfig:
         options: dict[str, Any] = {"widths": self.widths, "residual": self.residual}
         options = {name: value for name, value in options.items() if value is not None}
         if self.model not in DEFORMABLE:
-            if not self.guided:
-                raise InputError(f"guided: {self.model} needs the RGB image")
+            for name in ("guided", "from_depth", "offsets"):
+                if not getattr(self, name):
+                    raise InputError(f"{name}: {self.model} cannot do without, only {' and '.join(DEFORMABLE)} can")
             return make_joint_network(self.model, **options, rngs=nnx.Rngs(seed))
         return DEFORMABLE[self.model](
             kernel_size=self.kernel_size,
             window_size=self.window_size,
             guide_features=3 if self.guided else None,
+            from_depth=self.from_depth,
+            offsets=self.offsets,
             **options,
             rngs=nnx.Rngs(seed),
         )
@@ -74,8 +82,13 @@ class NetworkConfig:
     @property
     def label(self) -> str:
         """What tables call it."""
-        plain = self.residual is False and self.model in DEFORMABLE
-        return self.model + (" w/o guide" if not self.guided else "") + (" w/o residual" if plain else "")
+        missing = {
+            "guide": not self.guided,
+            "depth": not self.from_depth,
+            "offsets": not self.offsets,
+            "residual": self.residual is False and self.model in DEFORMABLE,
+        }
+        return self.model + "".join(f" w/o {part}" for part in missing if missing[part])
 
 
 def upsample(network: nnx.Module, target: jax.Array, guide: jax.Array) -> jax.Array:
@@ -101,6 +114,8 @@ class DataConfig:
     """Factors; where there are several, batches alternate between them. Powers of two."""
     protocol: Protocol = "grid"
     """Low-resolution depth: every s-th pixel (the attention paper, DJF), or bicubic downsampling (DKN)."""
+    pairs: int | None = None
+    """Train on this many pairs, the first ones; none: on all."""
     scenes: int = 512
     """Number of generated scenes."""
     scene_size: int = 128
@@ -108,6 +123,10 @@ class DataConfig:
 
     def open(self, split: Literal["train", "test"]) -> Source:
         """The training or test part of the source."""
+        source = self._source(split)
+        return source if self.pairs is None or split == "test" else First(source, self.pairs)
+
+    def _source(self, split: Literal["train", "test"]) -> Source:
         if self.source == "scenes":
             return Scenes(self.scenes, self.scene_size, 0 if split == "train" else HELD_OUT_SEED)
         if self.source == "motorcycle":

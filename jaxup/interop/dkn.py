@@ -11,7 +11,8 @@ import numpy as np
 from flax import nnx
 
 from jaxup.interop.keys import Key, Operators, Table, batch_norm, conv, permuted, prefixed
-from jaxup.models.dkn import DKN, FDKN, fdkn_stream
+from jaxup.models.dkn import DKN, FDKN
+from jaxup.models.dkn_streams import fdkn_stream
 
 _BGR = permuted("conv", 2, (2, 1, 0))
 

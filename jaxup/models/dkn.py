@@ -1,7 +1,8 @@
 """Deformable kernel networks: depth upsampling by averages over a few learned positions (Kim, Ponce and Ham, 2019)."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
+from operator import add, mul
 from typing import Any
 
 import jax
@@ -9,95 +10,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_choice, check_int, check_odd, check_shape, fail, pair
+from jaxup.models.dkn_streams import Maps, dkn_stream, fdkn_stream
 from jaxup.nn.basic import check_features
-from jaxup.nn.norms import BatchNorm, normalise
 from jaxup.ops.deform import GRIDS, deformable_average
+from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize
 
-# Width, kernel size and dilation of the layers of Table 1 up to the last two, whose widths are options. In DKN the two
-# convolutions 2x2 halve the resolution: evaluated at every pixel, what follows them is dilated by 2 and by 4.
-_DKN_LAYERS = ((32, 7, 1), (32, 2, 1), (64, 5, 2), (64, 2, 2), (128, 5, 4))
-_FDKN_LAYERS = ((32, 3, 1), (32, 3, 1), (64, 3, 1), (64, 3, 1))
-_NORMALISED = (0, 2, 4)  # the layers that batch normalisation follows, in both networks
 _BEFORE, _AFTER = 25, 24  # pixels that DKN's receptive field reaches to the left and right
 _STRIDE = 4  # FDKN's
 _LUMINANCE = (0.299, 0.587, 0.114)
-
-Layer = tuple[int, int, int]
-
-
-class KernelStream(nnx.Module):
-    """One stream: features of an image, and from them kernel weights in 0 .. 1 and offsets.
-
-    Args:
-        in_features: channels of the image.
-        layers: width, kernel size and dilation of the convolutions, each followed by ReLU, and the first, third and
-            fifth by batch normalisation before it.
-        samples: entries of the kernels; each has a weight, and two offsets in consecutive channels.
-        padding: of the layers, "SAME" or "VALID".
-        dtype: the type in which convolutions compute.
-        rngs: source of the initial parameters, PyTorch's default ones.
-
-    Returns:
-        `module(x)`: [B, H, W, Cin] -> weights [B, H', W', samples] and offsets [B, H', W', 2*samples].
-    """
-
-    def __init__(
-        self, in_features: int, layers: Sequence[Layer], samples: int, *, padding: str, dtype: Any, rngs: nnx.Rngs
-    ):
-        widths = [width for width, _, _ in layers]
-        self.convs = nnx.List(
-            _conv(inputs, *layer, padding, dtype, rngs)
-            for inputs, layer in zip([in_features, *widths[:-1]], layers, strict=True)
-        )
-        self.norms = nnx.List(BatchNorm(widths[index], rngs=rngs) for index in _NORMALISED)
-        self.weight_head = _conv(widths[-1], samples, 1, 1, padding, dtype, rngs)
-        self.offset_head = _conv(widths[-1], 2 * samples, 1, 1, padding, dtype, rngs)
-
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Weights and offsets."""
-        scores, offsets = self.scores(x)
-        return nnx.sigmoid(scores), offsets
-
-    def scores(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The weights before their sigmoid, and the offsets."""
-        for index, conv in enumerate(self.convs):
-            x = conv(x)
-            if index in _NORMALISED:
-                x = normalise(self.norms[_NORMALISED.index(index)], x, x.dtype)
-            x = nnx.relu(x)
-        return self.weight_head(x), self.offset_head(x)
-
-
-def _conv(inputs: int, outputs: int, size: int, dilation: int, padding: str, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:
-    bound = (inputs * size * size) ** -0.5
-
-    def init(key: jax.Array, shape: Any, dtype: Any, out_sharding: Any = None) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return nnx.Conv(
-        inputs,
-        outputs,
-        (size, size),
-        kernel_dilation=dilation,
-        padding=padding,
-        kernel_init=init,
-        bias_init=init,
-        dtype=dtype,
-        rngs=rngs,
-    )
-
-
-def dkn_stream(in_features: int, samples: int, *, widths: Pair, dtype: Any, rngs: nnx.Rngs) -> KernelStream:
-    """A stream of `DKN`, for an image with `_BEFORE` and `_AFTER` more pixels around it."""
-    layers = (*_DKN_LAYERS, *((width, 3, 4) for width in widths))
-    return KernelStream(in_features, layers, samples, padding="VALID", dtype=dtype, rngs=rngs)
-
-
-def fdkn_stream(in_features: int, samples: int, *, widths: Pair, dtype: Any, rngs: nnx.Rngs) -> KernelStream:
-    """A stream of `FDKN`."""
-    layers = (*_FDKN_LAYERS, *((width, 3, 1) for width in widths))
-    return KernelStream(in_features, layers, samples, padding="SAME", dtype=dtype, rngs=rngs)
 
 
 class DKN(nnx.Module):
@@ -107,7 +28,8 @@ class DKN(nnx.Module):
         out[p] = f[p] + sum_q K[p, q] f(q + O[p, q] O'[p, q])
 
     with q on a k x k grid around p and f read bilinearly, inside a d x d window (`jaxup.ops.deformable_average`).
-    Without the residual, K is divided by its sum instead, and f[p] is not added. Without a guide there is one stream.
+    Without the residual, K is divided by its sum instead, and f[p] is not added. Without a guide there is one stream,
+    and with `from_depth=False` only that of the guide; without offsets, O O' is zero.
 
     A stream (Table 1) sees 25 pixels before and 24 after each pixel (51 x 51 in the paper, whose last row and column
     go unread), zeros outside the image, and has two convolutions of stride 2. The paper runs it for 16 shifts of its
@@ -124,6 +46,8 @@ class DKN(nnx.Module):
         window_size: d, odd.
         widths: n1, n2, the widths of the last two layers of each stream.
         guide_features: channels of the guide; None for a network without guidance.
+        from_depth: let kernels depend on the depth too; false for the guide alone.
+        offsets: learn the positions; false for the k x k pixels around p, k odd, whatever the window and grid.
         residual: learn what is to be added to f, by kernels of sum zero.
         grid: where the k x k grid lies, "centred" as in the paper, or "shifted" or "compressed" as in its code, see
             `deformable_average`.
@@ -158,25 +82,25 @@ class DKN(nnx.Module):
         window_size: int = 15,
         widths: Pair = (128, 128),
         guide_features: int | None = 3,
+        from_depth: bool = True,
+        offsets: bool = True,
         residual: bool = True,
         grid: str = "centred",
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.kernel_size, self.window_size, self.residual, self.grid = kernel_size, window_size, residual, grid
-        self.guide_features = guide_features
+        self.guide_features, self.from_depth, self.offsets = guide_features, from_depth, offsets
         _check_options(self)
-        stream = partial(dkn_stream, samples=kernel_size**2, widths=pair("widths", widths), dtype=dtype, rngs=rngs)
-        self.depth_stream = stream(1)
+        widths = pair("widths", widths)
+        stream = partial(dkn_stream, samples=kernel_size**2, widths=widths, offsets=offsets, dtype=dtype, rngs=rngs)
+        self.depth_stream = stream(1) if from_depth else None
         self.guide_stream = None if guide_features is None else stream(guide_features)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Enlarge x to the size of the guide."""
         target = _enlarged(x, guide, self.guide_features)
-        maps = [self.depth_stream.scores(_pad(target))]
-        if self.guide_stream is not None and guide is not None:
-            maps.append(self.guide_stream.scores(_pad(guide)))
-        return _average(target, *_product(maps), self)
+        return _average(target, *_product(_maps(self, _pad(target), None if guide is None else _pad(guide))), self)
 
 
 class FDKN(nnx.Module):
@@ -196,6 +120,8 @@ class FDKN(nnx.Module):
         window_size: d, odd.
         widths: n1, n2, the widths of the last two layers of each stream.
         guide_features: channels of the guide; None for a network without guidance.
+        from_depth: let kernels depend on the depth too; false for the guide alone.
+        offsets: learn the positions; false for the k x k pixels around p, k odd, whatever the window and grid.
         luminance: reduce an RGB guide to 0.299 R + 0.587 G + 0.114 B first, as in the official code; the paper has
             16 channels of each colour.
         residual: learn what is to be added to f, by kernels of sum zero.
@@ -232,6 +158,8 @@ class FDKN(nnx.Module):
         window_size: int = 15,
         widths: Pair = (128, 128),
         guide_features: int | None = 3,
+        from_depth: bool = True,
+        offsets: bool = True,
         luminance: bool = False,
         residual: bool = True,
         grid: str = "centred",
@@ -239,25 +167,28 @@ class FDKN(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.kernel_size, self.window_size, self.residual, self.grid = kernel_size, window_size, residual, grid
-        self.guide_features, self.luminance = guide_features, luminance
+        self.guide_features, self.from_depth, self.offsets = guide_features, from_depth, offsets
+        self.luminance = luminance
         _check_options(self)
         if luminance and guide_features != 3:
             fail("guide_features", "3 with luminance", guide_features)
         cell, widths = _STRIDE**2, pair("widths", widths)
-        stream = partial(fdkn_stream, samples=cell * kernel_size**2, widths=widths, dtype=dtype, rngs=rngs)
-        self.depth_stream = stream(cell)
+        stream = partial(
+            fdkn_stream, samples=cell * kernel_size**2, widths=widths, offsets=offsets, dtype=dtype, rngs=rngs
+        )
+        self.depth_stream = stream(cell) if from_depth else None
         inputs = None if guide_features is None else cell if luminance else cell * guide_features
         self.guide_stream = None if inputs is None else stream(inputs)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Enlarge x to the size of the guide."""
         target = _enlarged(x, guide, self.guide_features)
-        maps = [self.depth_stream.scores(_to_cells(target))]
-        if self.guide_stream is not None and guide is not None:
-            maps.append(self.guide_stream.scores(_to_cells(_luminance(guide) if self.luminance else guide)))
-        height, width = target.shape[1:3]
-        scores, offsets = (pixel_shuffle(y, scale=_STRIDE)[:, :height, :width] for y in _product(maps))
-        return _average(target, scores, offsets, self)
+        seen = _luminance(guide) if self.luminance and guide is not None else guide
+        logarithm, offsets = _product(_maps(self, _to_cells(target), None if seen is None else _to_cells(seen)))
+        size = target.shape[1:3]
+        return _average(
+            target, _from_cells(logarithm, size), None if offsets is None else _from_cells(offsets, size), self
+        )
 
 
 def _check_options(network: DKN | FDKN) -> None:
@@ -266,6 +197,10 @@ def _check_options(network: DKN | FDKN) -> None:
     check_choice("grid", network.grid, GRIDS)
     if network.guide_features is not None:
         check_int("guide_features", network.guide_features)
+    elif not network.from_depth:
+        fail("guide_features", "channels of the guide where from_depth is false", None)
+    if not network.offsets:
+        check_odd("kernel_size", network.kernel_size)
 
 
 def _enlarged(x: jax.Array, guide: jax.Array | None, guide_features: int | None) -> jax.Array:
@@ -292,27 +227,39 @@ def _to_cells(x: jax.Array) -> jax.Array:
     return pixel_unshuffle(filled, scale=_STRIDE)
 
 
+def _from_cells(y: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    return pixel_shuffle(y, scale=_STRIDE)[:, : size[0], : size[1]]
+
+
 def _luminance(guide: jax.Array) -> jax.Array:
     weights = jnp.array(_LUMINANCE, accum_dtype(guide))[None, None, None]
     return jnp.sum(weights * guide.astype(weights.dtype), axis=-1, keepdims=True).astype(guide.dtype)
 
 
-def _product(maps: Sequence[tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, jax.Array]:
+def _maps(network: DKN | FDKN, target: jax.Array, guide: jax.Array | None) -> list[Maps]:
+    """What each stream makes of its image."""
+    images = (network.depth_stream, target), (network.guide_stream, guide)
+    return [stream.scores(image) for stream, image in images if stream is not None and image is not None]
+
+
+def _product(maps: Sequence[Maps]) -> Maps:
     """The streams' weights and offsets multiplied with each other; of the weights, the logarithm."""
-    dtype = accum_dtype(*maps[0])
-    logarithm, offsets = jnp.zeros((1,) * 4, dtype), jnp.ones((1,) * 4, dtype)
-    for scores, steps in maps:
-        logarithm, offsets = logarithm + jax.nn.log_sigmoid(scores.astype(dtype)), offsets * steps.astype(dtype)
-    return logarithm, offsets
+    dtype = accum_dtype(maps[0][0])
+    logarithms = [jax.nn.log_sigmoid(scores.astype(dtype)) for scores, _ in maps]
+    steps = [offsets.astype(dtype) for _, offsets in maps if offsets is not None]
+    return reduce(add, logarithms), reduce(mul, steps) if steps else None
 
 
-def _average(target: jax.Array, logarithm: jax.Array, offsets: jax.Array, network: DKN | FDKN) -> jax.Array:
+def _average(target: jax.Array, logarithm: jax.Array, offsets: jax.Array | None, network: DKN | FDKN) -> jax.Array:
     """Normalise the weights, and average."""
     if network.residual:
         weights = jnp.exp(logarithm)
         weights = weights - jnp.mean(weights, axis=-1, keepdims=True)
     else:
         weights = jax.nn.softmax(logarithm, axis=-1)  # of logarithms: the division by the sum, at any scale
-    offsets = offsets.reshape(*weights.shape, 2)
-    out = deformable_average(target, weights, offsets, window_size=network.window_size, grid=network.grid)
+    if offsets is None:
+        out = reassemble(target, weights, scale=1, kernel_size=network.kernel_size)
+    else:
+        offsets = offsets.reshape(*weights.shape, 2)
+        out = deformable_average(target, weights, offsets, window_size=network.window_size, grid=network.grid)
     return out + target if network.residual else out

@@ -143,14 +143,41 @@ def test_ablation_prints_and_stores_every_row(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablation, "as_method", lambda network: METHODS["bicubic"])
     words = ["--run-dir", str(tmp_path), "--widths", "4", "4", "--scenes", "1", "--scene-size", "32"]
     assert main(["joint-upsampling", "ablation", *words, "--kernel-sizes", "1", "3"]) == 0
-    assert len({run.run.run_dir for run in trained}) == 6
-    assert {(run.network.kernel_size, run.network.guided, run.network.residual) for run in trained} == {
-        (k, guided, residual) for k in (1, 3) for guided, residual in ((False, False), (True, False), (True, True))
+    assert len({run.run.run_dir for run in trained}) == 14
+    parts = {
+        (run.network.guided, run.network.from_depth, run.network.offsets, run.network.residual)
+        for run in trained
+        if run.network.kernel_size == 3
     }
+    plain = {(*sources, offsets, False) for sources in ((1, 0), (0, 1), (1, 1)) for offsets in (0, 1)}
+    assert parts == plain | {(1, 1, 1, True)}
+    assert all(nnx.eval_shape(lambda run=run: run.network.build(0)) for run in trained)
     table = json.loads((tmp_path / "results.json").read_text())
-    assert list(table) == ["depth", "RGB and depth", "RGB and depth, residual"]
+    assert list(table) == list(ablation.ROWS)
     assert len({row["1 x 1"] for row in table.values()}) == 1
-    assert "| RGB and depth, residual " in capsys.readouterr().out
+    assert "| weights and offsets from both, residual " in capsys.readouterr().out
+
+
+def test_ablation_of_some_rows(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(ablation, "train", trained.append)
+    monkeypatch.setattr(ablation, "as_method", lambda network: METHODS["bicubic"])
+    words = ["--run-dir", str(tmp_path), "--scenes", "1", "--scene-size", "32", "--kernel-sizes", "3"]
+    assert main(["joint-upsampling", "ablation", *words, "--rows", "weights from RGB", "weights from both"]) == 0
+    assert list(json.loads((tmp_path / "results.json").read_text())) == ["weights from RGB", "weights from both"]
+    assert {run.network.label for run in trained} == {
+        "FDKN w/o depth w/o offsets w/o residual",
+        "FDKN w/o offsets w/o residual",
+    }
+
+
+def test_training_on_the_first_pairs():
+    every, some = DataConfig(scenes=5, scene_size=16), DataConfig(scenes=5, scene_size=16, pairs=2)
+    source = some.open("train")
+    assert [source[i].name for i in range(len(source))] == [every.open("train")[i].name for i in range(2)]
+    assert source.unit == "px" and len(some.open("test")) == 5
+    with pytest.raises(IndexError):
+        source[2]
 
 
 @pytest.mark.parametrize("kind, expected", [("l1", 2), ("l2", 4)])
@@ -179,8 +206,9 @@ def test_options_of_the_deformable_networks(model):
     assert config.label == f"{model} w/o guide w/o residual"
     paper = nnx.eval_shape(lambda: NetworkConfig(model).build(0))
     assert (paper.kernel_size, paper.window_size, paper.residual) == (3, 15, True) and paper.guide_stream is not None
-    with pytest.raises(InputError, match="guided: DJF needs the RGB image"):
-        NetworkConfig("DJF", guided=False).build(0)
+    for name in ("guided", "from_depth", "offsets"):
+        with pytest.raises(InputError, match=f"{name}: DJF cannot do without, only DKN and FDKN can"):
+            NetworkConfig("DJF", **{name: False}).build(0)
 
 
 def test_presets_are_the_papers():
@@ -211,6 +239,9 @@ def test_presets_are_the_papers():
         ("train --run-dir {run} --preset short --steps 3", "holds a run of another configuration"),
         ("train --run-dir {pairs} --preset short", "is neither empty nor a run directory"),
         ("train --run-dir {tmp}/new --model SA_M9", "model: expected one of"),
+        ("train --run-dir {tmp}/new --model FDKN --no-guided --no-from-depth", "guide_features: expected channels"),
+        ("train --run-dir {tmp}/new --scenes 4 --pairs 5", "pairs: expected 1 to 4, as many as there are, got 5"),
+        ("ablation --run-dir {tmp}/new --rows depth", "rows: expected one of 'weights from RGB'"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, message, run_dir, pairs, tmp_path, capsys):

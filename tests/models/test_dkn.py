@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -90,6 +91,9 @@ OPTIONS = dict(kernel_size=3, window_size=15, residual=True, grid="centred")
         (models.FDKN, (8, 4), 2, dict(kernel_size=5, window_size=5, grid="shifted")),
         (models.FDKN, (4, 12), None, dict(residual=False, kernel_size=1, grid="compressed")),
         (models.FDKN, (6, 9), 3, {}),  # filled up to 8 x 12
+        (models.FDKN, (8, 4), 3, dict(residual=False, from_depth=False, kernel_size=5, window_size=5)),
+        (models.FDKN, (5, 7), 3, dict(residual=False, offsets=False, kernel_size=5)),
+        (models.DKN, (4, 4), 3, dict(residual=False, from_depth=False, offsets=False)),
     ],
 )
 def test_equals_the_loops(network, size, guide_features, change):
@@ -120,6 +124,8 @@ def fill(x, multiple):
         (models.DKN, (256, 1024), {}, 5_927_094),
         (models.FDKN, (128, 128), {}, 703_072),
         (models.FDKN, (128, 128), dict(luminance=True), 693_856),
+        (models.FDKN, (128, 128), dict(offsets=False), 703_072 - 2 * 129 * 288),
+        (models.FDKN, (128, 128), dict(from_depth=False), 703_072 - 346_928),
         (models.FDKN, (128, 128), dict(guide_features=None), 346_928),
         (models.FDKN, (256, 128), {}, 1_146_208),
         (models.FDKN, (256, 256), {}, 1_846_880),
@@ -130,6 +136,33 @@ def fill(x, multiple):
 def test_parameter_counts(network, widths, options, expected):
     """As in the docstrings, for the widths of Table 2 of the supplement."""
     assert count(nnx.eval_shape(lambda: network(widths=widths, **options, rngs=nnx.Rngs(0)))) == expected
+
+
+@pytest.mark.parametrize("network", [models.DKN, models.FDKN])
+def test_without_offsets_the_neighbours_are_averaged(network):
+    """Scores that are equal everywhere: the mean of k x k pixels, those outside the image being zero."""
+    module = small(network, residual=False, offsets=False, kernel_size=5, window_size=1)
+    for stream in (module.depth_stream, module.guide_stream):
+        assert stream.offset_head is None
+        stream.weight_head.kernel[...] *= 0
+        stream.weight_head.bias[...] *= 0
+    depth, guide = random(1, 7, 6, 1), random(1, 7, 6, 3)
+    padded = np.pad(depth[0, ..., 0], 2)
+    expected = np.lib.stride_tricks.sliding_window_view(padded, (5, 5)).mean((2, 3))
+    assert_close(call(module, depth, guide)[0, ..., 0], expected, 1e-6)
+
+
+@pytest.mark.parametrize("offsets", [True, False])
+def test_kernels_from_the_guide_alone(offsets):
+    """They do not depend on the depth, so the network is linear in it, and every parameter has a gradient."""
+    module = small(from_depth=False, offsets=offsets)
+    randomised(module, 0.3)
+    assert module.depth_stream is None
+    depths, guide = random(2, 8, 12, 1), random(1, 8, 12, 3)
+    both = call(module, depths[:1] - 2 * depths[1:], guide)
+    assert_close(both, call(module, depths[:1], guide) - 2 * call(module, depths[1:], guide), 1e-4)
+    gradient = nnx.jit(nnx.grad(lambda m, *xs: jnp.sum(m(*xs) ** 2)))(module, depths[:1], guide)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
 
 
 @nnx.jit
@@ -197,6 +230,11 @@ def test_interleaved_phases_do_not_mix():
         (lambda: small(widths=(4,)), "widths: expected an integer or a pair"),
         (lambda: small(guide_features=0), "guide_features: expected an integer >= 1, got 0"),
         (lambda: small(guide_features=4, luminance=True), "guide_features: expected 3 with luminance, got 4"),
+        (
+            lambda: small(guide_features=None, from_depth=False),
+            "guide_features: expected channels of the guide where from_depth is false, got None",
+        ),
+        (lambda: small(offsets=False, kernel_size=2), "kernel_size: expected an odd integer, got 2"),
         (lambda: small()(random(1, 4, 4, 1)), "guide: expected a guide, as the network was built, got none"),
         (
             lambda: small(guide_features=None)(random(1, 4, 4, 1), random(1, 4, 4, 3)),

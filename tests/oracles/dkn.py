@@ -34,10 +34,11 @@ def _position(a, offset, size, window_size, grid):
 def dkn(depth, guide, params, options):
     """The 16 passes of the supplement, Sec. 1.1: depth [B,H,W,1] enlarged already, H and W multiples of 4.
 
-    `params` by path; the statistics of the normalisation are its running ones. `guide` may be None.
+    `params` by path; the statistics of the normalisation are its running ones. A stream without parameters is left out,
+    and one without an offset head has offsets of 0.
     """
     weights, offsets = (np.zeros((*depth.shape[:3], n * options["kernel_size"] ** 2)) for n in (1, 2))
-    images = {"depth_stream": depth} | ({} if guide is None else {"guide_stream": guide})
+    images = _seen(depth, guide, params)
     for i, j in np.ndindex(4, 4):
         maps = []
         for name, image in images.items():
@@ -51,7 +52,7 @@ def dkn(depth, guide, params, options):
 def fdkn(depth, guide, params, options):
     """One pass over the pixels of 4 x 4 cells as channels; `guide` as the stream sees it, or None."""
     weights, offsets = (np.zeros((*depth.shape[:3], n * options["kernel_size"] ** 2)) for n in (1, 2))
-    images = {"depth_stream": depth} | ({} if guide is None else {"guide_stream": guide})
+    images = _seen(depth, guide, params)
     maps = []
     for name, image in images.items():
         channels = [image[..., c][:, i::4, j::4] for c in range(image.shape[3]) for i in range(4) for j in range(4)]
@@ -59,8 +60,14 @@ def fdkn(depth, guide, params, options):
     for i, j in np.ndindex(4, 4):
         part = slice(4 * i + j, None, 16)
         weights[:, i::4, j::4] = _normalised(np.prod([w[..., part] for w, _ in maps], axis=0), options["residual"])
-        offsets[:, i::4, j::4] = np.prod([o[..., part] for _, o in maps], axis=0)
+        offsets[:, i::4, j::4] = np.prod([o[..., part] if o.ndim else o for _, o in maps], axis=0)
     return _averaged(depth, weights, offsets, options)
+
+
+def _seen(depth, guide, params):
+    """The image of every stream that there is."""
+    images = {"depth_stream": depth, "guide_stream": guide}
+    return {name: image for name, image in images.items() if any(path.startswith(name) for path in params)}
 
 
 def _normalised(weights, residual):
@@ -84,7 +91,8 @@ def _stream(x, params, name, strides=(1,) * 6, padding=0):
             mean, var, scale, bias = (params[f"norms.{index // 2}.{key}"] for key in ("mean", "var", "scale", "bias"))
             x = (x - mean) / np.sqrt(var + 1e-5) * scale + bias
         x = np.maximum(x, 0)
-    return 1 / (1 + np.exp(-_conv(x, params, "weight_head"))), _conv(x, params, "offset_head")
+    offsets = _conv(x, params, "offset_head") if "offset_head.bias" in params else np.float64(0)
+    return 1 / (1 + np.exp(-_conv(x, params, "weight_head"))), offsets
 
 
 def _conv(x, params, name, stride=1, padding=0):
