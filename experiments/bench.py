@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments.bench_networks import networks
 from experiments.config import versions
 from experiments.errors import InputError
 from experiments.report import markdown_table
@@ -210,4 +211,4 @@ def upsamplers(
     print("\n" + markdown_table(rows, columns, digits=2))
 
 
-COMMANDS = {"run": run, "upsamplers": upsamplers}
+COMMANDS = {"run": run, "upsamplers": upsamplers, "networks": networks}

@@ -17,7 +17,7 @@ from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize
 
 _BEFORE, _AFTER = 25, 24  # pixels that DKN's receptive field reaches to the left and right
-_STRIDE = 4  # FDKN's
+_STRIDE = 4  # of the strided layers together, and of FDKN's cells
 _LUMINANCE = (0.299, 0.587, 0.114)
 
 
@@ -33,10 +33,10 @@ class DKN(nnx.Module):
 
     A stream (Table 1) sees 25 pixels before and 24 after each pixel (51 x 51 in the paper, whose last row and column
     go unread), zeros outside the image, and has two convolutions of stride 2. The paper runs it for 16 shifts of its
-    inputs and interleaves the outputs. Here each layer runs once, at full resolution, and what follows a stride is
-    dilated by it: the same result, without computing the first three layers again for several shifts (per pixel 1.16 M
-    multiply-adds, not 1.58 M), and for images of any size. Only while training is there a difference: the statistics
-    of batch normalisation are those of all 16 shifts together.
+    inputs and interleaves the outputs. Here each layer runs once, at full resolution, and the phases after a stride go
+    on as images of their own: the same result, without computing the first three layers again for several shifts (per
+    pixel 1.16 M multiply-adds, not 1.58 M), and for images of any size, filled up with zeros to multiples of 4. Only
+    while training is there a difference: the statistics of batch normalisation are those of all 16 shifts together.
 
     Parameters for k = 3: 1,158,070; 577,467 without a guide. n1, n2 = 256, 128: 1,748,150; 256, 256: 2,345,142; 256,
     512: 3,539,126; 256, 1024: 5,927,094. (The paper has 1.1, 1.7, 2.3, 3.5 and 5.8 M.)
@@ -100,7 +100,10 @@ class DKN(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Enlarge x to the size of the guide."""
         target = _enlarged(x, guide, self.guide_features)
-        return _average(target, *_product(_maps(self, _pad(target), None if guide is None else _pad(guide))), self)
+        scores, offsets = kernels(_maps(self, _pad(target), None if guide is None else _pad(guide)), self.residual)
+        height, width = target.shape[1:3]
+        offsets = None if offsets is None else offsets[:, :height, :width]
+        return averaged(target, scores[:, :height, :width], offsets, self)
 
 
 class FDKN(nnx.Module):
@@ -184,10 +187,11 @@ class FDKN(nnx.Module):
         """Enlarge x to the size of the guide."""
         target = _enlarged(x, guide, self.guide_features)
         seen = _luminance(guide) if self.luminance and guide is not None else guide
-        logarithm, offsets = _product(_maps(self, _to_cells(target), None if seen is None else _to_cells(seen)))
+        maps = _maps(self, _to_cells(target), None if seen is None else _to_cells(seen))
+        scores, offsets = kernels(maps, self.residual)
         size = target.shape[1:3]
-        return _average(
-            target, _from_cells(logarithm, size), None if offsets is None else _from_cells(offsets, size), self
+        return averaged(
+            target, _from_cells(scores, size), None if offsets is None else _from_cells(offsets, size), self
         )
 
 
@@ -217,7 +221,8 @@ def _enlarged(x: jax.Array, guide: jax.Array | None, guide_features: int | None)
 
 
 def _pad(x: jax.Array) -> jax.Array:
-    return jnp.pad(x, ((0, 0), (_BEFORE, _AFTER), (_BEFORE, _AFTER), (0, 0)))
+    rows, columns = ((_BEFORE, _AFTER + -size % _STRIDE) for size in x.shape[1:3])
+    return jnp.pad(x, ((0, 0), rows, columns, (0, 0)))
 
 
 def _to_cells(x: jax.Array) -> jax.Array:
@@ -242,21 +247,20 @@ def _maps(network: DKN | FDKN, target: jax.Array, guide: jax.Array | None) -> li
     return [stream.scores(image) for stream, image in images if stream is not None and image is not None]
 
 
-def _product(maps: Sequence[Maps]) -> Maps:
-    """The streams' weights and offsets multiplied with each other; of the weights, the logarithm."""
+def kernels(maps: Sequence[Maps], residual: bool) -> Maps:
+    """The streams' weights and offsets multiplied with each other; without the residual, the weights' logarithm."""
     dtype = accum_dtype(maps[0][0])
-    logarithms = [jax.nn.log_sigmoid(scores.astype(dtype)) for scores, _ in maps]
+    scores = [scores.astype(dtype) for scores, _ in maps]
     steps = [offsets.astype(dtype) for _, offsets in maps if offsets is not None]
-    return reduce(add, logarithms), reduce(mul, steps) if steps else None
+    product = reduce(mul, map(nnx.sigmoid, scores)) if residual else reduce(add, map(nnx.log_sigmoid, scores))
+    return product, reduce(mul, steps) if steps else None
 
 
-def _average(target: jax.Array, logarithm: jax.Array, offsets: jax.Array | None, network: DKN | FDKN) -> jax.Array:
+def averaged(target: jax.Array, scores: jax.Array, offsets: jax.Array | None, network: DKN | FDKN) -> jax.Array:
     """Normalise the weights, and average."""
-    if network.residual:
-        weights = jnp.exp(logarithm)
-        weights = weights - jnp.mean(weights, axis=-1, keepdims=True)
-    else:
-        weights = jax.nn.softmax(logarithm, axis=-1)  # of logarithms: the division by the sum, at any scale
+    # The softmax of logarithms is the division by the sum, at any scale.
+    mean = jnp.mean(scores, axis=-1, keepdims=True)
+    weights = scores - mean if network.residual else jax.nn.softmax(scores, axis=-1)
     if offsets is None:
         out = reassemble(target, weights, scale=1, kernel_size=network.kernel_size)
     else:
