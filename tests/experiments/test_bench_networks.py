@@ -15,6 +15,7 @@ from tests.modules import random, randomised
 DEPTH, GUIDE = random(1, 2, 3, 1), random(1, 8, 12, 3)
 
 
+@pytest.mark.slow
 def test_the_passes_are_dkn():
     network = DKN(widths=(4, 4), rngs=nnx.Rngs(0))
     randomised(network, 0.03)
