@@ -217,7 +217,10 @@ def versions() -> dict[str, str]:
 
 
 def _first_difference(config: Any, stored: Any, name: str = "") -> str | None:
-    """Says where a configuration and a stored one part, "name: stored ..., asked for ..."; None if nowhere."""
+    """Says where a configuration and a stored one part, "name: stored ..., asked for ..."; None if nowhere.
+
+    What is not stored is a field that was added since, and has its default.
+    """
     if not dataclasses.is_dataclass(config) or not isinstance(stored, dict):
         asked = json.loads(json.dumps(to_json(config)))
         return None if asked == stored else f"{name}: it has {stored!r}, asked for {asked!r}"
@@ -228,7 +231,8 @@ def _first_difference(config: Any, stored: Any, name: str = "") -> str | None:
         if field.metadata.get("may_differ"):
             continue
         inner = f"{name}.{field.name}" if name else field.name
-        difference = _first_difference(getattr(config, field.name), stored.get(field.name), inner)
+        default = None if field.default is dataclasses.MISSING else json.loads(json.dumps(to_json(field.default)))
+        difference = _first_difference(getattr(config, field.name), stored.get(field.name, default), inner)
         if difference:
             return difference
     return None

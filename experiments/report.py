@@ -1,4 +1,4 @@
-"""Results for people: a Markdown table, and a figure of methods side by side with maps of their errors."""
+"""Results for people: a Markdown table, and figures of methods side by side, with maps of their errors or without."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -118,6 +118,27 @@ def comparison_figure(path: Path, panels: Sequence[Comparison]) -> None:
     for i, panel in enumerate(panels):
         _draw_depths(axes[2 * i], panel)
         _draw_errors(axes[2 * i + 1], panel)
+    _save(figure, path)
+
+
+def picture_row(path: Path, pictures: Mapping[str, Array]) -> None:
+    """Draws pictures side by side under their names, and saves the figure as PNG.
+
+    Args:
+        path: file to write; it appears whole or not at all. Its directory is made if need be.
+        pictures: by name, [H, W, 3] RGB or [H, W, 1] grey, in [0, 1] (cut off at its ends). Small ones are enlarged to
+            the height of the others by nearest neighbour.
+    """
+    height, width = next(iter(pictures.values())).shape[:2]
+    side = max(2.5, width / 150)
+    figure = Figure(figsize=(side * len(pictures), side * height / width + 0.3), layout="constrained")
+    axes = figure.subplots(1, len(pictures), squeeze=False)[0]
+    for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
+        _show(axis, np.broadcast_to(picture, (*picture.shape[:2], 3)).clip(0, 1), name)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     figure.savefig(temporary, dpi=150, format="png")
@@ -167,7 +188,7 @@ def _show(axis: Axes, image: Array, title: str, scale: _Scale | None = None, val
     axis.set_xticks([])
     axis.set_yticks([])
     if scale is None:
-        axis.imshow(image)
+        axis.imshow(image, interpolation="nearest")
         return
     shown = image[..., 0] if valid is None else np.ma.masked_where(~valid[..., 0], image[..., 0])
     axis.set_facecolor("0.65")  # where masked

@@ -3,7 +3,7 @@
 Arrays of a sample are NumPy, H x W x C and without a batch axis; batches are [B, H, W, C].
 """
 
-from experiments.data.benchmarks import Pairs, by_family, lu, middlebury, sintel
+from experiments.data.benchmarks import Pairs, by_family, lu, middlebury, saliency, sintel
 from experiments.data.degrade import crop_to_multiple, low_resolution
 from experiments.data.pipeline import normalised, training_batches
 from experiments.data.rgbd import RGBD, Cached, First, Motorcycle, NYUDepthV2, PairFolder, Source, data_dir
@@ -21,6 +21,7 @@ __all__ = [
     "Scenes",
     "lu",
     "middlebury",
+    "saliency",
     "sintel",
     "by_family",
     "HELD_OUT_SEED",

@@ -1,4 +1,4 @@
-"""The test sets of depth upsampling beside NYU Depth v2, on which papers report errors on a scale of 0 to 255."""
+"""Test sets beside NYU Depth v2: of depth, on which papers report errors on a scale of 0 to 255, and of saliency."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -142,6 +142,47 @@ def _sintel_depth(path: Path) -> np.ndarray:
         return depth
     low, high = (float(end) for end in (known.min(), known.max()))
     return (255 * ((depth.astype(np.float64) - low) / ((high - low) or 1))).astype(np.float32)
+
+
+def saliency(path: Path | str) -> Pairs:
+    """Images with saliency maps, the masks of their salient objects: the depths of these pairs are 0 and 1.
+
+    A folder of any depth. An image is `<id>_image.*` and its mask, a grey image, `<id>_mask.*` in the same folder; or,
+    as DUT-OMRON is unpacked, the image is a `.jpg` and its mask the `.png` of the same name, anywhere. Grey levels of
+    128 and more are the object.
+
+    Raises:
+        InputError: no such folder, nothing of this kind in it, or a mask without its image; when a pair is read, a
+            mask without any pixel of the object.
+
+    Reference:
+        Yang, Zhang, Lu, Ruan, Yang, Saliency Detection via Graph-based Manifold Ranking, CVPR 2013 (DUT-OMRON: 5168
+        images).
+    """
+    files = [file for folder in _folders(Path(path)) for file in sorted(folder.iterdir()) if file.is_file()]
+    found = {file.with_suffix("").as_posix(): file for file in files if file.stem.endswith("_image")}
+    found |= {file.stem: file for file in files if file.suffix.lower() == ".jpg"}
+    pairs = []
+    for mask in files:
+        if mask.suffix.lower() not in images.SUFFIXES:
+            continue
+        beside = mask.with_suffix("").as_posix().removesuffix("_mask") + "_image"
+        name = beside if mask.stem.endswith("_mask") else mask.stem if mask.suffix.lower() == ".png" else None
+        if name is None or mask.stem.endswith("_image"):
+            continue
+        if name not in found:
+            raise InputError(f"{mask}: no image of the same name")
+        pairs.append((mask.stem.removesuffix("_mask"), found[name], mask))
+    if not pairs:
+        raise InputError(f"{path}: no images <id>_image.* with masks <id>_mask.*, and no .jpg with masks .png")
+    return Pairs(sorted(pairs), read=_mask)
+
+
+def _mask(path: Path) -> np.ndarray:
+    mask = (images.read_map(path) >= 128).astype(np.float32)
+    if not mask.any():
+        raise InputError(f"{path}: no pixel of the object")
+    return mask
 
 
 def by_family(source: Pairs | PairFolder, split: Split, every: int) -> Pairs | PairFolder:

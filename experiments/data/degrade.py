@@ -1,12 +1,16 @@
-"""From high-resolution to low-resolution depth: the two protocols of the literature."""
+"""From the depth that is looked for to the depth that is given: the protocols of the literature."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from experiments.data.rgbd import RGBD
-from jaxup._checks import check_choice, check_divides, check_int
+from jaxup._checks import check_choice, check_divides, check_int, fail
 
-PROTOCOLS = ("grid", "bicubic")
+PROTOCOLS = ("grid", "bicubic", "noise")
+NOISE_VARIANCE = 0.005
+"""Of the noise in depth from 0 to 1 (Kim et al., supplement, section 4.1)."""
 
 
 def low_resolution(depth: np.ndarray, scale: int, protocol: str = "grid") -> np.ndarray:
@@ -15,12 +19,13 @@ def low_resolution(depth: np.ndarray, scale: int, protocol: str = "grid") -> np.
     "grid": y[i, j] = d[s*i + s//2, s*j + s//2], every s-th pixel. The papers leave the start open; the pixel
     at the centre of each s x s block is within half a pixel of where half-pixel resizing places the sample,
     so no method pays for a displacement. "bicubic": cubic convolution with a = -0.5 stretched by s
-    (antialiased), as Pillow computes it.
+    (antialiased), as Pillow computes it. "noise": the depth itself; `normalised` adds the noise, whose size is relative
+    to the depth's range.
 
     Args:
         depth: [H, W, 1] floating, finite; H and W multiples of `scale`.
         scale: Factor s, an integer.
-        protocol: "grid" (attention-based upsampling, DJF) or "bicubic" (DKN).
+        protocol: "grid" (attention-based upsampling, DJF), "bicubic" (DKN), or "noise" (denoising), whose scale is 1.
 
     Returns:
         float32 [H/s, W/s, 1].
@@ -32,15 +37,24 @@ def low_resolution(depth: np.ndarray, scale: int, protocol: str = "grid") -> np.
         Kundu et al., Attention-based Image Upsampling, section IV-A; Kim et al., Deformable Kernel Networks.
     """
     check_int("scale", scale)
-    check_choice("protocol", protocol, PROTOCOLS)
+    check_protocol(protocol, [scale])
     height, width = depth.shape[:2]
     check_divides("scale", scale, "the height", height)
     check_divides("scale", scale, "the width", width)
     depth = depth.astype(np.float32, copy=False)
+    if protocol == "noise":
+        return depth
     if protocol == "grid":
         return depth[scale // 2 :: scale, scale // 2 :: scale]
     image = Image.fromarray(np.ascontiguousarray(depth[..., 0]))
     return np.asarray(image.resize((width // scale, height // scale), Image.Resampling.BICUBIC))[..., None]
+
+
+def check_protocol(protocol: str, scales: Sequence[int]) -> None:
+    """Require a known protocol, and no other scale than 1 for noise."""
+    check_choice("protocol", protocol, PROTOCOLS)
+    if protocol == "noise" and set(scales) != {1}:
+        fail("scales", "1 with the protocol noise", scales)
 
 
 def crop_to_multiple(sample: RGBD, multiple: int) -> RGBD:

@@ -7,26 +7,28 @@ from typing import Any
 import grain
 import numpy as np
 
-from experiments.data.degrade import PROTOCOLS, crop_to_multiple, low_resolution
+from experiments.data.degrade import NOISE_VARIANCE, check_protocol, crop_to_multiple, low_resolution
 from experiments.data.rgbd import RGBD, Source
 from experiments.errors import InputError
-from jaxup._checks import check_choice, check_divides, check_int
+from jaxup._checks import check_divides, check_int
 
 Example = dict[str, np.ndarray]
 
 
-def normalised(sample: RGBD, scale: int, protocol: str = "grid") -> Example:
+def normalised(sample: RGBD, scale: int, protocol: str = "grid", seed: int | Sequence[int] = 0) -> Example:
     """Degrade a pair and bring both resolutions of its depth to the unit the network sees.
 
     With t the low-resolution depth, offset = min t and range = max t - min t (1 where t is constant to
     rounding), everything that is known when the method is used: target = (t - offset) / range, depth = (d -
     offset) / range. The high-resolution depth may therefore leave [0, 1]. A prediction p means p * range +
-    offset.
+    offset. With the protocol "noise", t is the depth without noise, and target = (t - offset) / range + n with n from
+    N(0, NOISE_VARIANCE).
 
     Args:
         sample: A pair of H x W pixels.
         scale: Integer factor s that divides H and W.
         protocol: See `low_resolution`.
+        seed: Of the noise.
 
     Returns:
         float32 arrays "target" [H/s, W/s, 1], "guide" [H, W, 3], "depth" [H, W, 1], "valid" [H, W, 1] of
@@ -36,8 +38,12 @@ def normalised(sample: RGBD, scale: int, protocol: str = "grid") -> Example:
     low, high = target.min(keepdims=True), target.max(keepdims=True)
     constant = high - low <= 1e-6 * np.maximum(np.abs(low), np.abs(high))
     span = np.where(constant, np.float32(1), high - low)
+    target = (target - low) / span
+    if protocol == "noise":
+        noise = np.random.default_rng(seed).standard_normal(target.shape, np.float32)
+        target = target + np.float32(NOISE_VARIANCE**0.5) * noise
     return {
-        "target": (target - low) / span,
+        "target": target,
         "guide": sample.guide,
         "depth": (sample.depth - low) / span,
         "valid": sample.valid.astype(np.float32),
@@ -78,7 +84,7 @@ def training_batches(
             of the scales; with more than one example in a batch they need one size.
         batch_size: Examples in a batch. An epoch need not be a whole number of batches.
         protocol: See `low_resolution`.
-        seed: From 0 to 2**32 - 1; decides order, windows and mirroring.
+        seed: From 0 to 2**32 - 1; decides order, windows, mirroring and noise.
 
     Returns:
         A dataset of the dictionaries of `normalised`, stacked to [B, ...].
@@ -87,7 +93,7 @@ def training_batches(
         ValueError: an argument out of its range; InputError (from the iterator): a pair that cannot be used.
     """
     check_int("batch_size", batch_size)
-    check_choice("protocol", protocol, PROTOCOLS)
+    check_protocol(protocol, scales)
     for scale in scales:
         check_int("scales", scale)
         if crop is not None:
@@ -96,7 +102,7 @@ def training_batches(
         raise ValueError(f"scales and source: expected at least one each, got {scales} and {len(source)} pairs")
 
     def degrade(index: int, sample: RGBD) -> Example:
-        return normalised(sample, scales[index // batch_size % len(scales)], protocol)
+        return normalised(sample, scales[index // batch_size % len(scales)], protocol, (seed, index))
 
     def cut(sample: Any, rng: np.random.Generator) -> RGBD:
         return crop_to_multiple(sample, math.lcm(*scales)) if crop is None else random_crop(sample, crop, rng)

@@ -29,7 +29,7 @@ from jaxup.models import DJF, DKN, FDKN, JOINT_PRESETS, AttentionJointNetwork, m
 from jaxup.ops import resize
 
 SourceName = Literal["scenes", "nyu", "middlebury", "lu", "sintel", "pairs", "motorcycle"]
-Protocol = Literal["grid", "bicubic"]
+Protocol = Literal["grid", "bicubic", "noise"]
 Network = AttentionJointNetwork | DJF | DKN | FDKN
 
 PAIRS: Mapping[str, Callable[[Path], Pairs | PairFolder]] = {"pairs": PairFolder, "middlebury": middlebury, "lu": lu}
@@ -113,7 +113,8 @@ class DataConfig:
     scales: tuple[int, ...] = (8,)
     """Factors; where there are several, batches alternate between them. Powers of two."""
     protocol: Protocol = "grid"
-    """Low-resolution depth: every s-th pixel (the attention paper, DJF), or bicubic downsampling (DKN)."""
+    """Low-resolution depth: every s-th pixel (the attention paper, DJF), or bicubic downsampling (DKN); or, with the
+    factor 1, depth in full resolution with noise of variance 0.005 on a scale of 0 to 1."""
     pairs: int | None = None
     """Train on this many pairs, the first ones; none: on all."""
     scenes: int = 512

@@ -40,11 +40,24 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks and the methods without training on pairs: a table of RMSE, pictures on request."""
-    if config.pictures and config.out is None:
-        raise InputError("pictures: expected a directory for them, --out")
-    if config.out is not None and config.out.exists():
-        raise InputError(f"{config.out}: exists already")
-    methods = METHODS | trained_methods(config.run_dir)
+    if config.data.protocol == "noise":
+        raise InputError("protocol: noise is for the command denoise")
+    rows, unit, count = compare_pairs(config, METHODS)
+    table = mean_table([(scale, comparison) for _, scale, comparison in rows])
+    text = f"RMSE in {unit}, mean of {count} pairs, protocol {config.data.protocol}\n\n{format_table(table)}"
+    print(text)
+    if config.out is not None:
+        images = [{"image": name, "scale": scale, **errors(c)} for name, scale, c in rows]
+        save_results(config.out, {"unit": unit, "mean": table, "images": images}, text)
+
+
+def compare_pairs(
+    config: EvaluateConfig, methods: Mapping[str, Method]
+) -> tuple[list[tuple[str, str, Comparison]], str, int]:
+    """(image, scale, comparison) of every test pair and scale with these methods and the trained ones, the unit, and
+    the number of pairs; draws the pictures."""
+    check_out(config.out, config.pictures)
+    methods = {**methods, **trained_methods(config.run_dir)}
     source = config.data.open("test")
     rows = []
     for index in range(len(source)):
@@ -54,14 +67,15 @@ def evaluate(config: EvaluateConfig) -> None:
             rows.append((sample.name, f"{scale}x", comparison))
             if config.pictures and config.out is not None:
                 comparison_figure(config.out / f"{sample.name}_{scale}x.png", [comparison])
-    table = mean_table([(scale, comparison) for _, scale, comparison in rows])
-    text = (
-        f"RMSE in {source.unit}, mean of {len(source)} pairs, protocol {config.data.protocol}\n\n{format_table(table)}"
-    )
-    print(text)
-    if config.out is not None:
-        images = [{"image": name, "scale": scale, **errors(c)} for name, scale, c in rows]
-        save_results(config.out, {"unit": source.unit, "mean": table, "images": images}, text)
+    return rows, source.unit, len(source)
+
+
+def check_out(out: Path | None, pictures: bool) -> None:
+    """Refuse a directory that exists, and pictures without one."""
+    if pictures and out is None:
+        raise InputError("pictures: expected a directory for them, --out")
+    if out is not None and out.exists():
+        raise InputError(f"{out}: exists already")
 
 
 def trained_methods(run_dirs: Sequence[Path]) -> dict[str, Method]:

@@ -123,6 +123,25 @@ def test_normalised_constant_depth_has_range_one(protocol):
     np.testing.assert_allclose(example["depth"], 0, atol=1e-4)
 
 
+def test_noise_is_added_in_full_resolution():
+    sample = Ramp(shape=(64, 96))[3]
+    example, other = normalised(sample, 1, "noise"), normalised(sample, 1, "noise", (0, 1))
+    assert example["target"].shape == example["depth"].shape and example["target"].dtype == np.float32
+    assert (example["depth"].min(), example["depth"].max()) == (0, 1)
+    noise = example["target"] - example["depth"]
+    assert noise.mean() == pytest.approx(0, abs=5e-3) and noise.var() == pytest.approx(0.005, rel=0.05)
+    assert abs(np.corrcoef(noise.ravel(), (other["target"] - other["depth"]).ravel())[0, 1]) < 0.05
+    np.testing.assert_array_equal(example["target"], normalised(sample, 1, "noise", 0)["target"])
+
+
+def test_every_training_example_has_noise_of_its_own():
+    batches = training_batches(Ramp(1, (16, 16)), scales=(1,), crop=None, batch_size=2, protocol="noise", seed=4)
+    first, second = take(iter(batches), 2)
+    noises = [batch["target"][i] - batch["depth"][i] for batch in (first, second) for i in range(2)]
+    assert all(np.abs(a - b).max() > 0.05 for a, b in itertools.combinations(noises, 2))
+    assert_same([first, second], take(iter(batches), 2))
+
+
 def take(iterator, count):
     return list(itertools.islice(iterator, count))
 
@@ -211,6 +230,7 @@ def test_state_is_restored_to_the_bit():
         ({"scales": (0,)}, "scales"),
         ({"batch_size": 0}, "batch_size"),
         ({"protocol": "cubic"}, "protocol"),
+        ({"protocol": "noise"}, "scales"),
     ],
 )
 def test_training_batches_rejects(changed, name):

@@ -82,3 +82,15 @@ def test_a_figure_without_errors_or_relief_can_be_drawn(tmp_path):
     flat = flat._replace(truth=np.ones_like(flat.truth), results={"exact": np.ones_like(flat.truth)})
     comparison_figure(tmp_path / "figure.png", [flat])
     assert (tmp_path / "figure.png").exists()
+
+
+def test_pictures_in_a_row(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(report.Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+    pictures = {"colour": np.full((8, 12, 3), 2.0), "grey": np.full((2, 3, 1), -0.5)}
+    report.picture_row(tmp_path / "new" / "row.png", pictures)
+    assert [axis.get_title() for axis in figures[0].axes] == ["colour", "grey"]
+    shown = [np.asarray(axis.images[0].get_array()) for axis in figures[0].axes]
+    assert [image.shape for image in shown] == [(8, 12, 3), (2, 3, 3)]
+    assert (shown[0] == 1).all() and (shown[1] == 0).all()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["row.png"]

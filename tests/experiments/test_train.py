@@ -395,6 +395,11 @@ def test_a_run_directory_belongs_to_one_configuration(tmp_path):
             open_run(run.run_dir, other)
     with pytest.raises(InputError, match="expected the configuration of a Scenes"):
         load_config(Scenes, run.run_dir)
+    stored = json.loads(before["config.json"])
+    del stored["scales"]  # as if the field were new: it has its default
+    (run.run_dir / "config.json").write_text(json.dumps(stored))
+    open_run(run.run_dir, dataclasses.replace(config, scales=Config.scales))
+    (run.run_dir / "config.json").write_bytes(before["config.json"])
     assert before == {path.name: path.read_bytes() for path in run.run_dir.iterdir()}
 
 
