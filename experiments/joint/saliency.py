@@ -32,9 +32,11 @@ class SaliencyConfig:
     data_dir: Path | None = None
     """The folder. None: the environment variable JAXUP_DATA."""
     scale: int = 8
-    """Factor by which the maps are reduced, by bicubic interpolation."""
+    """Factor by which the maps are reduced."""
+    protocol: Literal["bicubic", "grid"] = "bicubic"
+    """How: by bicubic interpolation, or every s-th pixel. The paper leaves it open; as the networks were trained."""
     guide: Literal["intensity", "RGB"] = "intensity"
-    """Networks see the image's intensity in three equal channels, or its colours."""
+    """Methods see the image's intensity in three equal channels, as in the paper, or its colours."""
     out: Path | None = None
     """Directory for table.md and results.json, which must not exist yet; none: the table is only printed."""
     pictures: bool = False
@@ -54,11 +56,12 @@ def upsample_saliency(config: SaliencyConfig) -> None:
         sample = source[index]
         guide = sample.guide @ _LUMINANCE[:, None] if config.guide == "intensity" else sample.guide
         sample = sample._replace(guide=np.broadcast_to(guide, sample.guide.shape))
-        comparison = compare(sample, config.scale, "bicubic", methods, "")
+        comparison = compare(sample, config.scale, config.protocol, methods, "")
         scores.append({name: _score(sample.name, comparison, map_) for name, map_ in comparison.results.items()})
         if config.pictures and config.out is not None:
             _draw(config.out / f"{sample.name}.png", comparison, scores[-1])
-    text, mean = _table(scores, f"{config.scale}x, guide {config.guide}")
+    title = f"{config.scale}x, {config.protocol}, guide {config.guide}"
+    text, mean = _table(scores, title)
     print(text)
     if config.out is not None:
         save_results(config.out, {"mean": mean, "images": scores}, text)
