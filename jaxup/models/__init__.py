@@ -2,5 +2,14 @@
 
 from jaxup.models.dkn import DKN, FDKN
 from jaxup.models.joint import DJF, JOINT_PRESETS, AttentionJointNetwork, make_joint_network
+from jaxup.models.reconstruction import ReconstructionNetwork
 
-__all__ = ["AttentionJointNetwork", "DJF", "DKN", "FDKN", "JOINT_PRESETS", "make_joint_network"]
+__all__ = [
+    "AttentionJointNetwork",
+    "DJF",
+    "DKN",
+    "FDKN",
+    "JOINT_PRESETS",
+    "ReconstructionNetwork",
+    "make_joint_network",
+]

@@ -1,7 +1,8 @@
 """Pairs of downsampling and upsampling stages, as encoder-decoder networks use them (Lu et al., TPAMI 2020, Table 2).
 
 What distinguishes them is what a downsampling stage hands to the upsampling stage of the same resolution, its memory:
-nothing where upsampling is blind, positions of maxima, index maps, or kernels where it is guided.
+nothing where upsampling is blind, index maps or kernels where it is guided. Max pooling and unpooling are the case of
+index maps that are 1 at the maxima and 0 elsewhere.
 """
 
 import math
@@ -17,12 +18,12 @@ from jaxup._checks import check_choice, check_divides, check_int, fail
 from jaxup.nn.a2u import A2UKernels
 from jaxup.nn.basic import Deconvolution, check_features
 from jaxup.nn.carafe import CARAFE
-from jaxup.nn.indexnet import FAMILIES, IndexNetwork
+from jaxup.nn.indexnet import FAMILIES, IndexMaps, IndexNetwork
 from jaxup.ops.downsample import downsample_reassemble
 from jaxup.ops.index import indexed_pool, indexed_upsample
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize
-from jaxup.ops.unpooling import max_pool, max_unpool
+from jaxup.ops.unpooling import max_index
 
 Layer = nnx.Module | None
 Memory = Any
@@ -36,7 +37,7 @@ RESAMPLINGS: Mapping[str, tuple[str, str]] = {
     "avg-carafe": ("avg", "carafe"),
     "max-carafe": ("max", "carafe"),
     "conv-carafe": ("conv", "carafe"),
-    "max-unpool": ("max", "unpool"),
+    "max-unpool": ("max", "indexed"),
     **{family: (family, "indexed") for family in FAMILIES},
     **{f"{family}-bilinear": (family, "bilinear") for family in FAMILIES},
     "a2u": ("a2u", "reassemble"),
@@ -54,6 +55,12 @@ def _pool_by_index(layer: IndexNetwork, x: jax.Array) -> tuple[jax.Array, Memory
     return indexed_pool(x, index.encoder), index
 
 
+def _pool_maxima(_: None, x: jax.Array) -> tuple[jax.Array, Memory]:
+    """With index maps of zeros and ones: unpooling by them is much faster than writing values to positions."""
+    index = max_index(x)
+    return indexed_pool(x, index), IndexMaps(index, index)
+
+
 def _halved(x: jax.Array) -> jax.Array:
     return resize(x, size=(x.shape[1] // 2, x.shape[2] // 2), method="area")
 
@@ -61,7 +68,7 @@ def _halved(x: jax.Array) -> jax.Array:
 # (layer, x) -> (y, memory), and (layer, z, memory) -> x.
 _DOWN: Mapping[str, Callable[[Any, jax.Array], tuple[jax.Array, Memory]]] = {
     "avg": lambda _, x: (_halved(x), None),
-    "max": lambda _, x: max_pool(x),
+    "max": _pool_maxima,
     "conv": lambda layer, x: (layer(x).astype(x.dtype), None),
     "space-to-depth": lambda _, x: (pixel_unshuffle(x, scale=2), None),
     **dict.fromkeys(FAMILIES, _pool_by_index),
@@ -73,7 +80,6 @@ _UP: Mapping[str, Callable[[Any, jax.Array, Memory], jax.Array]] = {
     "depth-to-space": lambda _, z, memory: pixel_shuffle(z, scale=2),
     "deconv": lambda layer, z, memory: layer(z),
     "carafe": lambda layer, z, memory: layer(z),
-    "unpool": lambda _, z, memory: max_unpool(z, memory, scale=2),
     "indexed": lambda _, z, memory: indexed_upsample(z, memory.decoder),
     "reassemble": lambda _, z, memory: reassemble(z, memory.up, scale=2, kernel_size=_A2U),
 }
@@ -85,10 +91,11 @@ class Resampling(nnx.Module):
         y, memory = down(stage, x),    x' = up(stage, z, memory)
 
     Downsampling: "avg" and "max" pooling, "conv" (3 x 3, stride 2, no activation), space to depth, or indexed pooling.
-    Upsampling: nearest and bilinear interpolation, depth to space, "deconv" (3 x 3, stride 2), CARAFE, max unpooling
-    ("unpool"), or indexed upsampling, whose indices come from the index network that pooled. Methods named after a
-    family of index networks pool and upsample with its indices, those that end in "-bilinear" only pool with them.
-    "a2u" predicts kernels for both from the map before pooling. Of "modelwise_o2o" all stages share one network.
+    Upsampling: nearest and bilinear interpolation, depth to space, "deconv" (3 x 3, stride 2), CARAFE, or indexed
+    upsampling, whose indices come from the index network, or the max pooling, that made the map smaller. Methods
+    named after a family of index networks pool and upsample with its indices, those that end in "-bilinear" only pool
+    with them. "a2u" predicts kernels for both from the map before pooling. Of "modelwise_o2o" all stages share one
+    network.
 
     Maps keep their channels, but for "space-to-depth", where down gives 4 channels for one and up one for 4, see
     `down_features` and `up_features`.
@@ -149,8 +156,7 @@ class Resampling(nnx.Module):
 
         Returns:
             (y, memory): the map [B, h, w, `down_features(stage)`] in the dtype of x, and what `up` of this stage needs:
-            None, the positions of maxima (see `jaxup.ops.max_pool`), index maps (encoder, decoder), or kernels (down,
-            up).
+            None, index maps (encoder, decoder), which are 0 or 1 for maxima, or kernels (down, up).
         """
         check_features("x", x, self.features[stage])
         check_divides("scale", 2, "the height of x", x.shape[1])

@@ -1,0 +1,78 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup.models import ReconstructionNetwork
+from tests.compare import assert_close
+from tests.modules import count, random
+
+# The rows of Table 3, and "a2u", with their parameters.
+ROWS = {
+    "avg-nearest": 776_129,
+    "conv-bilinear": 969_889,
+    "space-to-depth": 1_868_009,
+    "conv-deconv": 1_163_649,
+    "conv-carafe": 1_157_517,
+    "max-unpool": 776_129,
+    "modelwise_o2o": 776_281,
+    "holistic": 1_466_945,
+    "m2o": 3_704_257,
+    "a2u": 793_823,
+}
+
+
+@pytest.mark.parametrize("method", ROWS)
+def test_parameter_counts(method):
+    assert count(nnx.eval_shape(lambda: ReconstructionNetwork(method=method, rngs=nnx.Rngs(0)))) == ROWS[method]
+
+
+def test_parameters_of_the_layers():
+    """C(32)-D-C(64)-D-C(128)-D-C(256)-C(128)-U-C(64)-U-C(32)-U-C(1): weights, two per BatchNorm channel, one bias."""
+    widths = [1, 32, 64, 128, 256, 128, 64, 32, 1]
+    convolutions = sum(9 * i * o for i, o in itertools.pairwise(widths))
+    assert ROWS["avg-nearest"] == convolutions + 2 * sum(widths[1:-1]) + 1
+
+
+@pytest.mark.parametrize("method", ROWS)
+def test_every_row_trains(method):
+    """Gradients reach every parameter; batch statistics move."""
+    network, x = ReconstructionNetwork(method=method, widths=(4,), rngs=nnx.Rngs(0)), random(2, 4, 6, 1)
+    before = jax.tree.map(np.asarray, nnx.state(network, nnx.BatchStat))
+    gradients = nnx.jit(nnx.grad(lambda network: jnp.mean(jnp.abs(network(x) - x))))(network)
+    for path, gradient in nnx.to_flat_state(gradients):
+        assert np.abs(gradient[...]).max() > 0, path
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, nnx.state(network, nnx.BatchStat))
+    assert all(jax.tree.leaves(moved))
+
+
+def test_evaluation_is_of_each_image_alone():
+    """And leaves the statistics; in training images see each other through them."""
+    network, x = ReconstructionNetwork(method="modelwise_o2o", widths=(4, 8), rngs=nnx.Rngs(0)), random(2, 8, 12, 1)
+    call = nnx.jit(lambda network, x: network(x))
+    together = call(network, x)
+    assert together.shape == x.shape
+    network.eval()
+    before = jax.tree.map(np.asarray, nnx.state(network))
+    first = call(network, x)
+    assert_close(first, call(network, np.stack([x[0], x[0]])).at[1].set(first[1]), 1e-5)
+    assert np.abs(first - together).max() > 1e-2
+    jax.tree.map(np.testing.assert_array_equal, before, nnx.state(network))
+
+
+@pytest.mark.parametrize("method, width", [("space-to-depth", 16), ("avg-nearest", 4)])
+def test_widths_follow_the_method(method, width):
+    network = nnx.eval_shape(lambda: ReconstructionNetwork(method=method, widths=(4, 8), rngs=nnx.Rngs(0)))
+    assert network.encoder[1].conv.in_features == width
+    assert network.last.in_features == (1 if method == "space-to-depth" else 4)
+
+
+def test_bad_input():
+    network = ReconstructionNetwork(method="avg-nearest", widths=(4, 8), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="stride: expected a divisor of width = 6, got 4"):
+        network(random(1, 8, 6, 1))
+    with pytest.raises(ValueError, match=r"x: expected shape \(\*, \*, \*, 1\)"):
+        network(random(1, 8, 8, 3))
