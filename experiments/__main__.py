@@ -20,6 +20,7 @@ from typing import Any
 
 TASKS = {
     "joint-upsampling": "Depth maps upsampled under the guidance of an RGB image.",
+    "reconstruction": "Images reconstructed from small maps, by pairs of downsampling and upsampling.",
     "bench": "Speed and memory of the operators.",
 }
 

@@ -1,0 +1,62 @@
+"""Pictures: reconstructions side by side, and index maps."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxup.nn.indexnet import IndexMaps
+
+_CHANNELS = 8
+
+
+def reconstruction_figure(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Draws images in columns, one row per image.
+
+    Args:
+        path: the PNG to write.
+        columns: titles and their images, [N, H, W] from 0 to 1.
+    """
+    count = len(next(iter(columns.values())))
+    figure = Figure(figsize=(1.5 * len(columns), 1.4 * count + 0.4), layout="constrained")
+    axes = figure.subplots(count, len(columns), squeeze=False)
+    for column, (title, images) in enumerate(columns.items()):
+        axes[0, column].set_title(title.replace(", ", ",\n").replace("-", "-\n", 1), fontsize=8)
+        for axis, image in zip(axes[:, column], images, strict=True):
+            _show(axis, image)
+    figure.savefig(path, dpi=120)
+
+
+def index_figure(path: Path, image: np.ndarray, stages: Sequence[IndexMaps]) -> None:
+    """Draws the index maps of an image: for each stage, in two rows, the encoder's and the decoder's first channels.
+
+    Each row has its own grey scale, whose ends its label gives.
+
+    Args:
+        path: the PNG to write.
+        image: [H, W] from 0 to 1.
+        stages: index maps [1, h, w, C] or [1, h, w, 1].
+    """
+    rows = [(f"stage {n}\n{kind}", np.asarray(getattr(index, kind)[0]))
+            for n, index in enumerate(stages, 1) for kind in ("encoder", "decoder")]  # fmt: skip
+    columns = 1 + min(_CHANNELS, max(maps.shape[-1] for _, maps in rows))
+    figure = Figure(figsize=(1.6 * columns + 0.8, 1.6 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, (label, maps) in zip(axes, rows, strict=True):
+        shown = maps[..., : columns - 1]
+        span = float(shown.min()), float(shown.max())
+        row[0].set_ylabel(f"{label}\n{span[0]:.2f} to {span[1]:.2f}", fontsize=8)
+        _show(row[0], image)
+        for axis in row[1 + shown.shape[-1] :]:
+            axis.set_axis_off()
+        for axis, channel in zip(row[1:], np.moveaxis(shown, -1, 0), strict=False):
+            _show(axis, channel, span)
+    figure.savefig(path, dpi=120)
+
+
+def _show(axis: Axes, image: np.ndarray, span: tuple[float, float] = (0, 1)) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.imshow(image, cmap="gray", vmin=span[0], vmax=span[1], interpolation="nearest")
