@@ -94,13 +94,14 @@ def compare(networks: Networks, images: np.ndarray, out: Path | None) -> None:
         return
     save_results(out, results, text)
     shown = _floats(images[np.linspace(0, len(images) - 1, min(_SHOWN, len(images))).astype(int)])
+    richest = int(jnp.argmax(jnp.std(shown, axis=(1, 2, 3))))
     columns = {"input": np.asarray(shown[..., 0])}
     for method, network in networks.items():
         reconstruct, encode = _compiled(network)
         columns[ROWS.get(method, Row(method)).name] = np.asarray(reconstruct(shown)[..., 0])
-        memories = encode(shown[:1])
+        memories = encode(shown[richest : richest + 1])
         if isinstance(memories[0], IndexMaps):
-            index_figure(out / f"index_maps_{method}.png", np.asarray(shown[0, ..., 0]), memories)
+            index_figure(out / f"index_maps_{method}.png", np.asarray(shown[richest, ..., 0]), memories)
     reconstruction_figure(out / "reconstructions.png", columns)
 
 

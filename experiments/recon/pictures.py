@@ -23,7 +23,8 @@ def reconstruction_figure(path: Path, columns: Mapping[str, np.ndarray]) -> None
     figure = Figure(figsize=(1.5 * len(columns), 1.4 * count + 0.4), layout="constrained")
     axes = figure.subplots(count, len(columns), squeeze=False)
     for column, (title, images) in enumerate(columns.items()):
-        axes[0, column].set_title(title.replace(", ", ",\n").replace("-", "-\n", 1), fontsize=8)
+        broken = title.replace(", ", ",\n") if ", " in title else title.replace("-", "-\n", 1)
+        axes[0, column].set_title(broken, fontsize=8)
         for axis, image in zip(axes[:, column], images, strict=True):
             _show(axis, image)
     figure.savefig(path, dpi=120)
