@@ -21,6 +21,7 @@ from typing import Any
 TASKS = {
     "joint-upsampling": "Depth maps upsampled under the guidance of an RGB image.",
     "reconstruction": "Images reconstructed from small maps, by pairs of downsampling and upsampling.",
+    "super-resolution": "Photographs enlarged two, four or eight times.",
     "bench": "Speed and memory of the operators.",
 }
 

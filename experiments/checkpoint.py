@@ -1,10 +1,10 @@
 """Checkpoints of a training run: the one file that touches Orbax.
 
-`run_dir/checkpoints/STEP` holds three items: "model" (parameters, batch statistics and random state),
-"optimizer", and "data" (the position of the input iterator). On disk a state is a flat dictionary from names
-such as "params.encoder.0.kernel" to arrays, so that a checkpoint does not depend on the classes of Flax or
-Optax, and the names and shapes can be compared before anything is read. Orbax writes a checkpoint to a
-temporary directory and renames it, so that what a killed process left behind is never taken for a
+`run_dir/checkpoints/STEP` holds the items "model" (parameters, batch statistics and random state), "optimizer",
+"data" (the position of the input iterator) and, of a run with validation, "best" (the best model so far). On disk a
+state is a flat dictionary from names such as "params.encoder.0.kernel" to arrays, so that a checkpoint does not depend
+on the classes of Flax or Optax, and the names and shapes can be compared before anything is read. Orbax writes a
+checkpoint to a temporary directory and renames it, so that what a killed process left behind is never taken for a
 checkpoint. Saving is synchronous: the training step donates its buffers, which nothing may still be reading.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import grain
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
@@ -25,14 +26,26 @@ Tree = TypeVar("Tree")
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of its own defaults, line after line
 
 
+class Best(NamedTuple):
+    """The model with the least loss in a validation."""
+
+    loss: jax.Array
+    params: nnx.State
+    rest: nnx.State
+
+
 class TrainState(NamedTuple):
-    """All that a training step changes; a pytree."""
+    """All that training changes; a pytree."""
 
     step: jax.Array
     params: nnx.State
     rest: nnx.State
     """What is trained by other means than gradients: batch statistics, random state."""
     optimizer: Any
+    plateau: Any = None
+    """State of `optax.contrib.reduce_on_plateau`, where a validation has one."""
+    best: Any = None
+    """A `Best`, where there is validation."""
 
 
 class Checkpoints:
@@ -74,26 +87,28 @@ class Checkpoints:
         if step is None:
             return 0, state
         restored = _restore(self._manager, step, _items(state), iterator)
-        return step, TrainState(**restored["model"], **restored["optimizer"])
+        best = Best(**restored["best"]) if "best" in restored else None
+        return step, TrainState(**restored["model"], **restored["optimizer"], best=best)
 
     def close(self) -> None:
         """Ends Orbax's threads."""
         self._manager.close()
 
 
-def load_model(run_dir: Path, model: nnx.Module, step: int | None = None) -> nnx.Module:
+def load_model(run_dir: Path, model: nnx.Module, step: int | None = None, *, best: bool = False) -> nnx.Module:
     """Loads trained weights into a model, for evaluation.
 
     Args:
         run_dir: directory of a training run, which may still be going on.
         model: a model of the same configuration; changed in place.
         step: which checkpoint; None is the newest.
+        best: the weights that were best in a validation until then, in place of the last ones.
 
     Returns:
         `model`, in evaluation mode.
 
     Raises:
-        InputError: there is no such checkpoint, it is of another model, or it cannot be read.
+        InputError: there is no such checkpoint, it is of another model, it cannot be read, or there was no validation.
     """
     directory = _directory(run_dir)
     if not directory.is_dir():
@@ -107,9 +122,14 @@ def load_model(run_dir: Path, model: nnx.Module, step: int | None = None) -> nnx
         if step not in steps:
             raise InputError(f"{run_dir}: holds no checkpoint of step {step}, only {steps}")
         _, params, rest = split_model(model)
-        targets = {"model": {"params": params, "rest": rest}}
-        restored = _restore(manager, step, targets)
-    nnx.update(model, *restored["model"].values())
+        weights = {"params": params, "rest": rest}
+        targets = {"best": {"loss": jnp.float32(0), **weights}} if best else {"model": weights}
+        if best and "best" not in {item.name for item in (manager.directory / str(step)).iterdir()}:
+            raise InputError(f"{run_dir}: holds no best weights, because it was trained without validation")
+        restored = _restore(manager, step, targets)["best" if best else "model"]
+    if best and np.isinf(restored["loss"]):
+        raise InputError(f"{run_dir}: holds no best weights yet, no validation was finite until step {step}")
+    nnx.update(model, restored["params"], restored["rest"])
     model.eval()
     return model
 
@@ -123,10 +143,11 @@ def split_model(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
 
 def _items(state: TrainState) -> dict[str, dict[str, Any]]:
     """The items of a checkpoint; the step is there too because Orbax refuses an empty item, as SGD's would be."""
-    return {
+    items = {
         "model": {"params": state.params, "rest": state.rest},
-        "optimizer": {"step": state.step, "optimizer": state.optimizer},
+        "optimizer": {"step": state.step, "optimizer": state.optimizer, "plateau": state.plateau},
     }
+    return items if state.best is None else {**items, "best": state.best._asdict()}
 
 
 def _directory(run_dir: Path) -> Path:
@@ -138,6 +159,7 @@ def _handlers() -> dict[str, Any]:
     return {
         "model": ocp.StandardCheckpointHandler(),
         "optimizer": ocp.StandardCheckpointHandler(),
+        "best": ocp.StandardCheckpointHandler(),
         "data": grain.checkpoint.CheckpointHandler(),
     }
 

@@ -51,8 +51,8 @@ class MetricsLog:
         if len(self._pending) > 2:
             jax.block_until_ready(self._pending[-3])
 
-    def write(self, step: int) -> Metrics:
-        """Writes and returns the means since the line before.
+    def write(self, step: int, scores: Metrics) -> Metrics:
+        """Writes and returns the means since the line before, and the scores of a validation, if there was one.
 
         Raises:
             TrainingError: the loss or the gradient of a step is not finite.
@@ -65,7 +65,8 @@ class MetricsLog:
         names = sorted(pending[-1], key=lambda name: (name != "loss", name))
         means = {name: math.fsum(float(m[name]) for m in pending) / len(pending) for name in names}
         seconds = time.perf_counter() - self._since
-        line = means | {"seconds": round(seconds, 4), "data_wait": round(self._waited / seconds, 4)}
+        line = means | {f"validation_{name}": score for name, score in scores.items()}
+        line |= {"seconds": round(seconds, 4), "data_wait": round(self._waited / seconds, 4)}
         if jax.process_index() == 0:
             with self._path.open("a") as file:
                 file.write(json.dumps({"step": step, **line}) + "\n")

@@ -5,22 +5,34 @@ started again ends in the same weights, on a CPU bit for bit. The loop reads res
 only where it writes a line of metrics, and lets at most two steps queue up before it.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import grain
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments.checkpoint import Checkpoints, TrainState, split_model
+from experiments.checkpoint import Best, Checkpoints, TrainState, split_model
 from experiments.config import RunConfig
 from experiments.errors import InputError
 from experiments.progress import Metrics, MetricsLog, progress
 
 Loss = Callable[[Any, Any], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+class Validation(NamedTuple):
+    """What a run does every so many steps, and after the last one: it scores the model and keeps the best weights."""
+
+    every: int
+    score: Callable[[nnx.Module], Metrics]
+    """Scores of a model in evaluation mode. "loss" decides: the less, the better. See `mean_scores`."""
+    plateau: optax.GradientTransformationExtraArgs | None = None
+    """`optax.contrib.reduce_on_plateau`: lowers the learning rate where that loss no longer falls."""
 
 
 def fit(
@@ -30,6 +42,7 @@ def fit(
     batches: grain.IterDataset,
     run: RunConfig,
     *,
+    validation: Validation | None = None,
     prepare: Callable[[Any], Any] | None = None,
     on_log: Callable[[int, Metrics], None] | None = None,
 ) -> nnx.Module:
@@ -39,7 +52,8 @@ def fit(
     Writes checkpoints and `metrics.jsonl` to `run.run_dir`; each line has "step", "loss", the metrics of
     `loss` and "gradient_norm", all means over the steps since the line before; "learning_rate" if the
     optimiser was made with `optax.inject_hyperparams`; "seconds" since the line before, and "data_wait", the
-    fraction of them that the loop waited for data.
+    fraction of them that the loop waited for data. A validation adds a line with its scores, "validation_loss" and so
+    on; the best weights and the state of the plateau are part of the checkpoints.
 
     Args:
         model: network with its initial weights; batch statistics and random state are trained and saved as
@@ -49,12 +63,13 @@ def fit(
         batches: endless dataset of pytrees of arrays [B, ...]; with several hosts, the share of this one.
             Shapes may differ from batch to batch: the step is compiled once for each.
         run: directory, length, and how often to log and save.
+        validation: how often to score the model, and on what; none: never.
         prepare: what to do with each batch once it is on the devices, such as to look up examples that are kept there;
             a function of arrays, best a jitted one.
         on_log: called with (step, metrics) at every line of metrics.
 
     Returns:
-        `model` with the trained weights, in evaluation mode.
+        `model` with the trained weights, with validation the best ones, in evaluation mode.
 
     Raises:
         InputError: the checkpoint is of another model, the data end, or a batch cannot be split over the
@@ -67,8 +82,10 @@ def fit(
     model.train()
     graph, params, rest = split_model(model)
     # Jitted, so that the state is a copy: the step donates its buffers, and the caller's model keeps its own.
-    state = jax.jit(_initial_state, static_argnums=0, out_shardings=replicated)(optimizer, params, rest)
+    initial = jax.jit(_initial_state, static_argnums=(0, 1), out_shardings=replicated)
+    state = initial(optimizer, validation, params, rest)
     train_step = jax.jit(_make_step(graph, optimizer, loss), donate_argnums=0, out_shardings=replicated)
+    judge = jax.jit(_judge, static_argnums=0, donate_argnums=1, out_shardings=replicated)
     iterator = iter(batches)
     checkpoints = Checkpoints(run.run_dir, run.keep)
     try:
@@ -81,8 +98,12 @@ def fit(
                 batch = batch if prepare is None else prepare(batch)
                 state, metrics = train_step(state, batch)
                 log.add(metrics)
+                scores: Metrics = {}
+                if validation is not None and (step % validation.every == 0 or step == run.steps):
+                    scores = validation.score(_evaluated(graph, state))
+                    state = judge(validation, state, np.float32(scores["loss"]))
                 save = step % run.save_every == 0 or step == run.steps
-                line = log.write(step) if save or step % run.log_every == 0 else None
+                line = log.write(step, scores) if save or scores or step % run.log_every == 0 else None
                 show(step, line)
                 if line is not None and on_log is not None:
                     on_log(step, line)
@@ -90,14 +111,61 @@ def fit(
                     checkpoints.save(step, state, iterator)
     finally:
         checkpoints.close()
-    nnx.update(model, state.params, state.rest)
+    nnx.update(model, *((state.params, state.rest) if state.best is None else (state.best.params, state.best.rest)))
     model.eval()
     return model
 
 
-def _initial_state(optimizer: optax.GradientTransformation, params: nnx.State, rest: nnx.State) -> TrainState:
+def mean_scores(loss: Loss, batches: Sequence[Any]) -> Callable[[nnx.Module], Metrics]:
+    """The scores of a `Validation`: means of the loss and its metrics over batches of equal size.
+
+    Args:
+        loss: as for `fit`.
+        batches: pytrees of arrays.
+
+    Returns:
+        A function of the model.
+    """
+
+    @partial(jax.jit, static_argnums=0)
+    def measure(graph: nnx.GraphDef, state: nnx.State, batch: Any) -> dict[str, jax.Array]:
+        value, metrics = loss(nnx.merge(graph, state), batch)
+        return {"loss": value, **metrics}
+
+    def score(model: nnx.Module) -> Metrics:
+        graph, state = nnx.split(model)
+        results = jax.device_get([measure(graph, state, batch) for batch in batches])
+        return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
+
+    return score
+
+
+def _evaluated(graph: nnx.GraphDef, state: TrainState) -> nnx.Module:
+    model = nnx.merge(graph, state.params, state.rest, copy=True)
+    model.eval()
+    return model
+
+
+def _judge(validation: Validation, state: TrainState, loss: jax.Array) -> TrainState:
+    """Keep the weights if they are the best so far, and tell the plateau of their loss."""
+    better = loss < state.best.loss
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), Best(loss, state.params, state.rest), state.best)
+    if validation.plateau is None:
+        return state._replace(best=best)
+    with jax.numpy_dtype_promotion("standard"):
+        _, plateau = validation.plateau.update({}, state.plateau, value=loss)
+    return state._replace(best=best, plateau=plateau)
+
+
+def _initial_state(
+    optimizer: optax.GradientTransformation, validation: Validation | None, params: nnx.State, rest: nnx.State
+) -> TrainState:
     with jax.numpy_dtype_promotion("standard"):  # Optax's schedules mix floats and integers
-        return TrainState(jnp.int32(0), params, rest, optimizer.init(params))
+        state = TrainState(jnp.int32(0), params, rest, optimizer.init(params))
+    if validation is None:
+        return state
+    best = Best(jnp.float32(jnp.inf), *jax.tree.map(jnp.copy, (params, rest)))  # its own memory, for it is donated, too
+    return state._replace(best=best, plateau=validation.plateau and validation.plateau.init(params))
 
 
 def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: Loss) -> Callable[..., Any]:
@@ -112,9 +180,11 @@ def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, los
         with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to an integer power
             updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
         metrics = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(grads)}
-        metrics |= _learning_rate(optimizer_state)
+        scale = jnp.float32(1) if state.plateau is None else state.plateau.scale
+        metrics |= {name: scale * rate for name, rate in _learning_rate(optimizer_state).items()}
+        updates = jax.tree.map(lambda update: scale.astype(update.dtype) * update, updates)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, rest, optimizer_state), metrics
+        return state._replace(step=state.step + 1, params=params, rest=rest, optimizer=optimizer_state), metrics
 
     return train_step
 

@@ -3,6 +3,7 @@
 from jaxup.models.dkn import DKN, FDKN
 from jaxup.models.joint import DJF, JOINT_PRESETS, AttentionJointNetwork, make_joint_network
 from jaxup.models.reconstruction import ReconstructionNetwork
+from jaxup.models.super_resolution import SuperResolutionNetwork
 
 __all__ = [
     "AttentionJointNetwork",
@@ -11,5 +12,6 @@ __all__ = [
     "FDKN",
     "JOINT_PRESETS",
     "ReconstructionNetwork",
+    "SuperResolutionNetwork",
     "make_joint_network",
 ]

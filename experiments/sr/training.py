@@ -1,0 +1,122 @@
+"""Training of one super-resolution network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from experiments.config import RunConfig, open_run
+from experiments.sr.data import Patches, training_batches, training_photos, validation_batches
+from experiments.train import Validation, fit, mean_scores
+from jaxup.models import SuperResolutionNetwork
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Which network."""
+
+    upsampler: str = "attention"
+    """attention or deconvolution, which the paper compares, or another upsampler without a guide: pixel_shuffle,
+    carafe, dysample, bilinear, bicubic, nearest."""
+    scale: int = 2
+    """2, 4 or 8."""
+    features: int = 128
+    """Channels of all layers."""
+    kernel_size: int = 5
+    """K of attention and deconvolution."""
+    residual: bool = False
+    """Let the network predict what to add to the bicubically enlarged image. Not in the paper."""
+
+    def build(self, seed: int) -> SuperResolutionNetwork:
+        """The network with its initial weights."""
+        return SuperResolutionNetwork(
+            scale=self.scale,
+            features=self.features,
+            upsampler=self.upsampler,
+            kernel_size=self.kernel_size,
+            residual=self.residual,
+            rngs=nnx.Rngs(seed),
+        )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on."""
+
+    train_dirs: tuple[Path, ...] = ()
+    """Folders of photographs, such as those of T91 and General100; none: photographs that scikit-image carries."""
+    validation_dirs: tuple[Path, ...] = ()
+    """Folders of photographs to validate on; none: every tenth of the others is kept back for it."""
+    patch: int = 96
+    """Side of the patches in high resolution, s*m for the paper's m x m; a multiple of the scale."""
+    stride: int = 48
+    """From one patch to the next, in high resolution; a multiple of the scale."""
+    validation_patches: int = 200
+    """How many patches to validate on, at most."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run."""
+
+    run: RunConfig
+    network: NetworkConfig = field(default=NetworkConfig())
+    data: DataConfig = field(default=DataConfig())
+    batch_size: int = 20
+    """Patches in a batch."""
+    learning_rate: float = 1e-3
+    """Of Adam, at the start."""
+    validate_every: int = 1000
+    """Steps from one validation to the next."""
+    patience: int = 5
+    """Validations without a lower loss after which the learning rate is multiplied by `decay`."""
+    decay: float = 0.8
+    """See `patience`."""
+    smoke: bool = False
+    """Seconds, to show that everything works: narrow layers and 4 steps on the smallest patches."""
+
+
+def squared_error(network: nnx.Module, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Mean squared error of the luminance, and its PSNR."""
+    error = jnp.mean((network(batch["low"]) - batch["high"]) ** 2)
+    return error, {"psnr": -10 * jnp.log10(error)}
+
+
+def train(config: TrainConfig) -> nnx.Module:
+    """Train a network; started again on the same run directory, it goes on where it stopped."""
+    config = _smoke(config) if config.smoke else config
+    data, scale = config.data, config.network.scale
+    network = config.network.build(config.run.seed)
+    learned, held_out = training_photos(data.train_dirs, data.validation_dirs)
+    patches = Patches(learned, scale=scale, size=data.patch, stride=data.stride)
+    unchanged = Patches(held_out, scale=scale, size=data.patch, stride=data.patch, factors=(1,), turns=1)
+    open_run(config.run.run_dir, config)
+    scored = validation_batches(unchanged, config.batch_size, data.validation_patches)
+    return fit(
+        network,
+        optax.inject_hyperparams(optax.adam)(learning_rate=config.learning_rate),
+        squared_error,
+        training_batches(patches, config.batch_size, config.run.seed),
+        config.run,
+        validation=Validation(
+            config.validate_every,
+            mean_scores(squared_error, scored),
+            optax.contrib.reduce_on_plateau(factor=config.decay, patience=config.patience),
+        ),
+    )
+
+
+def _smoke(config: TrainConfig) -> TrainConfig:
+    patch = 8 * config.network.scale
+    return replace(
+        config,
+        run=replace(config.run, steps=4, log_every=2, save_every=4),
+        network=replace(config.network, features=8),
+        data=replace(config.data, patch=patch, stride=patch, validation_patches=8),
+        batch_size=4,
+        validate_every=2,
+    )
