@@ -1,0 +1,85 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup import models, ops
+from jaxup.nn import UPSAMPLERS
+from tests.compare import assert_close, assert_finite
+
+COUNTS = {  # Table III, in millions, to two digits
+    "attention": {2: (349_569, "0.35"), 4: (694_529, "0.69"), 8: (1_039_489, "1.04")},
+    "deconvolution": {2: (709_377, "0.71"), 4: (1_414_145, "1.41"), 8: (2_118_913, "2.12")},
+}
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).random(shape).astype(np.float32)
+
+
+def small(**options):
+    return models.SuperResolutionNetwork(**{"scale": 2, "features": 4, "rngs": nnx.Rngs(0), **options})
+
+
+def count(module):
+    return sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+
+@pytest.mark.parametrize("upsampler", COUNTS)
+def test_parameter_counts_of_the_paper(upsampler):
+    for scale, (exact, paper) in COUNTS[upsampler].items():
+        options = {"scale": scale, "features": 128, "upsampler": upsampler}
+        assert count(nnx.eval_shape(lambda options=options: small(**options))) == exact
+        assert f"{exact / 1e6:.2f}" == paper
+
+
+def test_follows_figure_6():
+    """Spelled out with the module's own layers."""
+    network, x = small(scale=4), random(1, 3, 5, 1)
+    y = np.asarray(network.first(x))
+    y = np.where(y > 0, y, np.asarray(network.slope[...]) * y)
+    for block in network.blocks:
+        first, second = block.convs
+        y = block.up(y + second(np.maximum(first(y), 0)))
+    assert y.shape == (1, 12, 20, 4)
+    assert_close(network(x), network.last(y), 1e-6)
+
+
+@pytest.mark.parametrize("upsampler", [name for name, entry in UPSAMPLERS.items() if not entry.guided])
+def test_every_upsampler_without_guide_takes_the_place_of_attention(upsampler):
+    network = small(features=8, upsampler=upsampler)
+    out = network(random(2, 3, 4, 1))
+    assert out.shape == (2, 6, 8, 1)
+    assert_finite(out)
+
+
+def test_a_gradient_reaches_every_parameter():
+    network, x = small(scale=4), random(2, 4, 4, 1)
+    graph, params = nnx.split(network)
+    gradient = jax.grad(lambda params: jnp.mean(nnx.merge(graph, params)(x) ** 2))(params)
+    for path, leaf in nnx.to_flat_state(gradient):
+        assert np.abs(leaf[...]).max() > 0, path
+
+
+def test_residual_starts_as_bicubic():
+    x = random(1, 4, 5, 1)
+    expected = ops.resize(x, scale=4, method="bicubic", cubic_coefficient=-0.5)
+    assert_close(small(scale=4, residual=True)(x), expected, 1e-6)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: small(scale=3), r"scale: expected 2, 4, 8, \.\.\., got 3"),
+        (lambda: small(scale=1), r"scale: expected 2, 4, 8"),
+        (lambda: small(features=5), "out_features: expected an even number"),
+        (lambda: small(upsampler="sapa"), "upsampler: expected one without a guide: nearest, .* got 'sapa'"),
+        (lambda: small(upsampler="karafe"), "did you mean 'carafe'"),
+        (lambda: small(kernel_size=4), "kernel_size: expected an odd integer"),
+        (lambda: small()(random(1, 2, 2, 3)), r"x: expected shape \(\*, \*, \*, 1\)"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
