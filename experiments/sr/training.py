@@ -51,9 +51,9 @@ class DataConfig:
     """Folders of photographs, such as those of T91 and General100; none: photographs that scikit-image carries."""
     validation_dirs: tuple[Path, ...] = ()
     """Folders of photographs to validate on; none: every tenth of the others is kept back for it."""
-    patch: int = 96
+    patch: int = 64
     """Side of the patches in high resolution, s*m for the paper's m x m; a multiple of the scale."""
-    stride: int = 48
+    stride: int = 32
     """From one patch to the next, in high resolution; a multiple of the scale."""
     validation_patches: int = 200
     """How many patches to validate on, at most."""
