@@ -22,8 +22,8 @@ def short() -> TrainConfig:
     The same on Fashion-MNIST: --source fashion-mnist --data-dir FOLDER. Paper, Table 3, with 60,000 steps: PSNR 25.88
     dB for average pooling and nearest interpolation to 48.37 dB for many-to-one index networks. Ours: not measured yet.
     """
-    run = RunConfig(Path("runs/reconstruction-short"), steps=400, log_every=50, save_every=200)
-    return TrainConfig(run, batch_size=32, drops=(250, 350))
+    run = RunConfig(Path("runs/reconstruction-short"), steps=300, log_every=50, save_every=150)
+    return TrainConfig(run, batch_size=32, drops=(200, 270))
 
 
 def paper() -> TrainConfig:

@@ -156,7 +156,6 @@ def test_missing_and_damaged_files(folder, spoil, message):
     [
         (["train", "--methods", "max-nearest"], "methods: expected one of 'avg-nearest'"),
         (["train", "--source", "fashion-mnist", "--data-dir", "nowhere"], "nowhere: no such folder"),
-        (["train", "--images", "0"], "images: expected at least 1, got 0"),
         (["evaluate"], "run_dir: expected the directory of a run"),
         (["evaluate", "--run-dir", "nowhere"], "nowhere: is not a run directory"),
     ],
@@ -166,6 +165,11 @@ def test_bad_options(tmp_path, monkeypatch, capsys, arguments, message):
     assert command(*arguments) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_no_images():
+    with pytest.raises(InputError, match="images: expected at least 1, got 0"):
+        DataConfig(images=0)
 
 
 def test_presets():
