@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,8 @@ from experiments.recon.pictures import index_figure, reconstruction_figure
 from experiments.recon.training import TrainConfig, build, runs, smoked, train_one
 from experiments.report import markdown_table
 from jaxup import metrics
-from jaxup.nn.indexnet import IndexMaps
+from jaxup.models.resampling import RESAMPLINGS
+from jaxup.nn.indexnet import FAMILIES, IndexMaps
 
 Networks = Mapping[str, nnx.Module]
 
@@ -87,46 +89,71 @@ def _run_dirs(given: Sequence[Path]) -> list[Path]:
 
 def compare(networks: Networks, images: np.ndarray, out: Path | None) -> None:
     """Print the table, and write it with its pictures to `out`."""
-    results = {method: scores(network, images) for method, network in networks.items()}
+    outputs = {method: reconstruct(network, images) for method, network in networks.items()}
+    results = {method: parameters(networks[method]) | scores(y, images) for method, y in outputs.items()}
     text = f"{len(images)} test images. {_NOTE}\n\n{table(results)}"
     print(text)
     if out is None:
         return
     save_results(out, results, text)
-    shown = _floats(images[np.linspace(0, len(images) - 1, min(_SHOWN, len(images))).astype(int)])
-    richest = int(jnp.argmax(jnp.std(shown, axis=(1, 2, 3))))
-    columns = {"input": np.asarray(shown[..., 0])}
+    shown = np.linspace(0, len(images) - 1, min(_SHOWN, len(images))).astype(int)
+    named = {ROWS.get(method, Row(method)).name: y[shown] for method, y in outputs.items()}
+    reconstruction_figure(out / "reconstructions.png", {"input": images[shown] / 255} | named)
+    richest = shown[np.argmax(images[shown].std((1, 2, 3)))]
     for method, network in networks.items():
-        reconstruct, encode = _compiled(network)
-        columns[ROWS.get(method, Row(method)).name] = np.asarray(reconstruct(shown)[..., 0])
-        memories = encode(shown[richest : richest + 1])
-        if isinstance(memories[0], IndexMaps):
-            index_figure(out / f"index_maps_{method}.png", np.asarray(shown[richest, ..., 0]), memories)
-    reconstruction_figure(out / "reconstructions.png", columns)
+        if RESAMPLINGS[method][0] in ("max", *FAMILIES):
+            index_maps = _run(_encode, network, images[richest : richest + 1])
+            index_figure(out / f"index_maps_{method}.png", images[richest] / 255, index_maps)
 
 
-def scores(network: nnx.Module, images: np.ndarray) -> dict[str, float]:
-    """Parameters, and the columns of the table; "psnr_per_image" is the mean of the images' own."""
-    reconstruct, _ = _compiled(network)
+def reconstruct(network: nnx.Module, images: np.ndarray) -> np.ndarray:
+    """Reconstructions of bytes [N, H, W, 1] as floats, clipped to 0 .. 1."""
+    starts = range(0, len(images), _BATCH)
+    return np.concatenate([np.asarray(_run(_decode, network, images[n : n + _BATCH])) for n in starts])
 
-    @jax.jit
-    def measure(y: jax.Array, x: jax.Array) -> dict[str, jax.Array]:
-        return {name: getattr(metrics, name)(y, x) for name in ("psnr", "ssim", "mae", "rmse")}
 
-    parts = []
-    for start in range(0, len(images), _BATCH):
-        x = _floats(images[start : start + _BATCH])
-        parts.append(jax.device_get(measure(reconstruct(x), x)))
+def parameters(network: nnx.Module) -> dict[str, float]:
+    """How many it has."""
+    return {"parameters": sum(p.size for p in jax.tree.leaves(nnx.state(network, nnx.Param)))}
+
+
+def scores(outputs: np.ndarray, images: np.ndarray) -> dict[str, float]:
+    """The columns of the table; "psnr_per_image" is the mean of the images' own."""
+    starts = range(0, len(images), _BATCH)
+    parts = [jax.device_get(_measure(outputs[n : n + _BATCH], images[n : n + _BATCH])) for n in starts]
     each = {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
     rmse = float(np.sqrt(np.mean(each["rmse"] ** 2)))
     return {
-        "parameters": sum(p.size for p in jax.tree.leaves(nnx.state(network, nnx.Param))),
         "psnr": float(-20 * np.log10(rmse)),
         "ssim": float(np.mean(each["ssim"])),
         "mae": float(np.mean(each["mae"])),
         "rmse": rmse,
         "psnr_per_image": float(np.mean(each["psnr"])),
     }
+
+
+@jax.jit
+def _measure(y: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
+    truth = _floats(images)
+    return {name: getattr(metrics, name)(y, truth) for name in ("psnr", "ssim", "mae", "rmse")}
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(graph: Any, state: Any, images: jax.Array) -> jax.Array:
+    return jnp.clip(nnx.merge(graph, state)(_floats(images)), 0, 1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(graph: Any, state: Any, images: jax.Array) -> list[IndexMaps]:
+    return nnx.merge(graph, state).encode(_floats(images))[1]
+
+
+def _run(function: Any, network: nnx.Module, images: np.ndarray) -> Any:
+    return function(*nnx.split(network), images)
+
+
+def _floats(images: jax.Array) -> jax.Array:
+    return images.astype(jnp.float32) / 255
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -140,15 +167,3 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
             row |= {name.upper(): f"{result[name]:.{digits}f}", f"paper's {name.upper()}": getattr(paper, name)}
         rows.append(row)
     return markdown_table(rows, list(rows[0]))
-
-
-def _floats(images: np.ndarray) -> jax.Array:
-    return jnp.asarray(images, jnp.float32) / 255
-
-
-def _compiled(network: Any) -> tuple[Any, Any]:
-    """Reconstruction and encoder memories as functions of images."""
-    graph, state = nnx.split(network)
-    reconstruct = jax.jit(lambda state, x: jnp.clip(nnx.merge(graph, state)(x), 0, 1))
-    encode = jax.jit(lambda state, x: nnx.merge(graph, state).encode(x)[1])
-    return (lambda x: reconstruct(state, x)), (lambda x: encode(state, x))

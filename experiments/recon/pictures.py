@@ -17,7 +17,7 @@ def reconstruction_figure(path: Path, columns: Mapping[str, np.ndarray]) -> None
 
     Args:
         path: the PNG to write.
-        columns: titles and their images, [N, H, W] from 0 to 1.
+        columns: titles and their images, [N, H, W, 1] from 0 to 1.
     """
     count = len(next(iter(columns.values())))
     figure = Figure(figsize=(1.5 * len(columns), 1.4 * count + 0.4), layout="constrained")
@@ -37,7 +37,7 @@ def index_figure(path: Path, image: np.ndarray, stages: Sequence[IndexMaps]) -> 
 
     Args:
         path: the PNG to write.
-        image: [H, W] from 0 to 1.
+        image: [H, W, 1] from 0 to 1.
         stages: index maps [1, h, w, C] or [1, h, w, 1].
     """
     rows = [(f"stage {n}\n{kind}", np.asarray(getattr(index, kind)[0]))
