@@ -22,6 +22,7 @@ TASKS = {
     "joint-upsampling": "Depth maps upsampled under the guidance of an RGB image.",
     "reconstruction": "Images reconstructed from small maps, by pairs of downsampling and upsampling.",
     "super-resolution": "Photographs enlarged two, four or eight times.",
+    "denoising": "Noise removed from photographs, with and without downsampling stages in the network.",
     "bench": "Speed and memory of the operators.",
 }
 

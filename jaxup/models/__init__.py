@@ -1,6 +1,7 @@
 """Whole networks built from `jaxup.nn` and `jaxup.ops`."""
 
 from jaxup.models.dkn import DKN, FDKN
+from jaxup.models.dncnn import DENOISING_METHODS, DnCNN, DnCNNSegNet
 from jaxup.models.joint import DJF, JOINT_PRESETS, AttentionJointNetwork, make_joint_network
 from jaxup.models.reconstruction import ReconstructionNetwork
 from jaxup.models.super_resolution import SuperResolutionNetwork
@@ -10,6 +11,9 @@ __all__ = [
     "DJF",
     "DKN",
     "FDKN",
+    "DnCNN",
+    "DnCNNSegNet",
+    "DENOISING_METHODS",
     "JOINT_PRESETS",
     "ReconstructionNetwork",
     "SuperResolutionNetwork",

@@ -1,0 +1,78 @@
+"""Pictures: windows of images side by side, and the index maps of a network."""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxup.nn.indexnet import IndexMaps
+
+_SIDE = 96
+
+
+def comparison(path: Path, results: Mapping[str, np.ndarray], truth: np.ndarray, decibels: Mapping[str, float]) -> None:
+    """Draws a window of every result and of the truth, the one with the most contrast, and saves them as PNG."""
+    window = busiest_window(truth)
+    panels = {f"{name}\n{decibels[name]:.2f} dB": image[window] for name, image in results.items()}
+    panels["truth"] = truth[window]
+    columns = min(len(panels), 6)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(2.2 * columns, 2.55 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, image) in zip(axes, panels.items(), strict=False):
+        _show(axis, image, title)
+    _save(figure, path)
+
+
+def index_figure(path: Path, noisy: np.ndarray, maps: Mapping[str, IndexMaps]) -> None:
+    """Draws index maps: for each network the decoder's and the encoder's, their mean over the channels and the channel
+    whose map varies most. Nothing is drawn without maps.
+    """
+    if not maps:
+        return
+    figure = Figure(figsize=(10.5, 2.35 * len(maps)), layout="constrained")
+    for axes, (name, index) in zip(figure.subplots(len(maps), 5, squeeze=False), maps.items(), strict=True):
+        _show(axes[0], noisy, name)
+        for axis, (title, image) in zip(axes[1:], _views(index).items(), strict=True):
+            _show(axis, image, f"{title}\n{image.min():.2f} to {image.max():.2f}", (image.min(), image.max()))
+    _save(figure, path)
+
+
+def _views(index: IndexMaps) -> dict[str, np.ndarray]:
+    views = {}
+    for kind, map_ in (("decoder", index.decoder), ("encoder", index.encoder)):
+        image = np.asarray(map_)
+        channel = int(np.argmax(np.std(image, axis=(0, 1))))
+        views[f"{kind}, mean"] = image.mean(axis=2)
+        views[f"{kind}, channel {channel}"] = image[..., channel]
+    return views
+
+
+def busiest_window(image: np.ndarray) -> tuple[slice, slice]:
+    """The window of 96 x 96 pixels, or less, with the largest standard deviation, at multiples of 16 pixels."""
+    height, width = (min(_SIDE, length) for length in image.shape)
+    places = [
+        (y, x) for y in range(0, image.shape[0] - height + 1, 16) for x in range(0, image.shape[1] - width + 1, 16)
+    ]
+    y, x = max(places, key=lambda place: image[place[0] : place[0] + height, place[1] : place[1] + width].std())
+    return slice(y, y + height), slice(x, x + width)
+
+
+def _show(axis: Axes, image: np.ndarray, title: str, span: tuple[float, float] = (0.0, 1.0)) -> None:
+    axis.set_title(title, fontsize=7)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.imshow(image, cmap="gray", vmin=span[0], vmax=span[1], interpolation="nearest")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, dpi=130, format="png")
+    os.replace(temporary, path)

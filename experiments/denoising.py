@@ -1,0 +1,68 @@
+"""Noise removed from images, with and without downsampling stages in the network (Lu et al., TPAMI 2020, section 6.2).
+
+train fits one network; table trains several one after the other and compares them; evaluate compares trained networks
+with the paper's numbers.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from experiments.config import RunConfig
+from experiments.denoise.configs import DataConfig
+from experiments.denoise.evaluation import evaluate
+from experiments.denoise.table import TableConfig, table
+from experiments.denoise.training import TrainConfig, train
+
+_EPOCH = 238_400 // 128  # steps: patches of the 400 images at four scales, in batches
+
+
+def short() -> TrainConfig:
+    """DnCNN on the photographs of scikit-image.
+
+    python -m experiments denoising train --preset short --run-dir runs/dncnn
+    python -m experiments denoising evaluate --run-dir runs/dncnn
+    """
+    run = RunConfig(Path("runs/denoising-short"), steps=300, log_every=10, save_every=50)
+    return TrainConfig(run, batch_size=8, drops=(225,))
+
+
+def paper() -> TrainConfig:
+    """One network with the paper's schedule: 60 epochs of Train400 in batches of 128, the rate lowered at 45 and 55.
+
+    python -m experiments denoising train --preset paper --data-dir FOLDER --model shared_o2o-nl-c --sigma 25
+    python -m experiments denoising evaluate --run-dir runs/denoising-paper --tests set12 bsd68 --data-dir FOLDER
+
+    Paper, Table 7, PSNR in dB for sigma = 15, 25, 50 on BSD68: dncnn 31.74, 29.22, 26.23; max-unpool 30.74, 28.27,
+    24.88; shared_o2o-nl-c 31.22, 29.07, 26.31; m2o 31.22, 29.03, 26.33. On Set12: dncnn 32.87, 30.42, 27.17; max-unpool
+    31.91, 28.98, 24.99. Ours: not measured yet.
+    """
+    run = RunConfig(Path("runs/denoising-paper"), steps=60 * _EPOCH, log_every=100, save_every=_EPOCH)
+    return TrainConfig(run, data=DataConfig("train400"), drops=(45 * _EPOCH, 55 * _EPOCH))
+
+
+def short_table() -> TableConfig:
+    """Seven networks for sigma = 25 in a few hundred small batches each.
+
+    python -m experiments denoising table --preset short --run-dir runs/denoising-table
+    python -m experiments denoising table --preset short --run-dir runs/denoising-table --source train400 \\
+        --tests set12 --data-dir FOLDER
+    """
+    return TableConfig(replace(short(), run=replace(short().run, run_dir=Path("runs/denoising-table"))))
+
+
+def paper_table() -> TableConfig:
+    """The networks of the short table with the paper's schedule, for one level of noise.
+
+    python -m experiments denoising table --preset paper --data-dir FOLDER --sigma 50 --run-dir runs/denoising-50
+    """
+    run = replace(paper().run, run_dir=Path("runs/denoising-paper-table"))
+    return TableConfig(replace(paper(), run=run), tests=("set12", "bsd68"))
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"train": train, "table": table, "evaluate": evaluate}
+PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
+    "train": {"short": short, "paper": paper},
+    "table": {"short": short_table, "paper": paper_table},
+}
