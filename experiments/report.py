@@ -1,5 +1,6 @@
 """Results for people: a Markdown table, and figures of methods side by side, with maps of their errors or without."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,21 @@ def _cell(value: Any, digits: int) -> str:
     if isinstance(value, float | np.floating):
         return f"{value:#.{digits}g}".removesuffix(".")
     return str(value).replace("|", "\\|")
+
+
+def check_out(out: Path | None, pictures: bool = False) -> None:
+    """Refuses a directory for results that exists, and pictures without one."""
+    if pictures and out is None:
+        raise InputError("pictures: expected a directory for them, --out")
+    if out is not None and out.exists():
+        raise InputError(f"{out}: exists already")
+
+
+def save_results(directory: Path, results: Any, text: str) -> None:
+    """Writes results.json and table.md."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (directory / "table.md").write_text(text + "\n")
 
 
 class Comparison(NamedTuple):
@@ -118,7 +134,7 @@ def comparison_figure(path: Path, panels: Sequence[Comparison]) -> None:
     for i, panel in enumerate(panels):
         _draw_depths(axes[2 * i], panel)
         _draw_errors(axes[2 * i + 1], panel)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def picture_row(path: Path, pictures: Mapping[str, Array]) -> None:
@@ -135,10 +151,11 @@ def picture_row(path: Path, pictures: Mapping[str, Array]) -> None:
     axes = figure.subplots(1, len(pictures), squeeze=False)[0]
     for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
         _show(axis, np.broadcast_to(picture, (*picture.shape[:2], 3)).clip(0, 1), name)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Saves a figure as PNG, whole or not at all; its directory is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     figure.savefig(temporary, dpi=150, format="png")

@@ -19,9 +19,8 @@ from experiments.denoise.paper import COSTS, RESULTS
 from experiments.denoise.pictures import busiest_window, comparison, index_figure
 from experiments.denoise.training import TrainConfig
 from experiments.errors import InputError
-from experiments.joint.evaluation import save_results
 from experiments.progress import read_metrics
-from experiments.report import markdown_table
+from experiments.report import check_out, markdown_table, save_results
 from jaxup.metrics import psnr, ssim
 from jaxup.models import DnCNNSegNet
 from jaxup.models.resampling import Resampling
@@ -63,10 +62,7 @@ class Trained(NamedTuple):
 
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks with total variation and the noisy images: PSNR and SSIM, pictures on request."""
-    if config.pictures and config.out is None:
-        raise InputError("pictures: expected a directory for them, --out")
-    if config.out is not None and config.out.exists():
-        raise InputError(f"{config.out}: exists already")
+    check_out(config.out, config.pictures)
     runs = load_runs(config.run_dir)
     tests = {Path(name).name: read_test(name, config.data_dir) for name in config.tests}
     results, text = compare(runs, tests, config.seed, config.out if config.pictures else None)

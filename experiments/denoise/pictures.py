@@ -1,7 +1,6 @@
 """Pictures: windows of images side by side, and the index maps of a network."""
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.report import save_figure
 from jaxup.nn.indexnet import IndexMaps
 
 _SIDE = 96
@@ -27,7 +27,7 @@ def comparison(path: Path, results: Mapping[str, np.ndarray], truth: np.ndarray,
         axis.set_axis_off()
     for axis, (title, image) in zip(axes, panels.items(), strict=False):
         _show(axis, image, title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def index_figure(path: Path, noisy: np.ndarray, maps: Mapping[str, IndexMaps]) -> None:
@@ -41,7 +41,7 @@ def index_figure(path: Path, noisy: np.ndarray, maps: Mapping[str, IndexMaps]) -
         _show(axes[0], noisy, name)
         for axis, (title, image) in zip(axes[1:], _views(index).items(), strict=True):
             _show(axis, image, f"{title}\n{image.min():.2f} to {image.max():.2f}", (image.min(), image.max()))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _views(index: IndexMaps) -> dict[str, np.ndarray]:
@@ -69,10 +69,3 @@ def _show(axis: Axes, image: np.ndarray, title: str, span: tuple[float, float] =
     axis.set_xticks([])
     axis.set_yticks([])
     axis.imshow(image, cmap="gray", vmin=span[0], vmax=span[1], interpolation="nearest")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, dpi=130, format="png")
-    os.replace(temporary, path)

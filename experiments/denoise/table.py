@@ -9,7 +9,7 @@ from experiments.denoise.configs import MODELS
 from experiments.denoise.data import Images
 from experiments.denoise.evaluation import Trained, compare, read_test
 from experiments.denoise.training import TrainConfig, train
-from experiments.joint.evaluation import save_results
+from experiments.report import save_results
 from jaxup._checks import check_choice
 
 

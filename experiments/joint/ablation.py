@@ -5,9 +5,9 @@ from typing import Any
 
 from experiments.errors import InputError
 from experiments.joint.configs import DEFORMABLE
-from experiments.joint.evaluation import Table, as_method, compare, mean_table, save_results
+from experiments.joint.evaluation import Table, as_method, compare, mean_table
 from experiments.joint.training import TrainConfig, train
-from experiments.report import markdown_table
+from experiments.report import markdown_table, save_results
 from jaxup._checks import check_choice
 
 _PLAIN = {"guided": True, "from_depth": True, "offsets": True, "residual": False}

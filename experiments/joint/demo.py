@@ -9,9 +9,9 @@ import jax
 from experiments.classical import FILTERS
 from experiments.config import RunConfig
 from experiments.joint.configs import DataConfig, NetworkConfig
-from experiments.joint.evaluation import as_method, compare, format_table, mean_table, save_results
+from experiments.joint.evaluation import as_method, compare, format_table, mean_table
 from experiments.joint.training import TrainConfig, train
-from experiments.report import comparison_figure
+from experiments.report import comparison_figure, save_results
 
 
 @dataclass(frozen=True)

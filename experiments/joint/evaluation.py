@@ -1,10 +1,9 @@
 """Comparison of trained networks and the methods without training: tables of RMSE, and figures."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from experiments.data import RGBD, crop_to_multiple, normalised
 from experiments.errors import InputError
 from experiments.joint.configs import DataConfig, upsample
 from experiments.joint.training import TrainConfig
-from experiments.report import Comparison, comparison_figure, markdown_table, rmse
+from experiments.report import Comparison, check_out, comparison_figure, markdown_table, rmse, save_results
 
 Table = dict[str, dict[str, float]]  # method -> scale ("8x") -> RMSE
 
@@ -70,14 +69,6 @@ def compare_pairs(
     return rows, source.unit, len(source)
 
 
-def check_out(out: Path | None, pictures: bool) -> None:
-    """Refuse a directory that exists, and pictures without one."""
-    if pictures and out is None:
-        raise InputError("pictures: expected a directory for them, --out")
-    if out is not None and out.exists():
-        raise InputError(f"{out}: exists already")
-
-
 def trained_methods(run_dirs: Sequence[Path]) -> dict[str, Method]:
     """The networks of training runs, by model, and where that is not enough, by directory as well."""
     configs = [load_config(TrainConfig, run_dir) for run_dir in run_dirs]
@@ -126,10 +117,3 @@ def format_table(table: Table) -> str:
     """The table as Markdown."""
     rows = [{"method": method, **row} for method, row in table.items()]
     return markdown_table(rows, list(rows[0]), digits=3)
-
-
-def save_results(directory: Path, results: Any, text: str) -> None:
-    """Write results.json and table.md."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    (directory / "table.md").write_text(text + "\n")

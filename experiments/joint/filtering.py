@@ -17,13 +17,11 @@ from experiments.errors import InputError
 from experiments.joint.configs import DataConfig
 from experiments.joint.evaluation import (
     EvaluateConfig,
-    check_out,
     compare_pairs,
     mean_table,
-    save_results,
     trained_methods,
 )
-from experiments.report import Comparison, markdown_table, picture_row, rmse
+from experiments.report import Comparison, check_out, markdown_table, picture_row, rmse, save_results
 from jaxup import ops
 
 DENOISERS: dict[str, Method] = {

@@ -12,8 +12,8 @@ from scipy.ndimage import correlate, distance_transform_edt
 from experiments.classical import FILTERS, METHODS
 from experiments.data import HELD_OUT_SEED, RGBD, Scenes, Source, data_dir, saliency
 from experiments.errors import InputError
-from experiments.joint.evaluation import check_out, compare, save_results, trained_methods
-from experiments.report import Comparison, markdown_table, picture_row
+from experiments.joint.evaluation import compare, trained_methods
+from experiments.report import Comparison, check_out, markdown_table, picture_row, save_results
 
 PAPER = {"bicubic": 0.8860, "guided filter": 0.8895, "SDF": 0.8851, "DJFR": 0.9248, "DKN": 0.9440, "FDKN": 0.9606}
 """Table 5 of the supplement: DUT-OMRON, 8x."""

@@ -15,11 +15,10 @@ from flax import nnx
 from experiments.checkpoint import load_model
 from experiments.config import load_config
 from experiments.errors import InputError
-from experiments.joint.evaluation import save_results
 from experiments.recon.configs import ROWS, Row
 from experiments.recon.pictures import index_figure, reconstruction_figure
 from experiments.recon.training import TrainConfig, build, runs, smoked, train_one
-from experiments.report import markdown_table
+from experiments.report import check_out, markdown_table, save_results
 from jaxup import metrics
 from jaxup.models.resampling import RESAMPLINGS
 from jaxup.nn.indexnet import FAMILIES, IndexMaps
@@ -62,8 +61,7 @@ def train(config: TrainConfig) -> None:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks on the test images: a table, and pictures on request."""
-    if config.out is not None and config.out.exists():
-        raise InputError(f"{config.out}: exists already")
+    check_out(config.out)
     if not config.run_dir:
         raise InputError("run_dir: expected the directory of a run, or of several")
     found = [load_config(TrainConfig, run_dir) for run_dir in _run_dirs(config.run_dir)]

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.report import save_figure
 from jaxup.nn.indexnet import IndexMaps
 
 _CHANNELS = 8
@@ -27,7 +28,7 @@ def reconstruction_figure(path: Path, columns: Mapping[str, np.ndarray]) -> None
         axes[0, column].set_title(broken, fontsize=8)
         for axis, image in zip(axes[:, column], images, strict=True):
             _show(axis, image)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def index_figure(path: Path, image: np.ndarray, stages: Sequence[IndexMaps]) -> None:
@@ -54,7 +55,7 @@ def index_figure(path: Path, image: np.ndarray, stages: Sequence[IndexMaps]) -> 
             axis.set_axis_off()
         for axis, channel in zip(row[1:], np.moveaxis(shown, -1, 0), strict=False):
             _show(axis, channel, span)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def _show(axis: Axes, image: np.ndarray, span: tuple[float, float] = (0, 1)) -> None:

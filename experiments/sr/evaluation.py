@@ -16,8 +16,7 @@ from experiments.checkpoint import load_model
 from experiments.config import RunConfig, load_config
 from experiments.data.photos import embedded, resized
 from experiments.errors import InputError
-from experiments.joint.evaluation import save_results
-from experiments.report import markdown_table
+from experiments.report import check_out, markdown_table, save_results
 from experiments.sr.data import Pair, Photos, degraded, read_folder
 from experiments.sr.pictures import Picture, draw
 from experiments.sr.training import TrainConfig
@@ -85,10 +84,7 @@ class Score(NamedTuple):
 
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks with bicubic interpolation by PSNR and SSIM, beside the paper's; pictures on request."""
-    if config.pictures and config.out is None:
-        raise InputError("pictures: expected a directory for them, --out")
-    if config.out is not None and config.out.exists():
-        raise InputError(f"{config.out}: exists already")
+    check_out(config.out, config.pictures)
     entries = trained(config.run_dir)
     scales = config.scales or tuple(sorted({e.config.network.scale for e in entries})) or _SCALES
     sets: dict[str, Photos] = {folder.name: read_folder(folder) for folder in config.test_dirs}

@@ -1,12 +1,13 @@
 """Regions of photographs side by side: the truth and what each method makes of it."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from experiments.report import save_figure
 
 _SIDE = 80
 
@@ -35,10 +36,7 @@ def draw(path: Path, picture: Picture) -> None:
         axis.imshow(image[region], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_title(title, fontsize=8)
         axis.set_axis_off()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, dpi=150, format="png")
-    os.replace(temporary, path)
+    save_figure(figure, path)
 
 
 def most_different(results: list[np.ndarray], truth: np.ndarray) -> tuple[slice, slice]:
