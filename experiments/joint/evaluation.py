@@ -76,7 +76,8 @@ def trained_methods(run_dirs: Sequence[Path]) -> dict[str, Method]:
     methods = {}
     for run_dir, config, label in zip(run_dirs, configs, labels, strict=True):
         network = load_model(run_dir, config.network.build(config.run.seed))
-        methods[label if labels.count(label) == 1 else f"{label} ({run_dir})"] = as_method(network)
+        place = run_dir.name if [d.name for d in run_dirs].count(run_dir.name) == 1 else run_dir
+        methods[label if labels.count(label) == 1 else f"{label} ({place})"] = as_method(network)
     return methods
 
 

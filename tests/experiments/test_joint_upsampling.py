@@ -121,7 +121,7 @@ def test_evaluate_several_runs(run_dir, pairs, tmp_path, capsys):
     assert "held_out: " in capsys.readouterr().err
     assert evaluate(*runs, "--source", "pairs", "--data-dir", pairs, "--scales", "2", "--out", tmp_path / "out") == 0
     table = json.loads((tmp_path / "out" / "results.json").read_text())["mean"]
-    names = [f"SA_M1_F8 ({run_dir})", f"SA_M1_F8 ({tmp_path / 'second'})", "FDKN w/o guide"]
+    names = [f"SA_M1_F8 ({run_dir.name})", "SA_M1_F8 (second)", "FDKN w/o guide"]
     assert list(table) == ["bicubic", "guided filter", "joint bilateral", "FGI", "FBS", *names]
     assert table[names[0]]["2x"] == pytest.approx(table[names[1]]["2x"], rel=1e-6)
     assert all(0 < row["2x"] < 60 for name, row in table.items() if not name.startswith("SA"))
