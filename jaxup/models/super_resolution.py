@@ -89,7 +89,7 @@ class SuperResolutionNetwork(nnx.Module):
         kernel_size: K of "attention" and "deconvolution"; the other upsamplers keep their papers' defaults.
         in_features: channels of the image.
         residual: add x, enlarged by bicubic interpolation, to the output, with which the untrained network then starts
-            (its last layer is zero). Not in the paper; short trainings get further with it.
+            (its last layer is zero). Not in the paper.
         dtype: the type in which convolutions compute; parameters are float32.
         rngs: source of the initial parameters.
 
