@@ -34,7 +34,7 @@ def literal_dkn(network: Any, x: jax.Array, guide: jax.Array) -> jax.Array:
         for stream, image in streams:
             pad = [(25 - shift, _SEEN - 29 + shift) for shift in (row, column)]
             maps.append(_strided(stream, jnp.pad(image, ((0, 0), *pad, (0, 0)))))
-        return kernels(maps, network.residual)
+        return kernels(maps, network)
 
     rows = [[one_pass(row, column) for column in range(4)] for row in range(4)]
 

@@ -100,10 +100,10 @@ class DKN(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Enlarge x to the size of the guide."""
         target = _enlarged(x, guide, self.guide_features)
-        scores, offsets = kernels(_maps(self, _pad(target), None if guide is None else _pad(guide)), self.residual)
+        weights, offsets = kernels(_maps(self, _pad(target), None if guide is None else _pad(guide)), self)
         height, width = target.shape[1:3]
         offsets = None if offsets is None else offsets[:, :height, :width]
-        return averaged(target, scores[:, :height, :width], offsets, self)
+        return averaged(target, weights[:, :height, :width], offsets, self)
 
 
 class FDKN(nnx.Module):
@@ -188,10 +188,10 @@ class FDKN(nnx.Module):
         target = _enlarged(x, guide, self.guide_features)
         seen = _luminance(guide) if self.luminance and guide is not None else guide
         maps = _maps(self, _to_cells(target), None if seen is None else _to_cells(seen))
-        scores, offsets = kernels(maps, self.residual)
+        weights, offsets = kernels(maps, self)
         size = target.shape[1:3]
         return averaged(
-            target, _from_cells(scores, size), None if offsets is None else _from_cells(offsets, size), self
+            target, _from_cells(weights, size), None if offsets is None else _from_cells(offsets, size), self
         )
 
 
@@ -247,20 +247,24 @@ def _maps(network: DKN | FDKN, target: jax.Array, guide: jax.Array | None) -> li
     return [stream.scores(image) for stream, image in images if stream is not None and image is not None]
 
 
-def kernels(maps: Sequence[Maps], residual: bool) -> Maps:
-    """The streams' weights and offsets multiplied with each other; without the residual, the weights' logarithm."""
+def kernels(maps: Sequence[Maps], network: DKN | FDKN) -> Maps:
+    """The streams' weights and offsets multiplied with each other, and the weights of each pixel normalised.
+
+    Where a cell holds several pixels, its channels run over samples and then pixels.
+    """
     dtype = accum_dtype(maps[0][0])
-    scores = [scores.astype(dtype) for scores, _ in maps]
+    scores = [scores.astype(dtype).reshape(*scores.shape[:3], network.kernel_size**2, -1) for scores, _ in maps]
+    if network.residual:
+        weights = reduce(mul, map(nnx.sigmoid, scores))
+        weights = weights - jnp.mean(weights, axis=3, keepdims=True)
+    else:  # the softmax of logarithms is the division by the sum, at any scale
+        weights = jax.nn.softmax(reduce(add, map(nnx.log_sigmoid, scores)), axis=3)
     steps = [offsets.astype(dtype) for _, offsets in maps if offsets is not None]
-    product = reduce(mul, map(nnx.sigmoid, scores)) if residual else reduce(add, map(nnx.log_sigmoid, scores))
-    return product, reduce(mul, steps) if steps else None
+    return weights.reshape(*weights.shape[:3], -1), reduce(mul, steps) if steps else None
 
 
-def averaged(target: jax.Array, scores: jax.Array, offsets: jax.Array | None, network: DKN | FDKN) -> jax.Array:
-    """Normalise the weights, and average."""
-    # The softmax of logarithms is the division by the sum, at any scale.
-    mean = jnp.mean(scores, axis=-1, keepdims=True)
-    weights = scores - mean if network.residual else jax.nn.softmax(scores, axis=-1)
+def averaged(target: jax.Array, weights: jax.Array, offsets: jax.Array | None, network: DKN | FDKN) -> jax.Array:
+    """The average itself."""
     if offsets is None:
         out = reassemble(target, weights, scale=1, kernel_size=network.kernel_size)
     else:
