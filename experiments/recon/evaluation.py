@@ -16,11 +16,12 @@ from experiments.checkpoint import load_model
 from experiments.config import load_config
 from experiments.errors import InputError
 from experiments.recon.configs import ROWS, Row
-from experiments.recon.pictures import index_figure, reconstruction_figure
+from experiments.recon.pictures import memory_figure, reconstruction_figure
 from experiments.recon.training import TrainConfig, build, runs, smoked, train_one
 from experiments.report import check_out, markdown_table, save_results
 from jaxup import metrics
 from jaxup.models.resampling import RESAMPLINGS
+from jaxup.nn.a2u import KernelPair
 from jaxup.nn.indexnet import FAMILIES, IndexMaps
 
 Networks = Mapping[str, nnx.Module]
@@ -99,9 +100,10 @@ def compare(networks: Networks, images: np.ndarray, out: Path | None) -> None:
     reconstruction_figure(out / "reconstructions.png", {"input": images[shown] / 255} | named)
     richest = shown[np.argmax(images[shown].std((1, 2, 3)))]
     for method, network in networks.items():
-        if RESAMPLINGS[method][0] in ("max", *FAMILIES):
-            index_maps = _run(_encode, network, images[richest : richest + 1])
-            index_figure(out / f"index_maps_{method}.png", images[richest] / 255, index_maps)
+        if RESAMPLINGS[method][0] in ("max", "a2u", *FAMILIES):
+            stages = _run(_encode, network, images[richest : richest + 1])
+            kind = "kernels" if method == "a2u" else "index_maps"
+            memory_figure(out / f"{kind}_{method}.png", images[richest] / 255, stages)
 
 
 def reconstruct(network: nnx.Module, images: np.ndarray) -> np.ndarray:
@@ -142,7 +144,7 @@ def _decode(graph: Any, state: Any, images: jax.Array) -> jax.Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode(graph: Any, state: Any, images: jax.Array) -> list[IndexMaps]:
+def _encode(graph: Any, state: Any, images: jax.Array) -> list[IndexMaps | KernelPair]:
     return nnx.merge(graph, state).encode(_floats(images))[1]
 
 

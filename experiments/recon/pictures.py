@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.report import save_figure
+from jaxup.nn.a2u import KernelPair
 from jaxup.nn.indexnet import IndexMaps
 
 _CHANNELS = 8
@@ -31,18 +32,19 @@ def reconstruction_figure(path: Path, columns: Mapping[str, np.ndarray]) -> None
     save_figure(figure, path)
 
 
-def index_figure(path: Path, image: np.ndarray, stages: Sequence[IndexMaps]) -> None:
-    """Draws the index maps of an image: for each stage, in two rows, the encoder's and the decoder's first channels.
+def memory_figure(path: Path, image: np.ndarray, stages: Sequence[IndexMaps | KernelPair]) -> None:
+    """Draws what the stages remember of an image: in two rows for each the first channels of its two maps.
 
-    Each row has its own grey scale, whose ends its label gives.
+    These are the encoder's and the decoder's indices, or for each pixel the entries of the kernels that make maps
+    smaller and larger. Each row has its own grey scale, whose ends its label gives.
 
     Args:
         path: the PNG to write.
         image: [H, W, 1] from 0 to 1.
-        stages: index maps [1, h, w, C] or [1, h, w, 1].
+        stages: pairs of maps [1, h, w, C] or [1, h, w, 1].
     """
-    rows = [(f"stage {n}\n{kind}", np.asarray(getattr(index, kind)[0]))
-            for n, index in enumerate(stages, 1) for kind in ("encoder", "decoder")]  # fmt: skip
+    rows = [(f"stage {n}\n{kind}", np.asarray(maps[0]))
+            for n, stage in enumerate(stages, 1) for kind, maps in stage._asdict().items()]  # fmt: skip
     columns = 1 + min(_CHANNELS, max(maps.shape[-1] for _, maps in rows))
     figure = Figure(figsize=(1.6 * columns + 0.8, 1.6 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
