@@ -253,14 +253,16 @@ def kernels(maps: Sequence[Maps], network: DKN | FDKN) -> Maps:
     Where a cell holds several pixels, its channels run over samples and then pixels.
     """
     dtype = accum_dtype(maps[0][0])
-    scores = [scores.astype(dtype).reshape(*scores.shape[:3], network.kernel_size**2, -1) for scores, _ in maps]
+    samples = network.kernel_size**2
+    pixels = maps[0][0].shape[3] // samples
+    scores = [scores.astype(dtype).reshape(*scores.shape[:3], samples, pixels) for scores, _ in maps]
     if network.residual:
         weights = reduce(mul, map(nnx.sigmoid, scores))
         weights = weights - jnp.mean(weights, axis=3, keepdims=True)
     else:  # the softmax of logarithms is the division by the sum, at any scale
         weights = jax.nn.softmax(reduce(add, map(nnx.log_sigmoid, scores)), axis=3)
     steps = [offsets.astype(dtype) for _, offsets in maps if offsets is not None]
-    return weights.reshape(*weights.shape[:3], -1), reduce(mul, steps) if steps else None
+    return weights.reshape(*weights.shape[:3], samples * pixels), reduce(mul, steps) if steps else None
 
 
 def averaged(target: jax.Array, weights: jax.Array, offsets: jax.Array | None, network: DKN | FDKN) -> jax.Array:
