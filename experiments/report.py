@@ -1,6 +1,7 @@
 """Results for people: a Markdown table, and figures of methods side by side, with maps of their errors or without."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from matplotlib.figure import Figure
 from experiments.errors import InputError
 
 Array = np.ndarray
+_KERNELS = 10  # in a figure
+_WINDOW = 96  # pixels
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, digits: int = 4) -> str:
@@ -152,6 +155,62 @@ def picture_row(path: Path, pictures: Mapping[str, Array]) -> None:
     for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
         _show(axis, np.broadcast_to(picture, (*picture.shape[:2], 3)).clip(0, 1), name)
     save_figure(figure, path)
+
+
+def kernel_figure(path: Path, image: Array, kernels: Array) -> None:
+    """Draws the kernels of some pixels beside the image in which these are numbered, and saves the figure as PNG.
+
+    The pixels are the steepest ones that are not close to each other. All kernels have one grey scale, from 0 to their
+    largest entry; the title gives the one of each.
+
+    Args:
+        path: file to write; it appears whole or not at all. Its directory is made if need be.
+        image: [H, W], grey.
+        kernels: [H, W, K*K], not negative.
+    """
+    pixels = _steepest(image, _KERNELS)
+    size = round(kernels.shape[-1] ** 0.5)
+    highest = max(kernels[pixel].max() for pixel in pixels)
+    columns = math.ceil(_KERNELS / 2)
+    figure = Figure(figsize=(3.0 + 1.3 * columns, 3.0), layout="constrained")
+    names = [["image", *range(1, columns + 1)], ["image", *range(columns + 1, 2 * columns + 1)]]
+    axes = figure.subplot_mosaic(names, width_ratios=[3.0] + [1.3] * columns)
+    for axis in axes.values():
+        axis.set_axis_off()
+    whole = axes["image"]
+    whole.imshow(image, cmap="gray", interpolation="nearest")
+    for number, pixel in enumerate(pixels, 1):
+        axis = axes[number]
+        whole.text(*pixel[::-1], str(number), color="yellow", fontsize=8, ha="center", va="center")
+        axis.imshow(kernels[pixel].reshape(size, size), cmap="gray", vmin=0, vmax=highest, interpolation="nearest")
+        axis.set_title(f"{number}: {kernels[pixel].max():.2f}", fontsize=8)
+    save_figure(figure, path)
+
+
+def _steepest(image: Array, count: int) -> list[tuple[int, int]]:
+    """Pixels at the largest gradients, an eighth of the image or more apart, and half of that from its ends."""
+    apart = max(1, min(image.shape) // 8)
+    slope = np.full(image.shape, -1.0)
+    inner = (slice(apart // 2, -(apart // 2) or None),) * 2
+    slope[inner] = np.hypot(*np.gradient(image.astype(np.float64)))[inner]
+    pixels: list[tuple[int, int]] = []
+    for _ in range(count):
+        y, x = (int(i) for i in np.unravel_index(np.argmax(slope), slope.shape))
+        if slope[y, x] < 0:  # none is left
+            break
+        pixels.append((y, x))
+        slope[max(0, y - apart) : y + apart + 1, max(0, x - apart) : x + apart + 1] = -1
+    return pixels
+
+
+def busiest_window(image: Array) -> tuple[slice, slice]:
+    """The window of 96 x 96 pixels, or less, with the largest standard deviation, at multiples of 16 pixels."""
+    height, width = (min(_WINDOW, length) for length in image.shape)
+    places = [
+        (y, x) for y in range(0, image.shape[0] - height + 1, 16) for x in range(0, image.shape[1] - width + 1, 16)
+    ]
+    y, x = max(places, key=lambda place: image[place[0] : place[0] + height, place[1] : place[1] + width].std())
+    return slice(y, y + height), slice(x, x + width)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

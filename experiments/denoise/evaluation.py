@@ -16,11 +16,11 @@ from experiments.config import load_config
 from experiments.denoise.configs import Network, NetworkConfig, gflops, parameters
 from experiments.denoise.data import FOLDERS, Images, grey_images
 from experiments.denoise.paper import COSTS, RESULTS
-from experiments.denoise.pictures import busiest_window, comparison, index_figure
+from experiments.denoise.pictures import comparison, index_figure
 from experiments.denoise.training import TrainConfig
 from experiments.errors import InputError
 from experiments.progress import read_metrics
-from experiments.report import check_out, markdown_table, save_results
+from experiments.report import busiest_window, check_out, markdown_table, save_results
 from jaxup.metrics import psnr, ssim
 from jaxup.models import DnCNNSegNet
 from jaxup.models.resampling import Resampling

@@ -8,10 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.report import save_figure
+from experiments.report import busiest_window, save_figure
 from jaxup.nn.indexnet import IndexMaps
-
-_SIDE = 96
 
 
 def comparison(path: Path, results: Mapping[str, np.ndarray], truth: np.ndarray, decibels: Mapping[str, float]) -> None:
@@ -52,16 +50,6 @@ def _views(index: IndexMaps) -> dict[str, np.ndarray]:
         views[f"{kind}, mean"] = image.mean(axis=2)
         views[f"{kind}, channel {channel}"] = image[..., channel]
     return views
-
-
-def busiest_window(image: np.ndarray) -> tuple[slice, slice]:
-    """The window of 96 x 96 pixels, or less, with the largest standard deviation, at multiples of 16 pixels."""
-    height, width = (min(_SIDE, length) for length in image.shape)
-    places = [
-        (y, x) for y in range(0, image.shape[0] - height + 1, 16) for x in range(0, image.shape[1] - width + 1, 16)
-    ]
-    y, x = max(places, key=lambda place: image[place[0] : place[0] + height, place[1] : place[1] + width].std())
-    return slice(y, y + height), slice(x, x + width)
 
 
 def _show(axis: Axes, image: np.ndarray, title: str, span: tuple[float, float] = (0.0, 1.0)) -> None:

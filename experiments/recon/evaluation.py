@@ -18,7 +18,7 @@ from experiments.errors import InputError
 from experiments.recon.configs import ROWS, Row
 from experiments.recon.pictures import memory_figure, reconstruction_figure
 from experiments.recon.training import TrainConfig, build, runs, smoked, train_one
-from experiments.report import check_out, markdown_table, save_results
+from experiments.report import check_out, kernel_figure, markdown_table, save_results
 from jaxup import metrics
 from jaxup.models.resampling import RESAMPLINGS
 from jaxup.nn.a2u import KernelPair
@@ -104,6 +104,9 @@ def compare(networks: Networks, images: np.ndarray, out: Path | None) -> None:
             stages = _run(_encode, network, images[richest : richest + 1])
             kind = "kernels" if method == "a2u" else "index_maps"
             memory_figure(out / f"{kind}_{method}.png", images[richest] / 255, stages)
+        if RESAMPLINGS[method][1] == "carafe":
+            kernels = np.asarray(_run(_kernels, network, images[richest : richest + 1]))[0]
+            kernel_figure(out / f"kernels_{method}.png", images[richest, ..., 0], kernels)
 
 
 def reconstruct(network: nnx.Module, images: np.ndarray) -> np.ndarray:
@@ -146,6 +149,18 @@ def _decode(graph: Any, state: Any, images: jax.Array) -> jax.Array:
 @partial(jax.jit, static_argnums=0)
 def _encode(graph: Any, state: Any, images: jax.Array) -> list[IndexMaps | KernelPair]:
     return nnx.merge(graph, state).encode(_floats(images))[1]
+
+
+@partial(jax.jit, static_argnums=0)
+def _kernels(graph: Any, state: Any, images: jax.Array) -> jax.Array:
+    """The kernels that give the largest map, [N, H, W, K*K]."""
+    network = nnx.merge(graph, state)
+    z, memories = network.encode(_floats(images))
+    for stage in reversed(range(len(memories))):
+        z = network.decoder[-1 - stage](z)
+        if stage:
+            z = network.resampling.up(stage, z, memories[stage])
+    return network.resampling.up_layers[0].kernels(z)[..., 0, :]
 
 
 def _run(function: Any, network: nnx.Module, images: np.ndarray) -> Any:

@@ -16,7 +16,7 @@ from experiments.checkpoint import load_model
 from experiments.config import RunConfig, load_config
 from experiments.data.photos import embedded, resized
 from experiments.errors import InputError
-from experiments.report import check_out, markdown_table, save_results
+from experiments.report import busiest_window, check_out, kernel_figure, markdown_table, save_results
 from experiments.sr.data import Pair, Photos, degraded, read_folder
 from experiments.sr.pictures import Picture, draw
 from experiments.sr.training import TrainConfig
@@ -99,6 +99,9 @@ def evaluate(config: EvaluateConfig) -> None:
                 for image, rgb in photographs.items():
                     path = config.out / f"{name}_{image}_{scale}x.png"
                     draw(path, _picture(image, scale, degraded(rgb, scale), scores[image]))
+                _draw_kernels(
+                    config.out, f"{name}_{scale}x", degraded(next(iter(photographs.values())), scale), entries
+                )
     text = "\n".join([markdown_table(rows, list(rows[0])), "", *map(_footnote, entries)]).rstrip()
     print(text)
     if config.out is not None:
@@ -173,6 +176,29 @@ def _rows(
             row[column] = known[_SCALES.index(scale)] if known and scale in _SCALES else ""
         rows.append(row)
     return rows
+
+
+def _draw_kernels(out: Path, name: str, pair: Pair, entries: Sequence[Entry]) -> None:
+    """The kernels of the last block of every entry that has the scale of the pair, and kernels."""
+    scale = pair.high.shape[0] // pair.low.shape[0]
+    window = busiest_window(pair.high)
+    low = pair.low[tuple(slice(side.start // scale, side.stop // scale) for side in window)]
+    x = jnp.asarray(low[None, ..., None] / 255, jnp.float32)
+    for number, entry in enumerate(entries, 1):
+        network: Any = entry.networks[0]
+        if entry.config.network.scale == scale and hasattr(network.blocks[-1].up, "kernels"):
+            path = out / f"{name}_kernels_{number}_{entry.config.network.upsampler}.png"
+            kernel_figure(path, pair.high[window], np.asarray(_kernels(*nnx.split(network), x))[0, ..., 0, :])
+
+
+@partial(jax.jit, static_argnums=0)
+def _kernels(graph: nnx.GraphDef, state: nnx.State, x: jax.Array) -> jax.Array:
+    network: Any = nnx.merge(graph, state)
+    *blocks, last = network.blocks
+    y = network.embed(x)
+    for block in blocks:
+        y = block(y)
+    return last.up.kernels(last.refine(y))
 
 
 def _plain(scores: Mapping[str, Score]) -> dict[str, Any]:

@@ -63,8 +63,12 @@ class UpsamplingBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Double the size of x."""
+        return self.up(self.refine(x))
+
+    def refine(self, x: jax.Array) -> jax.Array:
+        """What the upsampler enlarges, [B, h, w, C]."""
         first, second = self.convs
-        return self.up(x + second(nnx.relu(first(x))).astype(x.dtype))
+        return x + second(nnx.relu(first(x))).astype(x.dtype)
 
 
 class SuperResolutionNetwork(nnx.Module):
@@ -139,15 +143,19 @@ class SuperResolutionNetwork(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Enlarge x."""
-        check_features("x", x, self.in_features)
-        y = self.first(x)
-        y = jnp.where(y >= 0, y, y * self.slope[...].astype(y.dtype)[None, None, None])
+        y = self.embed(x)
         for block in self.blocks:
             y = block(y)
         out = self.last(y).astype(x.dtype)
         if not self.residual:
             return out
         return out + resize(x, scale=self.scale, method="bicubic", cubic_coefficient=-0.5)
+
+    def embed(self, x: jax.Array) -> jax.Array:
+        """The features that the first block gets, [B, h, w, F]."""
+        check_features("x", x, self.in_features)
+        y = self.first(x)
+        return jnp.where(y >= 0, y, y * self.slope[...].astype(y.dtype)[None, None, None])
 
 
 def _conv(inputs: int, outputs: int, size: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:

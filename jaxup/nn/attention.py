@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxup._checks import Pair, check_divides, check_int, check_odd, check_shape, fail, pair
 from jaxup.nn.basic import check_features
-from jaxup.ops.attend import attention_upsample
+from jaxup.ops.attend import attention_kernels, attention_upsample
 from jaxup.ops.resize import resize
 
 
@@ -29,7 +29,44 @@ def _check_out_features(out_features: int, num_heads: int) -> None:
     check_divides("num_heads", check_int("num_heads", num_heads), "out_features", out_features)
 
 
-class AttentionUpsample(nnx.Module):
+class _Attention(nnx.Module):
+    """The parameters of both forms: projections of what is compared and of what is averaged, and positions."""
+
+    def __init__(
+        self,
+        compared_features: int,
+        in_features: int,
+        out_features: int,
+        *,
+        scale: int | Pair,
+        kernel_size: int,
+        num_heads: int,
+        scaled: bool,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        self.in_features = check_int("in_features", in_features)
+        _check_out_features(out_features, num_heads)
+        self.scale, self.kernel_size = pair("scale", scale), kernel_size
+        self.num_heads, self.scaled = num_heads, scaled
+        self.query = _projection(compared_features, out_features, dtype, rngs)
+        self.key = _projection(compared_features, out_features, dtype, rngs)
+        self.value = _projection(in_features, out_features, dtype, rngs)
+        self.px = _positions(kernel_size, out_features, rngs)
+        self.py = _positions(kernel_size, out_features, rngs)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return dict(
+            scale=self.scale,
+            kernel_size=self.kernel_size,
+            positions=(self.px[...], self.py[...]),
+            num_heads=self.num_heads,
+            scaled=self.scaled,
+        )
+
+
+class AttentionUpsample(_Attention):
     """Attention-based upsampling of one feature map: a drop-in for a strided transposed convolution.
 
     Query, key and value are 1x1 convolutions of x; the query is enlarged bilinearly, key and value are thought of as
@@ -76,33 +113,24 @@ class AttentionUpsample(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.in_features = check_int("in_features", in_features)
-        _check_out_features(out_features, num_heads)
-        self.scale, self.kernel_size = pair("scale", scale), kernel_size
-        self.num_heads, self.scaled = num_heads, scaled
-        self.query = _projection(in_features, out_features, dtype, rngs)
-        self.key = _projection(in_features, out_features, dtype, rngs)
-        self.value = _projection(in_features, out_features, dtype, rngs)
-        self.px = _positions(kernel_size, out_features, rngs)
-        self.py = _positions(kernel_size, out_features, rngs)
+        options: dict[str, Any] = dict(scale=scale, kernel_size=kernel_size, num_heads=num_heads, scaled=scaled)
+        super().__init__(in_features, in_features, out_features, **options, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Enlarge x."""
+        return attention_upsample(*self._compared(x), self.value(x), **self._options).astype(x.dtype)
+
+    def kernels(self, x: jax.Array) -> jax.Array:
+        """The weights of its averages, [B, sy*h, sx*w, num_heads, n*n], see `ops.attention_kernels`."""
+        return attention_kernels(*self._compared(x), **self._options)
+
+    def _compared(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Query and key."""
         check_features("x", x, self.in_features)
-        query = resize(self.query(x), scale=self.scale, method="bilinear")
-        return attention_upsample(
-            query,
-            self.key(x),
-            self.value(x),
-            scale=self.scale,
-            kernel_size=self.kernel_size,
-            positions=(self.px[...], self.py[...]),
-            num_heads=self.num_heads,
-            scaled=self.scaled,
-        ).astype(x.dtype)
+        return resize(self.query(x), scale=self.scale, method="bilinear"), self.key(x)
 
 
-class JointAttentionUpsample(nnx.Module):
+class JointAttentionUpsample(_Attention):
     """Attention-based upsampling of a feature map under a high-resolution guide.
 
     Query and key are 1x1 convolutions of the guide, the value is one of x: each HR pixel averages the cells inside
@@ -151,30 +179,21 @@ class JointAttentionUpsample(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.in_features = check_int("in_features", in_features)
         self.guide_features = check_int("guide_features", guide_features)
-        _check_out_features(out_features, num_heads)
-        self.scale, self.kernel_size = pair("scale", scale), kernel_size
-        self.num_heads, self.scaled = num_heads, scaled
-        self.query = _projection(guide_features, out_features, dtype, rngs)
-        self.key = _projection(guide_features, out_features, dtype, rngs)
-        self.value = _projection(in_features, out_features, dtype, rngs)
-        self.px = _positions(kernel_size, out_features, rngs)
-        self.py = _positions(kernel_size, out_features, rngs)
+        options: dict[str, Any] = dict(scale=scale, kernel_size=kernel_size, num_heads=num_heads, scaled=scaled)
+        super().__init__(guide_features, in_features, out_features, **options, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Enlarge x under the guide."""
         check_features("x", x, self.in_features)
-        check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], self.scale[0] * x.shape[1], self.scale[1] * x.shape[2], None))
-        cells = guide[:, :: self.scale[0], :: self.scale[1]]  # keys are read at the allowed positions only
-        return attention_upsample(
-            self.query(guide),
-            self.key(cells),
-            self.value(x),
-            scale=self.scale,
-            kernel_size=self.kernel_size,
-            positions=(self.px[...], self.py[...]),
-            num_heads=self.num_heads,
-            scaled=self.scaled,
-        ).astype(x.dtype)
+        return attention_upsample(*self._compared(guide), self.value(x), **self._options).astype(x.dtype)
+
+    def kernels(self, guide: jax.Array) -> jax.Array:
+        """The weights of its averages, [B, sy*h, sx*w, num_heads, n*n], see `ops.attention_kernels`."""
+        return attention_kernels(*self._compared(guide), **self._options)
+
+    def _compared(self, guide: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Query and key, the latter at the allowed positions only."""
+        check_features("guide", guide, self.guide_features)
+        return self.query(guide), self.key(guide[:, :: self.scale[0], :: self.scale[1]])

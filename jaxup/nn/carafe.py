@@ -89,8 +89,12 @@ class CARAFE(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Enlarge x."""
+        kernels = self.kernels(x)
+        return reassemble(x, kernels, scale=self.scale, kernel_size=self.kernel_size, groups=self.groups)
+
+    def kernels(self, x: jax.Array) -> jax.Array:
+        """The weights of its averages, [B, sy*h, sx*w, G, K*K] with the sum 1, as `ops.reassemble` takes them."""
         check_features("x", x, self.in_features)
         scores = pixel_shuffle(self.encoder(self.compressor(x)), scale=self.scale)
         scores = scores.reshape(*scores.shape[:3], self.groups, self.kernel_size**2)
-        kernels = jax.nn.softmax(scores.astype(accum_dtype(scores)), axis=-1)
-        return reassemble(x, kernels, scale=self.scale, kernel_size=self.kernel_size, groups=self.groups)
+        return jax.nn.softmax(scores.astype(accum_dtype(scores)), axis=-1)

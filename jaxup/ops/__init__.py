@@ -1,6 +1,6 @@
 """Pure functions over NHWC arrays: no parameters, no Flax, no I/O."""
 
-from jaxup.ops.attend import attention_upsample
+from jaxup.ops.attend import attention_kernels, attention_upsample
 from jaxup.ops.bilateral import bilateral_filter, joint_bilateral_upsample
 from jaxup.ops.deform import deformable_average
 from jaxup.ops.downsample import downsample_reassemble
@@ -18,6 +18,7 @@ from jaxup.ops.unpooling import max_index, max_pool, max_unpool
 from jaxup.ops.window_attend import window_attend
 
 __all__ = [
+    "attention_kernels",
     "attention_upsample",
     "similarity_upsample",
     "window_attend",

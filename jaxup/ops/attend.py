@@ -101,6 +101,72 @@ def attention_upsample(
     return _attention_upsample(query, key, value, positions, (sy, sx), window, heads, bool(scaled))
 
 
+def attention_kernels(
+    query: jax.Array,
+    key: jax.Array,
+    *,
+    scale: int | Pair,
+    kernel_size: int,
+    positions: tuple[jax.Array, jax.Array] | None = None,
+    num_heads: int = 1,
+    scaled: bool = False,
+) -> jax.Array:
+    """The weights with which `attention_upsample` averages, as kernels over low-resolution cells.
+
+        attention_upsample(query, key, value) = reassemble(value, attention_kernels(query, key), kernel_size=n)
+
+    where n = 2 ceil(((K - 1) / 2) / min(scale)) + 1: as many cells as the window K can touch in a row. For looking at
+    them and for analysis; `attention_upsample` makes no array that grows with n^2.
+
+    Args:
+        query: HR queries [B, sy*h, sx*w, D].
+        key: keys, LR [B, h, w, D], or HR [B, sy*h, sx*w, D].
+        scale: as in `attention_upsample`, like all that follow.
+        kernel_size: K, odd, on the HR grid.
+        positions: None, or the pair (px, py).
+        num_heads: G, heads.
+        scaled: divide the scores by sqrt(D / num_heads).
+
+    Returns:
+        [B, sy*h, sx*w, G, n*n], row by row over the window of cells, in the dtype of query: not negative, with the
+        sum 1, or 0 where the window has no cell. Cells that it cannot touch have the weight 0.
+
+    Raises:
+        ValueError: as in `attention_upsample`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> query, key = jnp.zeros((1, 4, 4, 8)), jnp.zeros((1, 2, 2, 8))
+        >>> attention_kernels(query, key, scale=2, kernel_size=3)[0, 1, 0, 0].reshape(3, 3)
+        Array([[0. , 0. , 0. ],
+               [0. , 0.5, 0. ],
+               [0. , 0.5, 0. ]], dtype=float32)
+
+    Reference:
+        Kundu et al., Attention-based Image Upsampling, 2020, Eqs. 7 to 15.
+    """
+    factors = pair("scale", scale)
+    radius = -(-(check_odd("kernel_size", kernel_size) // 2) // min(factors))
+    heads, n = check_int("num_heads", num_heads), 2 * radius + 1
+    check_image("query", query)
+    for name, factor, length in zip(("height", "width"), factors, query.shape[1:3], strict=True):
+        check_divides("scale", factor, f"the {name} of query", length)
+    # Cells take n^2 colours in turn, so that those of a window differ: averages of their one-hot codes are kernels.
+    around = jnp.arange(-radius, radius + 1, dtype=jnp.int32)[None]
+    sides = zip(query.shape[1:3], factors, strict=True)
+    down, right = ((jnp.arange(length, dtype=jnp.int32)[:, None] // s + around) % n for length, s in sides)
+    colours = down[:, None, :, None] * n + right[None, :, None, :]
+    centres = colours[:: factors[0], :: factors[1], radius, radius]
+    codes = jnp.tile(jax.nn.one_hot(centres, n * n, dtype=accum_dtype(query)), heads)
+    cells = jnp.zeros_like(query[:, :: factors[0], :: factors[1], :1], dtype=codes.dtype)  # sharded like the query
+    value = cells + codes[None]
+    weights = attention_upsample(
+        query, key, value, scale=scale, kernel_size=kernel_size, positions=positions, num_heads=heads, scaled=scaled
+    )
+    order = colours.reshape(1, *query.shape[1:3], 1, n * n)
+    return jnp.take_along_axis(_heads(weights, heads), order, axis=-1).astype(query.dtype)
+
+
 @partial(jax.jit, static_argnums=(4, 5, 6, 7))
 def _attention_upsample(
     query: jax.Array,

@@ -105,25 +105,26 @@ def test_look_up():
 def test_train_and_evaluate(folder, tmp_path, capsys):
     """Two rows on a folder; a second start trains nothing, and evaluation prints the same table."""
     run_dir, source = tmp_path / "runs", ("--source", "fashion-mnist", "--data-dir", folder)
-    options = ("--smoke", "--methods", "avg-nearest", "max-unpool", *source, "--run-dir", run_dir)
+    options = ("--smoke", "--methods", "conv-carafe", "max-unpool", *source, "--run-dir", run_dir)
     assert command("train", *options) == 0
     table = capsys.readouterr().out.split("training")[-1].partition("\n")[2]
-    assert "| AvgPool-NN        | 681        |" in table and " 25.88 " in table
+    assert "| Conv/2-CARAFE     |" in table and "| 681        |" in table and " 25.55 " in table
     names = {
-        "avg-nearest",
+        "conv-carafe",
         "max-unpool",
         "table.md",
         "results.json",
         "reconstructions.png",
         "index_maps_max-unpool.png",
+        "kernels_conv-carafe.png",
     }
     assert {path.name for path in run_dir.iterdir()} == names
     results = json.loads((run_dir / "results.json").read_text())["max-unpool"]
     assert results["psnr"] == pytest.approx(-20 * np.log10(results["rmse"]))
-    metrics = (run_dir / "avg-nearest" / "metrics.jsonl").read_bytes()
+    metrics = (run_dir / "conv-carafe" / "metrics.jsonl").read_bytes()
     assert b"data_wait" in metrics
-    assert command("train", *options, "--methods", "avg-nearest") == 0
-    assert (run_dir / "avg-nearest" / "metrics.jsonl").read_bytes() == metrics
+    assert command("train", *options, "--methods", "conv-carafe") == 0
+    assert (run_dir / "conv-carafe" / "metrics.jsonl").read_bytes() == metrics
     capsys.readouterr()
     assert command("evaluate", "--run-dir", run_dir, "--out", tmp_path / "out") == 0
     assert capsys.readouterr().out == table

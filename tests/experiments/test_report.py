@@ -4,7 +4,7 @@ from PIL import Image
 
 from experiments import report
 from experiments.errors import InputError
-from experiments.report import Comparison, comparison_figure, markdown_table, rmse
+from experiments.report import Comparison, comparison_figure, kernel_figure, markdown_table, rmse
 
 
 def test_a_table_reads_as_markdown_and_as_text():
@@ -94,3 +94,27 @@ def test_pictures_in_a_row(tmp_path, monkeypatch):
     assert [image.shape for image in shown] == [(8, 12, 3), (2, 3, 3)]
     assert (shown[0] == 1).all() and (shown[1] == 0).all()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["row.png"]
+
+
+def test_kernels_of_the_steepest_pixels(tmp_path, monkeypatch):
+    """In the corners of a square lie the only slopes; each kernel has its pixel's number and largest entry as title."""
+    figures = []
+    monkeypatch.setattr(report.Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+    image = np.zeros((32, 40))
+    image[8:24, 10:30] = 1
+    kernels = np.zeros((32, 40, 9))
+    kernels[..., 4] = image
+    kernel_figure(tmp_path / "new" / "kernels.png", image, kernels)
+    whole, *axes = figures[0].axes
+    shown = [axis for axis in axes if axis.images]
+    assert len(axes) == 10 and 4 <= len(shown) <= 10
+    for number, (axis, text) in enumerate(zip(shown, whole.texts, strict=True), 1):
+        x, y = text.get_position()
+        assert text.get_text() == str(number) and image[y - 1 : y + 2, x - 1 : x + 2].std() > 0
+        assert axis.get_title() == f"{number}: {image[y, x]:.2f}"
+        np.testing.assert_array_equal(axis.images[0].get_array(), kernels[y, x].reshape(3, 3))
+
+
+def test_a_flat_image_has_kernels_too(tmp_path):
+    kernel_figure(tmp_path / "kernels.png", np.zeros((5, 4)), np.full((5, 4, 25), 0.04))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kernels.png"]

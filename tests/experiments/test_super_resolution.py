@@ -159,7 +159,8 @@ def test_evaluate_runs_beside_the_paper(runs, folder, tmp_path, capsys):
     assert cells["attention"][2:] == ["36.88", "36.84"] and cells["deconvolution"][2:] == ["36.86", "36.86"]
     assert cells["bicubic"][2:] == ["", ""]
     names = {path.name for path in out.iterdir()}
-    assert names == {"results.json", "table.md", "Set5_a_2x.png", "Set5_b_2x.png", "Set5_c_2x.png"}
+    pictures = {f"Set5_{name}.png" for name in ("a_2x", "b_2x", "c_2x", "2x_kernels_1_attention")}
+    assert names == {"results.json", "table.md", *pictures}
     results = json.loads((out / "results.json").read_text())
     values = np.array([image["attention"]["psnr"] for image in results["images"]])
     assert values.shape == (3, 2) and (values[:, 0] != values[:, 1]).all()

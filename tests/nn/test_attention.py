@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxup import nn
+from jaxup import nn, ops
 from tests import goldens
 from tests.compare import assert_close
 from tests.oracles.attend import attention_upsample as oracle
@@ -34,6 +34,18 @@ def test_joint_form_equals_the_equations():
     positions = np.asarray(module.px[...]), np.asarray(module.py[...])
     expected = oracle(guide @ w["query"], guide @ w["key"], x @ w["value"], (2, 4), 7, positions)
     assert_close(module(x, guide), expected, 2e-6)
+
+
+def test_kernels_give_the_outputs():
+    """With values that are not projected further."""
+    options = dict(scale=2, kernel_size=3, num_heads=2, rngs=nnx.Rngs(0))
+    x, guide = random(2, 3, 4, 5), random(2, 6, 8, 3, seed=1)
+    blind, guided = nn.AttentionUpsample(5, 8, **options), nn.JointAttentionUpsample(5, 3, 8, **options)
+    for out, value, kernels in (
+        (blind(x), blind.value(x), blind.kernels(x)),
+        (guided(x, guide), guided.value(x), guided.kernels(guide)),
+    ):
+        assert_close(ops.reassemble(value, kernels, scale=2, kernel_size=3, groups=2), out, 1e-6)
 
 
 def test_golden():

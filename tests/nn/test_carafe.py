@@ -47,6 +47,14 @@ def test_parameters():
     assert count(nn.CARAFE(256, scale=2, rngs=nnx.Rngs(0))) == 256 * 64 + 64 + (9 * 64 + 1) * 25 * 4
 
 
+def test_kernels_give_the_outputs():
+    module = nn.CARAFE(4, scale=2, kernel_size=3, groups=2, rngs=nnx.Rngs(0))
+    randomised(module)
+    x = random(2, 3, 4, 4)
+    np.testing.assert_allclose(module.kernels(x).sum(-1), 1, rtol=1e-6)
+    assert_close(module(x), ops.reassemble(x, module.kernels(x), scale=2, kernel_size=3, groups=2), 1e-6)
+
+
 def test_constants_are_kept_inside():
     """The weights of a window sum to one; those that fall outside the image are lost."""
     module = nn.CARAFE(4, scale=2, kernel_size=3, rngs=nnx.Rngs(0))

@@ -45,6 +45,29 @@ def test_equals_the_loops(grid, scale, kernel_size, options, joint):
     assert_close(actual, oracle(query, key, value, scale, kernel_size, positions, **options), 2e-6)
 
 
+@pytest.mark.parametrize(
+    "grid, scale, kernel_size, cells, options",
+    [
+        ((4, 3), (2, 2), 5, 3, dict(num_heads=2)),
+        ((2, 3), (3, 2), 7, 5, dict(num_heads=2, scaled=True)),
+        ((3, 3), (4, 4), 3, 3, {}),  # windows without an allowed position
+        ((2, 2), (2, 2), 1, 1, {}),
+    ],
+)
+@pytest.mark.parametrize("joint", [False, True])
+def test_kernels_reassemble_the_values(grid, scale, kernel_size, cells, options, joint):
+    query, key, value = maps(grid, scale, joint=joint)
+    positions = random(kernel_size, 2, seed=3), random(kernel_size, 2, seed=4)
+    options = dict(scale=scale, kernel_size=kernel_size, positions=positions, **options)
+    kernels = ops.attention_kernels(query, key, **options)
+    assert kernels.shape == (*query.shape[:3], options.get("num_heads", 1), cells**2)
+    out = ops.reassemble(value, kernels, scale=scale, kernel_size=cells, groups=kernels.shape[3])
+    assert_close(out, ops.attention_upsample(query, key, value, **options), 1e-6)
+    assert np.all(kernels >= 0)
+    sums = np.sum(kernels, axis=-1)
+    np.testing.assert_allclose(sums, np.round(sums), atol=1e-6)
+
+
 def test_without_positions():
     args = maps((3, 2), (2, 2))
     assert_close(ops.attention_upsample(*args, scale=2, kernel_size=5), oracle(*args, (2, 2), 5), 2e-6)
@@ -152,3 +175,19 @@ def test_bad_input(change, message):
     good = dict(query=query, key=key, value=value, scale=2, kernel_size=3)
     with pytest.raises(ValueError, match=message):
         ops.attention_upsample(**(good | change))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(query=random(6, 8, 4)), "query: expected 4 axes"),
+        (dict(query=random(1, 5, 8, 4)), "scale: expected a divisor of the height of query = 5, got 2"),
+        (dict(key=random(1, 3, 5, 4)), r"key: expected shape \(1, 3, 4, 4\) or \(1, 6, 8, 4\)"),
+        (dict(kernel_size=2), "kernel_size: expected an odd integer, got 2"),
+        (dict(num_heads=3), "num_heads: expected a divisor of the channels of query = 4, got 3"),
+    ],
+)
+def test_kernels_of_bad_input(change, message):
+    query, key, _ = maps((3, 4), (2, 2), batch=1)
+    with pytest.raises(ValueError, match=message):
+        ops.attention_kernels(**(dict(query=query, key=key, scale=2, kernel_size=3) | change))

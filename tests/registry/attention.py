@@ -27,6 +27,13 @@ EXAMPLES = [
         Inputs(lambda h, w: [(2 * h, 3 * w, 8), (2 * h, 3 * w, 8), (h, w, 3)]),
         scratch=(0.75, 1.75),
     ),
+    Example(
+        "attention_kernels",
+        partial(ops.attention_kernels, scale=2, kernel_size=5, num_heads=2),
+        Inputs(lambda h, w: [(2 * h, 2 * w, 8), (h, w, 8)]),
+        scratch=(1.25, 5.5),
+        nightly=True,
+    ),
 ]
 
 MODULES = [
