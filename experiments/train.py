@@ -116,6 +116,19 @@ def fit(
     return model
 
 
+def squared_error(given: str, wanted: str) -> Loss:
+    """The mean squared error of what a model makes of `batch[given]`, against `batch[wanted]`, and its PSNR.
+
+    Images have values from 0 to 1.
+    """
+
+    def loss(model: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        error = jnp.mean((model(batch[given]) - batch[wanted]) ** 2)
+        return error, {"psnr": -10 * jnp.log10(error)}
+
+    return loss
+
+
 def mean_scores(loss: Loss, batches: Sequence[Any]) -> Callable[[nnx.Module], Metrics]:
     """The scores of a `Validation`: means of the loss and its metrics over batches of equal size.
 

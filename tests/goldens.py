@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def check_gradients(golden: Golden, actual: Mapping[str, Any]) -> None:
         _compare(golden, name, actual[name], want, max(GRADIENT_BOUND * _largest(want) + noise, blur))
 
 
-def vjp(golden: Golden, fn: Function) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+def vjp(golden: Golden, fn: Function, level: int | None = None) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Outputs of `fn(inputs, params) -> {name: array}`, and the gradients whose values are stored."""
     inputs, params = jax.tree.map(jnp.asarray, (golden.inputs, golden.params))
     free = {k: inputs[k] for k in golden.grad_inputs}, {k: params[k] for k in golden.grad_params}
@@ -127,19 +128,24 @@ def vjp(golden: Golden, fn: Function) -> tuple[dict[str, jax.Array], dict[str, j
             outputs = {name: outputs}
         return outputs
 
-    outputs, pullback = jax.vjp(jax.jit(run), *free)
-    cotangents = {k: jnp.asarray(golden.cotangents.get(k, np.zeros_like(v))) for k, v in outputs.items()}
-    grad_inputs, grad_params = pullback(cotangents)
+    @partial(jax.jit, compiler_options=None if level is None else {"xla_backend_optimization_level": level})
+    def with_gradients(*free: dict[str, jax.Array]) -> Any:
+        outputs, pullback = jax.vjp(run, *free)
+        cotangents = {k: golden.cotangents.get(k, np.zeros(v.shape, v.dtype)) for k, v in outputs.items()}
+        return outputs, pullback(jax.tree.map(jnp.asarray, cotangents))
+
+    outputs, (grad_inputs, grad_params) = with_gradients(*free)
     gradients = {f"in/{k}": v for k, v in grad_inputs.items()}
     return outputs, gradients | {f"param/{k}": v for k, v in grad_params.items()}
 
 
-def check(golden: Golden, fn: Function, *, half: bool = True) -> None:
+def check(golden: Golden, fn: Function, *, half: bool = True, level: int | None = None) -> None:
     """Compare every output and every stored gradient of `fn(inputs, params)` with the case.
 
     `half`: the outputs for inputs in bfloat16, too; not for scores, which are never in less than float32.
+    `level`: of the compiler's optimisation, where the one of all tests makes a slow program.
     """
-    outputs, gradients = vjp(golden, fn)
+    outputs, gradients = vjp(golden, fn, level)
     check_values(golden, outputs)
     check_gradients(golden, gradients)
     if half:

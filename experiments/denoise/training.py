@@ -1,11 +1,7 @@
 """Training of one network, and of a table of them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -13,7 +9,7 @@ from experiments.config import RunConfig, open_run
 from experiments.denoise.configs import DataConfig, NetworkConfig
 from experiments.denoise.data import batches, noisy_patches
 from experiments.errors import InputError
-from experiments.train import fit
+from experiments.train import fit, squared_error
 
 
 @dataclass(frozen=True)
@@ -33,15 +29,6 @@ class TrainConfig:
     """Steps at which the learning rate is divided by ten."""
 
 
-def squared_error(network: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean squared error of the image, which is that of the noise that the network predicts.
-
-    DnCNN has half its sum over the pixels of a patch; Adam does not see the factor.
-    """
-    error = jnp.mean((network(batch["noisy"]) - batch["clean"]) ** 2)
-    return error, {"psnr": -10 * jnp.log10(error)}
-
-
 def train(config: TrainConfig) -> nnx.Module:
     """Train a network; started again on the same run directory, it goes on where it stopped."""
     if not 0 < config.sigma <= 255:
@@ -55,7 +42,7 @@ def train(config: TrainConfig) -> nnx.Module:
     return fit(
         network,
         optax.inject_hyperparams(optax.adam)(learning_rate=schedule),
-        squared_error,
+        squared_error("noisy", "clean"),  # the paper has half the sum over a patch; Adam does not see the factor
         batches(len(patches.starts), config.batch_size, config.run.seed),
         config.run,
         prepare=noisy_patches(patches, config.data.patch, config.sigma, config.run.seed),

@@ -1,17 +1,14 @@
 """Training of one super-resolution network."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 
 from experiments.config import RunConfig, open_run
 from experiments.sr.data import Patches, training_batches, training_photos, validation_batches
-from experiments.train import Validation, fit, mean_scores
+from experiments.train import Validation, fit, mean_scores, squared_error
 from jaxup.models import SuperResolutionNetwork
 
 
@@ -80,12 +77,6 @@ class TrainConfig:
     """Seconds, to show that everything works: narrow layers and 4 steps on the smallest patches."""
 
 
-def squared_error(network: nnx.Module, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean squared error of the luminance, and its PSNR."""
-    error = jnp.mean((network(batch["low"]) - batch["high"]) ** 2)
-    return error, {"psnr": -10 * jnp.log10(error)}
-
-
 def train(config: TrainConfig) -> nnx.Module:
     """Train a network; started again on the same run directory, it goes on where it stopped."""
     config = _smoke(config) if config.smoke else config
@@ -96,15 +87,16 @@ def train(config: TrainConfig) -> nnx.Module:
     unchanged = Patches(held_out, scale=scale, size=data.patch, stride=data.patch, factors=(1,), turns=1)
     open_run(config.run.run_dir, config)
     scored = validation_batches(unchanged, config.batch_size, data.validation_patches)
+    loss = squared_error("low", "high")
     return fit(
         network,
         optax.inject_hyperparams(optax.adam)(learning_rate=config.learning_rate),
-        squared_error,
+        loss,
         training_batches(patches, config.batch_size, config.run.seed),
         config.run,
         validation=Validation(
             config.validate_every,
-            mean_scores(squared_error, scored),
+            mean_scores(loss, scored),
             optax.contrib.reduce_on_plateau(factor=config.decay, patience=config.patience),
         ),
     )

@@ -16,8 +16,8 @@ from experiments.denoise import evaluation
 from experiments.denoise.configs import MODELS, NetworkConfig, gflops, parameters
 from experiments.denoise.data import batches, cut_patches, grey_images, noisy_patches
 from experiments.denoise.paper import COSTS, RESULTS
-from experiments.denoise.training import squared_error
 from experiments.errors import InputError
+from experiments.train import squared_error
 
 TINY = "--preset short --features 4 --batch-size 4 --steps 2 --log-every 1 --drops 1"
 
@@ -115,7 +115,7 @@ def test_examples_depend_on_their_numbers_only():
 
 def test_loss_is_the_mean_squared_error():
     batch = {"noisy": np.full((2, 3, 4, 1), 0.75, np.float32), "clean": np.full((2, 3, 4, 1), 0.5, np.float32)}
-    loss, metrics = squared_error(lambda x: x, batch)
+    loss, metrics = squared_error("noisy", "clean")(lambda x: x, batch)
     assert loss == pytest.approx(1 / 16) and metrics["psnr"] == pytest.approx(10 * np.log10(16))
 
 

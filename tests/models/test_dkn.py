@@ -27,7 +27,7 @@ def run(golden, mode="eval"):
 @pytest.mark.parametrize("case", CASES)
 def test_golden(case):
     golden = goldens.load(f"dkn/{case}")
-    goldens.check(golden, run(golden))
+    goldens.check(golden, run(golden), level=1)  # without optimisation large kernels' gradients take a minute
 
 
 def test_golden_training():
