@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxup._checks import fail
 from jaxup.interop import a2u, anyup, carafe, djf, dkn, dysample, fade, indexnet, jbu, pac, resfu, sapa
-from jaxup.interop.keys import Operators, Table, flat_variables, read, write
+from jaxup.interop.keys import Operators, Table, flat_variables, read, unfilled, write
 
 # The official class names, collected from one file per paper.
 OPERATORS: Operators = {
@@ -99,8 +99,8 @@ def to_torch(operator: str, module: nnx.Module | nnx.State, config: Mapping[str,
     template, *tables = _build(operator, config)
     expected, given = flat_variables(template), flat_variables(module)
     whole = isinstance(module, nnx.Module)
-    shapes = {path: x[...].shape for path, x in expected.items() if whole or path in given}
-    actual = {path: x[...].shape for path, x in given.items()}
+    shapes = {path: x.get_value().shape for path, x in expected.items() if whole or path in given}
+    actual = {path: x.get_value().shape for path, x in given.items()}
     if shapes != actual:
         fail("module", f"arrays {shapes}", actual)
     return write(tables[0], given, constants=whole)
@@ -109,7 +109,13 @@ def to_torch(operator: str, module: nnx.Module | nnx.State, config: Mapping[str,
 def _build(operator: str, config: Mapping[str, Any]) -> tuple[nnx.Module, *tuple[Table, ...]]:
     if operator not in OPERATORS:
         fail("operator", "one of " + ", ".join(sorted(OPERATORS)), repr(operator))
+    tables: list[Table] = []
+
+    def build() -> nnx.Module:
+        module, *tables[:] = OPERATORS[operator](dict(config))
+        return module
+
     try:
-        return OPERATORS[operator](dict(config))
+        return unfilled(build), *tables
     except KeyError as missing:
         return fail("config", f"an entry {missing}", sorted(config))

@@ -140,6 +140,15 @@ def prefixed(table: Table, torch: str, ours: str) -> Table:
     }
 
 
+def unfilled(build: Callable[[], nnx.Module]) -> nnx.Module:
+    """The module that `build` makes, with shapes in the place of initial values, which would be replaced anyway.
+
+    Where it has random generators, whose states no file has, it is built as it is.
+    """
+    module = nnx.eval_shape(build)
+    return build() if jax.tree.leaves(nnx.state(module, nnx.RngState)) else module
+
+
 def flat_variables(state: nnx.Module | nnx.State) -> dict[str, Any]:
     """All arrays of a module or state but the states of random generators, by path."""
     if isinstance(state, nnx.Module):
@@ -169,7 +178,7 @@ def read(table: Table, tensors: Mapping[str, Any], module: nnx.Module) -> nnx.Mo
         for part, x in _cut(_parts(entry), tensors[name], variables):
             if isinstance(part, Key):
                 variable = variables[part.path]
-                variable.set_value(jnp.asarray(part.ways.to_ours(x), variable[...].dtype))
+                variable.set_value(jnp.asarray(part.ways.to_ours(x), variable.get_value().dtype))
     nnx.update(module, state)
     return module
 
@@ -203,7 +212,7 @@ def _torch_value(part: Part, variables: Mapping[str, Any]) -> np.ndarray:
 def _torch_shape(part: Part, variables: Mapping[str, Any]) -> tuple[int, ...]:
     match part:
         case Key(path):
-            return part.ways.to_torch(np.broadcast_to(np.float32(0), variables[path][...].shape)).shape
+            return part.ways.to_torch(np.broadcast_to(np.float32(0), variables[path].get_value().shape)).shape
         case Constant(value):
             return value.shape
         case Unused(shape):

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxup import models, nn
 from jaxup._checks import fail
 from jaxup.interop.checkpoint import require
-from jaxup.interop.keys import flat_variables
+from jaxup.interop.keys import flat_variables, unfilled
 
 _ENTRY = "jaxup"  # of the metadata: {"class": name, "options": {...}}
 
@@ -75,7 +75,7 @@ def load_module(path: str | Path) -> nnx.Module:
         name, options = described["class"], described["options"]
     except (ValueError, TypeError, KeyError) as error:
         fail(str(path), "a class and options in the metadata", f"{type(error).__name__}: {error}")
-    module = _build(str(path), name, options)
+    module = unfilled(lambda: _build(str(path), name, options))
     _check_arrays(str(path), module, arrays)
     state = nnx.state(module, nnx.Not(nnx.RngState))
     for key, variable in flat_variables(state).items():
