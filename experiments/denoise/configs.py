@@ -25,9 +25,9 @@ class NetworkConfig:
     """Which network."""
 
     model: str = "dncnn"
-    """dncnn, max-unpool (the paper's DnCNN-SegNet), max-carafe, avg-carafe, conv-carafe, a2u, or a family of index
-    networks: holistic, modelwise_o2o, shared_o2o, unshared_o2o or m2o, with -nl nonlinear, with -nl-c with context,
-    too."""
+    """dncnn, max-unpool (the paper's DnCNN-SegNet), max-carafe, avg-carafe, conv-carafe, a2u, a2u-k1, or a family of
+    index networks: holistic, modelwise_o2o, shared_o2o, unshared_o2o or m2o, with -nl nonlinear, with -nl-c with
+    context, too."""
     features: int = 64
     """Channels at full resolution. The paper has 64."""
 

@@ -42,6 +42,7 @@ ROWS = {
     "holistic": Row("IP-IU, HIN", "45.93", "0.9998", "0.0032", "0.0051"),
     "m2o": Row("IP-IU, M2O", "48.37", "0.9999", "0.0026", "0.0038"),
     "a2u": Row("A2U"),
+    "a2u-k1": Row("A2U, K = 1"),
 }
 """By method of `jaxup.models.resampling`. A2U is of a later paper (Dai et al., CVPR 2021), with the same task."""
 

@@ -100,9 +100,9 @@ def compare(networks: Networks, images: np.ndarray, out: Path | None) -> None:
     reconstruction_figure(out / "reconstructions.png", {"input": images[shown] / 255} | named)
     richest = shown[np.argmax(images[shown].std((1, 2, 3)))]
     for method, network in networks.items():
-        if RESAMPLINGS[method][0] in ("max", "a2u", *FAMILIES):
+        if RESAMPLINGS[method][0] in ("max", "a2u", "a2u-k1", *FAMILIES):
             stages = _run(_encode, network, images[richest : richest + 1])
-            kind = "kernels" if method == "a2u" else "index_maps"
+            kind = "kernels" if method.startswith("a2u") else "index_maps"
             memory_figure(out / f"{kind}_{method}.png", images[richest] / 255, stages)
         if RESAMPLINGS[method][1] == "carafe":
             kernels = np.asarray(_run(_kernels, network, images[richest : richest + 1]))[0]

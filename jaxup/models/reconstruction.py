@@ -36,8 +36,8 @@ class ReconstructionNetwork(nnx.Module):
 
     Parameters for one channel: 776,129, for "space-to-depth" 1,868,009 (its maps are wider after D, narrower after U),
     and those of the method: "modelwise_o2o" 152, "holistic" 690,816, "m2o" 2,928,128 (nonlinear with context), "a2u"
-    17,694, "conv-carafe" 381,388, "conv-deconv" 387,520, "conv-bilinear" 193,760. Multiply-adds per pixel without the
-    method's: 28,224.
+    17,694, "a2u-k1" 3,166, "conv-carafe" 381,388, "conv-deconv" 387,520, "conv-bilinear" 193,760. Multiply-adds per
+    pixel without the method's: 28,224.
 
     Args:
         in_features: channels of the image.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import check_choice, check_divides, check_int, fail
-from jaxup.nn.a2u import A2UKernels
+from jaxup.nn.a2u import A2UKernels, KernelPair
 from jaxup.nn.basic import Deconvolution, check_features
 from jaxup.nn.carafe import CARAFE
 from jaxup.nn.indexnet import FAMILIES, IndexMaps, IndexNetwork
@@ -27,7 +27,7 @@ from jaxup.ops.unpooling import max_index
 
 Layer = nnx.Module | None
 Memory = Any
-_A2U = 3  # kernel size of upsampling; that of downsampling is twice as large
+_A2U = {"a2u": 3, "a2u-k1": 1}  # kernel size of upsampling; that of downsampling is twice as large
 
 RESAMPLINGS: Mapping[str, tuple[str, str]] = {
     "avg-nearest": ("avg", "nearest"),
@@ -40,14 +40,18 @@ RESAMPLINGS: Mapping[str, tuple[str, str]] = {
     "max-unpool": ("max", "indexed"),
     **{family: (family, "indexed") for family in FAMILIES},
     **{f"{family}-bilinear": (family, "bilinear") for family in FAMILIES},
-    "a2u": ("a2u", "reassemble"),
+    **{name: (name, "reassemble") for name in _A2U},
 }
 """Method -> how it makes maps smaller, and larger again."""
 
 
 def _pool_by_kernels(layer: A2UKernels, x: jax.Array) -> tuple[jax.Array, Memory]:
     kernels = layer(x)
-    return downsample_reassemble(x, kernels.down, scale=2, kernel_size=2 * _A2U), kernels
+    return downsample_reassemble(x, kernels.down, scale=2, kernel_size=2 * layer.kernel_size), kernels
+
+
+def _enlarge_by_kernels(_: None, z: jax.Array, kernels: KernelPair) -> jax.Array:
+    return reassemble(z, kernels.up, scale=2, kernel_size=math.isqrt(kernels.up.shape[-1]))
 
 
 def _pool_by_index(layer: IndexNetwork, x: jax.Array) -> tuple[jax.Array, Memory]:
@@ -72,7 +76,7 @@ _DOWN: Mapping[str, Callable[[Any, jax.Array], tuple[jax.Array, Memory]]] = {
     "conv": lambda layer, x: (layer(x).astype(x.dtype), None),
     "space-to-depth": lambda _, x: (pixel_unshuffle(x, scale=2), None),
     **dict.fromkeys(FAMILIES, _pool_by_index),
-    "a2u": _pool_by_kernels,
+    **dict.fromkeys(_A2U, _pool_by_kernels),
 }
 _UP: Mapping[str, Callable[[Any, jax.Array, Memory], jax.Array]] = {
     "nearest": lambda _, z, memory: resize(z, scale=2, method="nearest"),
@@ -81,7 +85,7 @@ _UP: Mapping[str, Callable[[Any, jax.Array, Memory], jax.Array]] = {
     "deconv": lambda layer, z, memory: layer(z),
     "carafe": lambda layer, z, memory: layer(z),
     "indexed": lambda _, z, memory: indexed_upsample(z, memory.decoder),
-    "reassemble": lambda _, z, memory: reassemble(z, memory.up, scale=2, kernel_size=_A2U),
+    "reassemble": _enlarge_by_kernels,
 }
 
 
@@ -94,8 +98,9 @@ class Resampling(nnx.Module):
     Upsampling: nearest and bilinear interpolation, depth to space, "deconv" (3 x 3, stride 2), CARAFE, or indexed
     upsampling, whose indices come from the index network, or the max pooling, that made the map smaller. Methods
     named after a family of index networks pool and upsample with its indices, those that end in "-bilinear" only pool
-    with them. "a2u" predicts kernels for both from the map before pooling. Of "modelwise_o2o" all stages share one
-    network.
+    with them. Of "modelwise_o2o" all stages share one network. "a2u" and "a2u-k1" predict kernels for both from the
+    map before pooling: for upsampling of 3 x 3 entries, which are so alike that they blur (see `jaxup.nn.A2UKernels`),
+    or of a single one, a gate.
 
     Maps keep their channels, but for "space-to-depth", where down gives 4 channels for one and up one for 4, see
     `down_features` and `up_features`.
@@ -194,8 +199,8 @@ def _layer(name: str, features: int, *, options: dict[str, Any], dtype: Any, rng
         return Deconvolution(features, features, scale=2, use_bias=True, dtype=dtype, rngs=rngs)
     if name == "carafe":
         return CARAFE(features, scale=2, dtype=dtype, rngs=rngs)
-    if name == "a2u":
-        return A2UKernels(features, kernel_size=_A2U, norm_groups=math.gcd(32, features), dtype=dtype, rngs=rngs)
+    if name in _A2U:
+        return A2UKernels(features, kernel_size=_A2U[name], norm_groups=math.gcd(32, features), dtype=dtype, rngs=rngs)
     if name in FAMILIES:
         return IndexNetwork(features, family=name, **options, dtype=dtype, rngs=rngs)
     return None

@@ -129,6 +129,9 @@ class A2UKernels(nnx.Module):
         down = softmax(f p_down),  p_down = linear(mean(x)),     over the (2K)^2 entries of a window
         up = softmax(sigmoid(pixel_shuffle(f p_up))),            over the K^2 entries; for K = 1 the sigmoid alone
 
+    With K > 1 the entries of `up` differ by a factor of at most e, so that none exceeds e / (e + K^2 - 1), or 0.25 for
+    K = 3: whatever the image, upsampling stays near the mean of the window. K = 1 has no such bound.
+
     Dynamic filters are predicted from the image: a 1x1 convolution of x averaged to k x k cells.
     Parameters: per term 2 (C + 1) F + 4C, where F = 1 (shared) or C filters, k^2 F in the place of (C + 1) F where
     a filter is learned; (C + 1) 4 K^2 G for each kind of kernel. Multiply-adds per pixel of x: k^2 C d / 2.
@@ -182,6 +185,7 @@ class A2UKernels(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.in_features, self.groups = check_int("in_features", in_features), check_int("groups", groups)
+        self.kernel_size = check_odd("kernel_size", kernel_size)
         self.affinity = _Affinity(
             in_features,
             encoder_kernel_size=encoder_kernel_size,
@@ -192,7 +196,7 @@ class A2UKernels(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.down = _head(in_features, check_odd("kernel_size", kernel_size), groups, dtype, rngs)
+        self.down = _head(in_features, kernel_size, groups, dtype, rngs)
         self.up = _head(in_features, kernel_size, groups, dtype, rngs)
 
     def __call__(self, x: jax.Array) -> KernelPair:

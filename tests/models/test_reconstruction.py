@@ -10,7 +10,7 @@ from jaxup.models import ReconstructionNetwork
 from tests.compare import assert_close
 from tests.modules import count, random
 
-# The rows of Table 3, and "a2u", with their parameters.
+# The rows of Table 3, and A2U, with their parameters.
 ROWS = {
     "avg-nearest": 776_129,
     "conv-bilinear": 969_889,
@@ -22,6 +22,7 @@ ROWS = {
     "holistic": 1_466_945,
     "m2o": 3_704_257,
     "a2u": 793_823,
+    "a2u-k1": 779_295,
 }
 
 
