@@ -43,6 +43,9 @@ class EvaluateConfig:
     data_dir: Path | None = None
     """Folder that has denoise/Set12 and denoise/bsd68.csv or denoise/BSD68. None: the environment variable
     JAXUP_DATA."""
+    own_statistics: bool = False
+    """Normalise the features of each image by their own mean and variance, as in training, and not by the running ones;
+    shows whether the latter are to blame for a poor result."""
     seed: int = 0
     """Of the noise, which differs from image to image and is the same for all methods."""
     out: Path | None = None
@@ -65,7 +68,11 @@ def evaluate(config: EvaluateConfig) -> None:
     check_out(config.out, config.pictures)
     runs = load_runs(config.run_dir)
     tests = {Path(name).name: read_test(name, config.data_dir) for name in config.tests}
+    for run in runs if config.own_statistics else ():
+        run.network.train()
     results, text = compare(runs, tests, config.seed, config.out if config.pictures else None)
+    if config.own_statistics:
+        text += "\nFeatures are normalised by each image's own statistics."
     print(text)
     if config.out is not None:
         save_results(config.out, results, text)
@@ -126,7 +133,7 @@ PSNR in dB, unclipped. SSIM: window of 11 x 11 Gaussian weights, range 1. SSIM (
 def as_method(network: Network) -> Method:
     """A trained network as a function of images of any size: what is missing to a multiple of 8 is reflected."""
     graph, state = nnx.split(network)
-    run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+    run = jax.jit(lambda state, x: nnx.merge(graph, state, copy=True)(x))
     multiple = 8 if isinstance(network, DnCNNSegNet) else 1
 
     def denoise(image: np.ndarray) -> np.ndarray:
@@ -221,6 +228,6 @@ def _index_maps(runs: Sequence[Trained], noisy: np.ndarray) -> dict[str, IndexMa
         stages = getattr(run.network, "resampling", None)
         if isinstance(stages, Resampling) and any(isinstance(layer, IndexNetwork) for layer in stages.down_layers):
             graph, state = nnx.split(run.network)
-            encode = jax.jit(lambda state, x, graph=graph: nnx.merge(graph, state).encode(x)[1][0])
+            encode = jax.jit(lambda state, x, graph=graph: nnx.merge(graph, state, copy=True).encode(x)[1][0])
             found[run.label] = jax.tree.map(lambda x: np.asarray(x[0]), encode(state, noisy[None, ..., None]))
     return found

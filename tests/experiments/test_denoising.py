@@ -176,6 +176,11 @@ def test_smoke_of_the_table(tmp_path, folder, capsys):
     results = json.loads((out / "results.json").read_text())["sigma 25"]
     assert [row["method"] for row in results["table"]][2:] == ["dncnn, 4 features"]
     assert results["images"]["Set12"]["noisy"]["01"]["PSNR"] == pytest.approx(20.17, abs=0.5)
+    own = ("--own-statistics", "--out", tmp_path / "own")
+    assert run("evaluate", "--run-dir", place / "dncnn", "--tests", folder / "denoise" / "Set12", *own) == 0
+    others = json.loads((tmp_path / "own" / "results.json").read_text())["sigma 25"]["images"]["Set12"]
+    assert others["noisy"] == results["images"]["Set12"]["noisy"]
+    assert others["dncnn, 4 features"] != results["images"]["Set12"]["dncnn, 4 features"]
     for name in ("dncnn", "shared_o2o"):
         lines = [json.loads(line) for line in (place / name / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [2, 4]
