@@ -208,7 +208,31 @@ class A2UKernels(nnx.Module):
         return KernelPair(down.astype(x.dtype), up.astype(x.dtype))
 
 
-class A2UUpsample(nnx.Module):
+class _OneKind(nnx.Module):
+    """One of the two kinds of kernels of `A2UKernels`, and the map that they average."""
+
+    def __init__(
+        self,
+        in_features: int,
+        seen_features: int,
+        *,
+        kernel_size: int,
+        groups: int,
+        dtype: Any,
+        rngs: nnx.Rngs,
+        **affinity: Any,
+    ):
+        self.in_features = check_int("in_features", in_features)
+        self.kernel_size, self.groups = check_odd("kernel_size", kernel_size), check_int("groups", groups)
+        check_divides("groups", groups, "in_features", in_features)
+        self.affinity = _Affinity(seen_features, dtype=dtype, rngs=rngs, **affinity)
+        self.head = _head(seen_features, kernel_size, groups, dtype, rngs)
+
+    def _logits(self, x: jax.Array) -> jax.Array:
+        return _logits(self.head, self.affinity(x), x)
+
+
+class A2UUpsample(_OneKind):
     """Upsampling by 2 with the kernels of a guide, for instance of the encoder map before its downsampling.
 
         out = reassemble(x, up),    up = A2UKernels(guide).up
@@ -252,23 +276,20 @@ class A2UUpsample(nnx.Module):
         rngs: nnx.Rngs,
         **affinity: Any,
     ):
-        self.in_features = check_int("in_features", in_features)
         self.guide_features = check_int("guide_features", guide_features)
-        self.kernel_size, self.groups = check_odd("kernel_size", kernel_size), check_int("groups", groups)
-        check_divides("groups", groups, "in_features", in_features)
-        self.affinity = _Affinity(guide_features, dtype=dtype, rngs=rngs, **affinity)
-        self.head = _head(guide_features, kernel_size, groups, dtype, rngs)
+        options: dict[str, Any] = dict(kernel_size=kernel_size, groups=groups, dtype=dtype, rngs=rngs)
+        super().__init__(in_features, guide_features, **options, **affinity)
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Enlarge x under the guide."""
         check_features("x", x, self.in_features)
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], 2 * x.shape[1], 2 * x.shape[2], None))
-        kernels = _up_kernels(_logits(self.head, self.affinity(guide), guide), self.groups)
+        kernels = _up_kernels(self._logits(guide), self.groups)
         return reassemble(x, kernels, scale=2, kernel_size=self.kernel_size, groups=self.groups)
 
 
-class A2UDownsample(nnx.Module):
+class A2UDownsample(_OneKind):
     """Downsampling by 2 with the map's own kernels.
 
         out = downsample_reassemble(x, down),    down = A2UKernels(x).down
@@ -309,14 +330,11 @@ class A2UDownsample(nnx.Module):
         rngs: nnx.Rngs,
         **affinity: Any,
     ):
-        self.in_features = check_int("in_features", in_features)
-        self.kernel_size, self.groups = check_odd("kernel_size", kernel_size), check_int("groups", groups)
-        check_divides("groups", groups, "in_features", in_features)
-        self.affinity = _Affinity(in_features, dtype=dtype, rngs=rngs, **affinity)
-        self.head = _head(in_features, kernel_size, groups, dtype, rngs)
+        options: dict[str, Any] = dict(kernel_size=kernel_size, groups=groups, dtype=dtype, rngs=rngs)
+        super().__init__(in_features, in_features, **options, **affinity)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Halve x."""
         _check_even("x", x, self.in_features)
-        kernels = _down_kernels(_logits(self.head, self.affinity(x), x), self.groups)
+        kernels = _down_kernels(self._logits(x), self.groups)
         return downsample_reassemble(x, kernels, scale=2, kernel_size=2 * self.kernel_size, groups=self.groups)
