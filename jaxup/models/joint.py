@@ -26,7 +26,7 @@ JOINT_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
-_CROP = 6  # pixels that the joint part of the official DJF takes away on each side
+DJF_CROP = 6  # pixels that the joint part of the official DJF takes away on each side
 
 _INIT = nnx.initializers.he_normal()  # keeps the signal through layers with ReLU
 
@@ -262,11 +262,11 @@ class DJF(nnx.Module):
         check_features("guide", guide, self.guide_features)
         target = resize(x, size=guide.shape[1:3], method="bicubic")
         streams = [self.guide_cnn(guide), self.target_cnn(target)]
-        if self.cropped and min(target.shape[1:3]) <= 2 * _CROP:
-            fail("guide", f"more than {2 * _CROP} rows and columns with cropped", f"shape {guide.shape}")
+        if self.cropped and min(target.shape[1:3]) <= 2 * DJF_CROP:
+            fail("guide", f"more than {2 * DJF_CROP} rows and columns with cropped", f"shape {guide.shape}")
         out = self.final_cnn(jnp.concatenate(streams, axis=-1)).astype(x.dtype)
         if self.residual:
-            out = out + (target[:, _CROP:-_CROP, _CROP:-_CROP] if self.cropped else target)
+            out = out + (target[:, DJF_CROP:-DJF_CROP, DJF_CROP:-DJF_CROP] if self.cropped else target)
         return out
 
 

@@ -19,11 +19,11 @@ from flax import nnx
 from jaxup import interop, ops, solvers
 from jaxup.interop.modules import is_module_file
 from jaxup.models import DJF, DKN, FDKN, AttentionJointNetwork
+from jaxup.models.joint import DJF_CROP
 from jaxup.tool.files import InputError
 
 Run = Callable[[jax.Array, jax.Array], jax.Array]
 
-_CROP = 6  # pixels that the official DJF takes away on each side
 _CUBIC = 3  # low-resolution pixels that a bicubic enlargement reaches to, rounded up
 
 
@@ -113,7 +113,7 @@ def _margin(network: nnx.Module, scale: int) -> int:
         case FDKN():
             return -(-(4 * (6 + 1) + network.window_size // 2 + 1) // scale) + _CUBIC
         case _:
-            return -(-2 * _CROP // scale) + _CUBIC + 1
+            return -(-2 * DJF_CROP // scale) + _CUBIC + 1
 
 
 def _call(network: nnx.Module, target: jax.Array, guide: jax.Array) -> jax.Array:
@@ -155,7 +155,7 @@ def _call_cropped(network: nnx.Module, target: jax.Array, guide: jax.Array) -> j
     the depth back by (s - 1) / 2. Depth that lies at the centres is displaced here, so that this brings it back.
     """
     scale = _scale(target, guide)
-    border = -(-_CROP // scale) + 2
+    border = -(-DJF_CROP // scale) + 2
     target, guide = (
         jnp.pad(x, ((0, 0), (n, n), (n, n), (0, 0)), mode="edge")
         for x, n in ((target, border), (guide, border * scale))
@@ -165,5 +165,5 @@ def _call_cropped(network: nnx.Module, target: jax.Array, guide: jax.Array) -> j
         target, (*guide.shape[:3], 1), (1, 2), jnp.full(2, scale, jnp.float32), shift, "cubic", antialias=False
     )
     out = _call(network, enlarged, guide)
-    inner = border * scale - _CROP
+    inner = border * scale - DJF_CROP
     return out[:, inner:-inner, inner:-inner]

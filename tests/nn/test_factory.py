@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.bench import GUIDE_CHANNELS
 from jaxup.nn import UPSAMPLERS, Iterated, make_upsampler
 from tests.compare import assert_finite
 from tests.modules import random, scratch
@@ -125,13 +126,12 @@ RULE = (4, 12)
 EXCEPTIONS = {
     "anyup": (4, 22)  # some 50 maps of 128 channels on the image's grid, for a guide of 3 channels
 }
-IMAGE_GUIDES = {"jbu": 3, "stack_jbu": 3, "pac": 16, "pac_joint": 3, "anyup": 3}
 
 
 @pytest.mark.parametrize("name", UPSAMPLERS)
 @pytest.mark.parametrize("gradients", [False, True], ids=["forward", "gradients"])
 def test_scratch_memory(name, gradients):
-    guide = IMAGE_GUIDES.get(name, 256)
+    guide = GUIDE_CHANNELS.get(name, 256)
     up = make_upsampler(name, in_features=256, guide_features=guide, scale=2, rngs=nnx.Rngs(0))
     up.eval()
     shapes = [(1, 64, 64, 256), (1, 128, 128, guide)] if UPSAMPLERS[name].guided else [(1, 64, 64, 256)]
