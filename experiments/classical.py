@@ -1,7 +1,7 @@
-"""The methods without training that learned ones are compared with, on normalised depth: see `jaxup.tool.methods`."""
+"""The methods without training that learned ones are compared with, on normalised depth: see `jaxup.cli.methods`."""
 
-from jaxup.tool.methods import Run as Method
-from jaxup.tool.methods import bicubic, bilateral_solver, guided_filter, guided_interpolation, joint_bilateral
+from jaxup.cli.methods import Run as Method
+from jaxup.cli.methods import bicubic, bilateral_solver, guided_filter, guided_interpolation, joint_bilateral
 
 FILTERS: dict[str, Method] = {
     "bicubic": bicubic,

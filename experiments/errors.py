@@ -1,5 +1,5 @@
 """The error that means "your input, not our code"."""
 
-from jaxup.tool.files import InputError
+from jaxup.files import InputError
 
 __all__ = ["InputError"]

@@ -31,7 +31,7 @@ FORBIDDEN = {  # package or file -> what it must not import
     "jaxup/nn": ["jaxup.models", "jaxup.interop"],
     "jaxup/models": ["jaxup.interop"],
     "jaxup/solvers": ["jaxup.nn", "jaxup.models", "jaxup.interop", "flax"],
-    "jaxup/metrics.py": ["jaxup.nn", "jaxup.models", "jaxup.interop", "jaxup.solvers", "flax"],
+    "jaxup/metrics": ["jaxup.nn", "jaxup.models", "jaxup.interop", "jaxup.solvers", "flax"],
     "jaxup": ["experiments", "tests", "torch"],
 }
 

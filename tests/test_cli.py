@@ -13,9 +13,9 @@ from flax import nnx
 
 from jaxup import interop, ops
 from jaxup.cli import METHODS, main
-from jaxup.tool.depth import upsample_depth, windows
-from jaxup.tool.files import InputError, read_depth, write_depth
-from jaxup.tool.methods import CLASSICAL, LEARNED, Method, make_method
+from jaxup.cli.depth import upsample_depth, windows
+from jaxup.cli.methods import CLASSICAL, LEARNED, Method, make_method
+from jaxup.files import InputError, read_depth, write_depth
 from tests.goldens import shared
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -310,7 +310,7 @@ def test_failures_leave_nothing(folder, capsys, monkeypatch, error, status):
         raise error
 
     before = sorted(folder.iterdir())
-    monkeypatch.setattr("jaxup.tool.files.np.save", fail)
+    monkeypatch.setattr("jaxup.files.np.save", fail)
     assert run(out="out.npy") == status
     assert sorted(folder.iterdir()) == before
     assert capsys.readouterr().err == ("interrupted\n" if status == 130 else "error: out.npy: No space left\n")
@@ -324,7 +324,7 @@ def test_missing_packages(folder, capsys, monkeypatch):
 
 
 def test_pixel_cap(folder, capsys, monkeypatch):
-    monkeypatch.setattr("jaxup.tool.files.MAX_PIXELS", 400)
+    monkeypatch.setattr("jaxup.files.MAX_PIXELS", 400)
     refused(capsys, "rgb.png: 32 x 24 is more than 400 pixels")
 
 

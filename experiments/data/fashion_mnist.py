@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.data.images import reading
 from experiments.errors import InputError
-from jaxup.tool.files import read_grey
+from jaxup.files import read_grey
 
 Split = Literal["train", "test"]
 

@@ -1,12 +1,12 @@
-"""Images and maps of data sets, read safely: see `jaxup.tool.files`; here with archives, and as float32."""
+"""Images and maps of data sets, read safely: see `jaxup.files`; here with archives, and as float32."""
 
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from jaxup.tool import files
-from jaxup.tool.files import InputError, as_map, read_grey, read_npy, read_rgb, reading
+from jaxup import files
+from jaxup.files import InputError, as_map, read_grey, read_npy, read_rgb, reading
 
 __all__ = ["ARRAY_SUFFIXES", "SUFFIXES", "InputError", "read_dpt", "read_map", "read_rgb", "reading", "with_mask"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.data import images
 from experiments.errors import InputError
-from jaxup.tool.depth import fill_holes
+from jaxup.cli.depth import fill_holes
 
 
 class RGBD(NamedTuple):

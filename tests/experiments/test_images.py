@@ -47,7 +47,7 @@ def test_foreign_formats_and_large_images_are_refused(tmp_path, monkeypatch):
     Image.fromarray(COLOUR).save(tmp_path / "large.png")
     np.save(tmp_path / "large.npy", DEPTH)
     np.savez_compressed(tmp_path / "large.npz", depth=DEPTH)
-    monkeypatch.setattr("jaxup.tool.files.MAX_PIXELS", 40)
+    monkeypatch.setattr("jaxup.files.MAX_PIXELS", 40)
     for name, read in {"large.png": read_rgb, "large.npy": read_map, "large.npz": read_map}.items():
         with pytest.raises(InputError, match=rf"{name}: .*more than 40 pixels"):
             read(tmp_path / name)

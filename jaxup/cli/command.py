@@ -1,4 +1,4 @@
-"""The command `jaxup`: upsample the depth map in a file under the image in another."""
+"""Options, checks and messages of the command `jaxup`."""
 
 import argparse
 import difflib
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from jaxup.tool.files import (
+from jaxup.files import (
     InputError,
     as_stored,
     depth_format,
@@ -122,8 +122,8 @@ def upsample(args: argparse.Namespace) -> None:
     dtype = output_dtype(args.out, args.depth, depth.dtype)
 
     # These take a second or two to import.
-    from jaxup.tool.depth import find_scale, upsample_depth
-    from jaxup.tool.methods import make_method
+    from jaxup.cli.depth import find_scale, upsample_depth
+    from jaxup.cli.methods import make_method
 
     scale = find_scale(depth, guide)
     if args.scale not in (None, scale):
@@ -170,7 +170,3 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 def _print_tile(done: int, total: int) -> None:
     if total > 1:
         print(f"tile {done}/{total}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

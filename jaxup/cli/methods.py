@@ -17,10 +17,10 @@ import numpy as np
 from flax import nnx
 
 from jaxup import interop, ops, solvers
+from jaxup.files import InputError
 from jaxup.interop.modules import is_module_file
 from jaxup.models import DJF, DKN, FDKN, AttentionJointNetwork
 from jaxup.models.joint import DJF_CROP
-from jaxup.tool.files import InputError
 
 Run = Callable[[jax.Array, jax.Array], jax.Array]
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxup.tool.files import InputError, require
-from jaxup.tool.methods import Method
+from jaxup.cli.methods import Method
+from jaxup.files import InputError, require
 
 Show = Callable[[int, int], None]  # tiles done, tiles in all
 

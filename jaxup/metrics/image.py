@@ -12,8 +12,6 @@ import jax.numpy as jnp
 from jaxup._checks import accum_dtype, check_choice, check_image, check_positive, check_shape, fail
 from jaxup.ops.filters import box_filter, gaussian_filter
 
-__all__ = ["mae", "rmse", "psnr", "ssim"]
-
 # Radius of the window, and the share of the covariance of its pixels that counts: of all, or of a sample.
 _WINDOWS = {"gaussian": (5, 1.0), "uniform": (3, 49 / 48)}
 _SIGMA = 1.5
