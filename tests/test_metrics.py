@@ -88,3 +88,36 @@ def test_bad_input(change, message):
     flat = np.ones((1, 9, 9, 1), np.float32)
     with pytest.raises(ValueError, match=message):
         metrics.ssim(**({"x": flat, "truth": flat} | change))
+
+
+@pytest.mark.parametrize("name", ["mae", "rmse", "psnr", "ssim"])
+@pytest.mark.parametrize("error", [0.0, 1e-21, 1e-3])
+def test_gradients_are_finite(name, error):
+    """Of equal images too, where roots and logarithms have no derivative, and of errors whose squares vanish."""
+    flat = jnp.full((1, 12, 12, 1), error)
+    value, gradient = jax.value_and_grad(lambda x: getattr(metrics, name)(x, jnp.zeros_like(x)).sum())(flat)
+    assert np.isfinite(gradient).all()
+    if name == "rmse" and error != 1e-21:
+        np.testing.assert_allclose(value, error, rtol=1e-6)
+        np.testing.assert_allclose(gradient.sum(), float(error > 0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mae", "rmse"])
+def test_valid_pixels(name):
+    """As if there were no others, whatever those hold; NaN and no gradient where there is none."""
+    x, truth = images((3, 6, 5, 2))
+    valid = RNG.random((3, 6, 5, 1)) < 0.5
+    valid[2] = False
+    hidden_x, hidden_truth = np.where(valid, x, np.nan), np.where(valid, truth, np.inf)
+    measure = getattr(metrics, name)
+    alone = [measure(x[i][valid[i, ..., 0]][None, None], truth[i][valid[i, ..., 0]][None, None])[0] for i in (0, 1)]
+    for mask in (valid, valid.astype(np.float32), valid.astype(np.uint8)):
+        np.testing.assert_allclose(measure(hidden_x, hidden_truth, valid=mask), [*alone, np.nan], rtol=1e-6)
+    gradient = jax.grad(lambda x: measure(x, truth, valid=valid)[:2].sum())(x)
+    hidden = jax.grad(lambda x: jnp.nan_to_num(measure(x, hidden_truth, valid=valid)).sum())(hidden_x)
+    np.testing.assert_allclose(hidden, np.where(valid, gradient, 0), rtol=1e-6)
+    assert np.abs(gradient[:2]).sum() > 0
+    np.testing.assert_allclose(measure(x, truth, valid=np.ones_like(valid)), measure(x, truth), rtol=1e-6)
+    for wrong in (valid[..., 0], valid.repeat(2, 3), valid[:1]):
+        with pytest.raises(ValueError, match="valid: expected shape"):
+            measure(x, truth, valid=wrong)

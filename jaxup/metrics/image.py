@@ -1,7 +1,8 @@
 """Measures of images against ground truth: one number per image, as jitted functions that differentiate.
 
 Arguments are floating [B, H, W, C] of equal shapes, in the unit of `data_range`; sums are in float32, or in float64 if
-either image is. A NaN or infinite pixel spoils the number of its image.
+either image is. A NaN or infinite pixel spoils the number of its image, unless `valid` leaves it out. Gradients are
+finite, also where two images are equal.
 """
 
 from functools import partial
@@ -17,18 +18,20 @@ _WINDOWS = {"gaussian": (5, 1.0), "uniform": (3, 49 / 48)}
 _SIGMA = 1.5
 
 
-def mae(x: jax.Array, truth: jax.Array) -> jax.Array:
+def mae(x: jax.Array, truth: jax.Array, *, valid: jax.Array | None = None) -> jax.Array:
     """Mean absolute error, mean |x - t| over pixels and channels.
 
     Args:
         x: [B, H, W, C].
         truth: [B, H, W, C].
+        valid: bool or numbers [B, H, W, 1], true or not zero at the pixels that count; None for all. What the others
+            hold, also NaN, has no effect on the value or the gradient.
 
     Returns:
-        [B], float32 or float64.
+        [B], float32 or float64; NaN, with a gradient of zero, for an image without any valid pixel.
 
     Raises:
-        ValueError: an image is no floating [B, H, W, C], or the shapes differ.
+        ValueError: an image is no floating [B, H, W, C], or the shapes differ or do not fit that of `valid`.
 
     Example:
         >>> mae(jnp.full((1, 2, 2, 1), 0.75), jnp.ones((1, 2, 2, 1)))
@@ -37,21 +40,25 @@ def mae(x: jax.Array, truth: jax.Array) -> jax.Array:
     Reference:
         Willmott and Matsuura, Advantages of the mean absolute error over the root mean square error, 2005.
     """
-    return jnp.mean(jnp.abs(_difference(x, truth)), axis=(1, 2, 3))
+    return _mean(jnp.abs(_difference(x, truth, valid)), valid)
 
 
-def rmse(x: jax.Array, truth: jax.Array) -> jax.Array:
+def rmse(x: jax.Array, truth: jax.Array, *, valid: jax.Array | None = None) -> jax.Array:
     """Root of the mean squared error, sqrt(mean (x - t)^2) over pixels and channels.
+
+    The gradient is zero where the images are equal.
 
     Args:
         x: [B, H, W, C].
         truth: [B, H, W, C].
+        valid: bool or numbers [B, H, W, 1], true or not zero at the pixels that count; None for all. What the others
+            hold, also NaN, has no effect on the value or the gradient.
 
     Returns:
-        [B], float32 or float64.
+        [B], float32 or float64; NaN, with a gradient of zero, for an image without any valid pixel.
 
     Raises:
-        ValueError: an image is no floating [B, H, W, C], or the shapes differ.
+        ValueError: an image is no floating [B, H, W, C], or the shapes differ or do not fit that of `valid`.
 
     Example:
         >>> rmse(jnp.full((1, 2, 2, 1), 0.75), jnp.ones((1, 2, 2, 1)))
@@ -60,7 +67,9 @@ def rmse(x: jax.Array, truth: jax.Array) -> jax.Array:
     Reference:
         Willmott and Matsuura, Advantages of the mean absolute error over the root mean square error, 2005.
     """
-    return jnp.sqrt(_mse(x, truth))
+    mse = _mean(_difference(x, truth, valid) ** 2, valid)
+    equal = mse == 0  # where the root has no finite derivative
+    return jnp.where(equal, 0, jnp.sqrt(jnp.where(equal, 1, mse)))
 
 
 def psnr(x: jax.Array, truth: jax.Array, *, data_range: float = 1.0) -> jax.Array:
@@ -72,7 +81,7 @@ def psnr(x: jax.Array, truth: jax.Array, *, data_range: float = 1.0) -> jax.Arra
         data_range: L, the span of possible values: 1, or 255.
 
     Returns:
-        [B], float32 or float64; infinite where the images are equal.
+        [B], float32 or float64; infinite, with a gradient of zero, where the images are equal.
 
     Raises:
         ValueError: an image is no floating [B, H, W, C], the shapes differ, or `data_range` is not positive.
@@ -86,7 +95,9 @@ def psnr(x: jax.Array, truth: jax.Array, *, data_range: float = 1.0) -> jax.Arra
         `skimage.metrics.peak_signal_noise_ratio`.
     """
     check_positive("data_range", data_range)
-    return 10 * jnp.log10(data_range**2 / _mse(x, truth))
+    mse = _mean(_difference(x, truth) ** 2)
+    equal = mse == 0
+    return jnp.where(equal, jnp.inf, 10 * jnp.log10(data_range**2 / jnp.where(equal, 1, mse)))
 
 
 def ssim(x: jax.Array, truth: jax.Array, *, data_range: float = 1.0, window: str = "gaussian") -> jax.Array:
@@ -153,14 +164,22 @@ def _ssim(x: jax.Array, truth: jax.Array, data_range: jax.Array, window: str) ->
     return jnp.mean(similarity, axis=(1, 2, 3))
 
 
-def _mse(x: jax.Array, truth: jax.Array) -> jax.Array:
-    return jnp.mean(_difference(x, truth) ** 2, axis=(1, 2, 3))
+def _mean(x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    """Over what is valid, of an `x` that is zero elsewhere."""
+    if valid is None:
+        return jnp.mean(x, axis=(1, 2, 3))
+    count = x.shape[3] * jnp.sum(valid != 0, axis=(1, 2, 3))
+    return jnp.sum(x, axis=(1, 2, 3)) / count.astype(x.dtype)
 
 
-def _difference(x: jax.Array, truth: jax.Array) -> jax.Array:
-    """After checks of both."""
+def _difference(x: jax.Array, truth: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    """After checks of all; zero where it does not count."""
     check_image("x", x)
     check_image("truth", truth)
     check_shape("truth", truth, x.shape)
     dtype = accum_dtype(x, truth)
-    return x.astype(dtype) - truth.astype(dtype)
+    difference = x.astype(dtype) - truth.astype(dtype)
+    if valid is None:
+        return difference
+    check_shape("valid", valid, (*x.shape[:3], 1))
+    return jnp.where(valid != 0, difference, 0)
