@@ -1,12 +1,15 @@
 """Argument checks at trace time: a `ValueError` that names the argument, what was expected and what came."""
 
+import math
 from collections.abc import Collection
 from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Pair = tuple[int, int]
+Ratio = float | tuple[float, float]
 
 
 def fail(name: str, expected: str, actual: object) -> NoReturn:
@@ -79,6 +82,19 @@ def pair(name: str, value: Any, minimum: int = 1) -> Pair:
             fail(name, "an integer or a pair of integers", repr(value))
         return check_int(name, value[0], minimum), check_int(name, value[1], minimum)
     return check_int(name, value, minimum), check_int(name, value, minimum)
+
+
+def ratio(name: str, value: Any) -> tuple[float, float]:
+    """A number >= 1, or a pair of them (vertical, horizontal), as a pair; what is an integer stays one."""
+    values = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(values) != 2:
+        fail(name, "a number or a pair of numbers", repr(value))
+    for v in values:
+        number = isinstance(v, int | float | np.integer | np.floating) and not isinstance(v, bool)
+        if not (number and math.isfinite(v) and v >= 1):
+            fail(name, "a number >= 1", repr(v))
+    first, second = (int(v) if hasattr(v, "__index__") else float(v) for v in values)
+    return first, second
 
 
 def accum_dtype(*xs: jax.Array) -> jnp.dtype:

@@ -4,16 +4,26 @@ Weights come from squared distances only, so that gradients exist also where two
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxup._checks import Pair, accum_dtype, check_image, check_int, check_shape, pair
-from jaxup.ops.filters import Number, check_guide, check_scalar, falloff
+from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_shape
+from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar, falloff
 from jaxup.ops.reassemble import reassemble
-from jaxup.ops.windows import inside, merge_phases, neighbour, pad_window, split_phases, window_offsets
+from jaxup.ops.resize import resize, take_lines
+from jaxup.ops.windows import (
+    inside,
+    merge_phases,
+    neighbour,
+    pad_window,
+    source_cells,
+    split_phases,
+    window_offsets,
+)
 
 Sums = tuple[list[jax.Array], jax.Array]  # of weighted values, one per channel, and of weights
 
@@ -74,7 +84,7 @@ def joint_bilateral_upsample(
     src: jax.Array,
     guide: jax.Array,
     *,
-    scale: int | Pair,
+    scale: Ratio | None = None,
     radius: int,
     sigma_spatial: Number,
     sigma_range: Number,
@@ -87,17 +97,19 @@ def joint_bilateral_upsample(
 
     over the LR pixels q inside the image and in the (2 radius + 1)^2 window around the source cell of the
     HR pixel p; p' = (p + 1/2) / scale - 1/2 is p in LR pixels, I the guide and J the LR guide. The weights
-    are a softmax, so that some neighbour counts however small the sigmas are.
+    are a softmax, so that some neighbour counts however small the sigmas are. The sizes may have any ratio;
+    a pixel between two cells belongs to the second.
 
     Args:
         src: [B, h, w, C].
         guide: [B, sy*h, sx*w, G], any number of channels.
-        scale: an integer >= 1, or a pair (vertical, horizontal).
+        scale: a number >= 1 that makes whole pixels (7.5, say), or a pair (vertical, horizontal); None takes the ratio
+            of the sizes.
         radius: of the window in LR pixels, an integer >= 0.
         sigma_spatial: in LR pixels, a number > 0.
         sigma_range: in the guide's unit, a number > 0. Both sigmas may be traced and differentiated; values
             below 1e-9 act as 1e-9.
-        guide_lr: [B, h, w, G]; None takes the guide's mean over each sy x sx block.
+        guide_lr: [B, h, w, G]; None takes the guide's mean over each sy x sx block (and the pixels that it cuts).
 
     Returns:
         [B, sy*h, sx*w, C] in the dtype of `src`; weights and sums are in float32, or in float64 if an input
@@ -106,7 +118,7 @@ def joint_bilateral_upsample(
     Raises:
         ValueError: an input is no floating [B, H, W, C] array, `guide` is not `scale` times as large as
             `src` or has no channel, `guide_lr` is not as large as `src` or has other channels than `guide`,
-            `scale` or `radius` is out of range or no integer, or a sigma is not a positive scalar.
+            `scale` or `radius` is out of range, or a sigma is not a positive scalar.
 
     Example:
         >>> src = jnp.array([2.0, 8.0]).reshape(1, 1, 2, 1)
@@ -122,21 +134,55 @@ def joint_bilateral_upsample(
         leaves the LR guide open.
     """
     check_image("src", src)
-    sy, sx = pair("scale", scale)
-    batch, height, width, _ = src.shape
-    check_guide(guide, (batch, sy * height, sx * width))
+    check_larger_guide(guide, src, scale)
     if guide_lr is not None:
         check_image("guide_lr", guide_lr)
-        check_shape("guide_lr", guide_lr, (batch, height, width, guide.shape[-1]))
+        check_shape("guide_lr", guide_lr, (*src.shape[:3], guide.shape[-1]))
     check_scalar("sigma_spatial", sigma_spatial)
     check_scalar("sigma_range", sigma_range)
     radius = _clipped(check_int("radius", radius, minimum=0), src)
     dtype = accum_dtype(src, guide, *([] if guide_lr is None else [guide_lr]))
-    fine = split_phases(guide.astype(dtype), (sy, sx))
-    coarse = fine.mean((2, 4)) if guide_lr is None else guide_lr.astype(dtype)
-    weights = _weights(fine, coarse, radius, falloff(sigma_spatial, dtype), falloff(sigma_range, dtype))
-    upsampled = reassemble(src.astype(dtype), merge_phases(weights), scale=(sy, sx), kernel_size=2 * radius + 1)
-    return upsampled.astype(src.dtype)
+    near, alike = falloff(sigma_spatial, dtype), falloff(sigma_range, dtype)
+    coarse = None if guide_lr is None else guide_lr.astype(dtype)
+    return _upsample(src.astype(dtype), guide.astype(dtype), coarse, near, alike, radius).astype(src.dtype)
+
+
+class _Axis(NamedTuple):
+    """The pixels of an axis by the cells that hold them, every cell with as many as the fullest has."""
+
+    pixels: np.ndarray  # [cells, phases]; a cell that has fewer goes on with those of the next
+    place: np.ndarray  # [pixels], the first place of each pixel in `pixels`
+    offset: np.ndarray  # [cells, phases], from the centre of the cell; [1, phases] where all cells are alike
+    even: bool  # whether every pixel stands there once, in order
+
+
+def _axis(low: int, high: int) -> _Axis:
+    cell, offset = source_cells(low, high)
+    phases = -(-high // low)
+    first = np.searchsorted(cell, np.arange(low))[:, None]
+    pixels = np.minimum(first + np.arange(phases), high - 1)
+    away = cell[pixels] + offset[pixels] - np.arange(low)[:, None]
+    even = high % low == 0
+    return _Axis(pixels, cell * phases + np.arange(high) - first[cell, 0], away[:1] if even else away, even)
+
+
+@partial(jax.jit, static_argnames="radius")
+def _upsample(
+    src: jax.Array, guide: jax.Array, guide_lr: jax.Array | None, near: jax.Array, alike: jax.Array, radius: int
+) -> jax.Array:
+    sides = [_axis(low, high) for low, high in zip(src.shape[1:3], guide.shape[1:3], strict=True)]
+    scale = (sides[0].pixels.shape[1], sides[1].pixels.shape[1])
+    if guide_lr is None and all(side.even for side in sides):
+        guide_lr = split_phases(guide, scale).mean((2, 4))
+    elif guide_lr is None:
+        guide_lr = resize(guide, size=src.shape[1:3], method="area")
+    for axis, side in enumerate(sides, 1):
+        guide = guide if side.even else take_lines(guide, side.pixels.ravel(), axis)
+    weights = _weights(split_phases(guide, scale), guide_lr, radius, [side.offset for side in sides], near, alike)
+    out = reassemble(src, merge_phases(weights), scale=scale, kernel_size=2 * radius + 1)
+    for axis, side in enumerate(sides, 1):
+        out = out if side.even else take_lines(out, side.place, axis)
+    return out
 
 
 def _clipped(radius: int, x: jax.Array) -> int:
@@ -172,18 +218,22 @@ def _channels(x: jax.Array) -> list[jax.Array]:
     return [x[..., c] for c in range(x.shape[-1])]
 
 
-def _weights(fine: jax.Array, coarse: jax.Array, radius: int, near: jax.Array, alike: jax.Array) -> jax.Array:
+def _weights(
+    fine: jax.Array, coarse: jax.Array, radius: int, places: list[np.ndarray], near: jax.Array, alike: jax.Array
+) -> jax.Array:
     """Softmax weights [B, h, sy, w, sx, n] over the LR window; guides are compared one channel at a time."""
-    _, height, sy, width, sx, channels = fine.shape
+    _, height, _, width, _, channels = fine.shape
     offsets = window_offsets(2 * radius + 1)
     padded = pad_window(coarse, (radius, radius))
     coarse = jnp.stack([neighbour(padded, o, (radius, radius)) for o in offsets], axis=-1)  # [B, h, w, G, n]
     unlike = sum((fine[..., c, None] - coarse[:, :, None, :, None, c]) ** 2 for c in range(channels))
     dy, dx = np.array(offsets).T
-    rows, cols = ((np.arange(s)[:, None] + 0.5) / s - 0.5 for s in (sy, sx))
-    distance = ((rows - dy) ** 2)[:, None, None] + (cols - dx) ** 2  # [sy, 1, sx, n]
+    # One table per axis: they are small also where every cell has its own.
+    rows, cols = (
+        jnp.asarray((place[..., None] - d) ** 2, fine.dtype) for place, d in zip(places, (dy, dx), strict=True)
+    )
     valid = jnp.stack([inside((height, width), o) for o in offsets], axis=-1)[None, :, None, :, None]
-    score = -alike * unlike - near * jnp.asarray(distance, fine.dtype)[None, None]
+    score = -alike * unlike - near * rows[None, :, :, None, None] - near * cols[None, None, None]
     return jax.nn.softmax(_below_the_best(jnp.where(valid, score, -jnp.inf)), axis=-1)
 
 

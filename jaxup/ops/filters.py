@@ -5,6 +5,7 @@ Gaussian repeats the outermost pixels. A NaN or infinite pixel spoils the output
 filter: twice that) and no others.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jax import lax
 
 from jaxup._checks import (
     Pair,
+    Ratio,
     accum_dtype,
     check_image,
     check_int,
@@ -22,6 +24,7 @@ from jaxup._checks import (
     check_shape,
     fail,
     pair,
+    ratio,
 )
 from jaxup.ops.resize import resize
 from jaxup.ops.windows import pad_window
@@ -184,6 +187,26 @@ def check_guide(guide: jax.Array, grid: tuple[int, ...]) -> None:
     check_shape("guide", guide, (*grid, None))
     if guide.shape[-1] == 0:
         fail("guide", "at least one channel", f"shape {guide.shape}")
+
+
+def check_larger_guide(guide: jax.Array, x: jax.Array, scale: Ratio | None) -> None:
+    """Require a guide `scale` times as large as x; without a scale, one that is not smaller."""
+    batch, height, width, _ = x.shape
+    if scale is not None:
+        down, right = ratio("scale", scale)
+        return check_guide(guide, (batch, _times(down, height), _times(right, width)))
+    check_guide(guide, (batch, None, None))
+    if guide.shape[1] < height or guide.shape[2] < width:
+        fail("guide", f"no less than the {height} x {width} pixels of the map", f"shape {guide.shape}")
+
+
+def _times(factor: float, length: int) -> int:
+    """The length that a factor makes; a factor that is no integer is rounded already where a ratio is periodic."""
+    if isinstance(factor, int):
+        return factor * length
+    if not math.isclose(factor * length, round(factor * length), rel_tol=1e-6):
+        fail("scale", f"a factor that makes a whole number of pixels of {length}", factor)
+    return round(factor * length)
 
 
 def check_scalar(name: str, value: Any) -> None:

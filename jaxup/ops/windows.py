@@ -36,6 +36,15 @@ BORDERS = ("zeros", "edge", "reflect")
 _GATHER_BYTES = 4 << 20
 
 
+def source_cells(low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cell that holds each of `high` pixels of an axis of `low` cells, and its place in there, -1/2 .. 1/2.
+
+    Centres are half-pixel ones, any ratio will do, and an integer one gives exactly the phases of every cell.
+    """
+    twice = (2 * np.arange(high) + 1) * low
+    return twice // (2 * high), twice % (2 * high) / (2 * high) - 0.5
+
+
 def window_offsets(kernel_size: int, dilation: int = 1) -> Offsets:
     """Offsets (dy, dx) of a centred, odd K x K window, row by row."""
     reach = range(-(kernel_size // 2), kernel_size // 2 + 1)

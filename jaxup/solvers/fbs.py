@@ -1,5 +1,6 @@
 """The fast bilateral solver: smoothness between all pixels that are near in space and colour, solved on their grid."""
 
+import math
 from functools import partial
 from itertools import accumulate
 from operator import mul
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.sparse.linalg import cg
 
-from jaxup._checks import Pair, accum_dtype, check_image, check_int, check_positive, check_shape, fail, pair
-from jaxup.ops.filters import Number, check_guide, check_scalar
+from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_positive, check_shape, fail
+from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar
 from jaxup.ops.resize import resize
+from jaxup.ops.windows import source_cells
 
 # Rounds of the fixed-point iteration that makes the blur doubly stochastic; it converges in a few.
 _BALANCE_ROUNDS = 20
@@ -107,7 +109,7 @@ def bilateral_solver_upsample(
     src: jax.Array,
     guide: jax.Array,
     *,
-    scale: int | Pair,
+    scale: Ratio | None = None,
     bump: float = 0.25,
     smoothness: Number = 2.0,
     sigma_spatial: float | None = None,
@@ -127,7 +129,8 @@ def bilateral_solver_upsample(
     Args:
         src: [B, h, w, C].
         guide: [B, sy*h, sx*w, 1] or RGB [B, sy*h, sx*w, 3], in [0, 1].
-        scale: an integer >= 1, or a pair (vertical, horizontal).
+        scale: a number >= 1 that makes whole pixels (7.5, say), or a pair (vertical, horizontal); None takes the ratio
+            of the sizes.
         bump: width of the trusted spot in blocks.
         smoothness: as all that follow, see `bilateral_solver`.
         sigma_spatial: in pixels; None is one block.
@@ -152,18 +155,18 @@ def bilateral_solver_upsample(
         Barron and Poole, The Fast Bilateral Solver, ECCV 2016.
     """
     check_image("src", src)
-    (sy, sx), (batch, height, width, _) = pair("scale", scale), src.shape
-    check_guide(guide, (batch, sy * height, sx * width))
+    check_larger_guide(guide, src, scale)
     check_positive("bump", bump)
-    rows, columns = (np.exp(-(((np.arange(s) + 0.5) / s - 0.5) ** 2) / (2 * bump**2)) for s in (sy, sx))
-    spots = np.tile(rows, height)[:, None] * np.tile(columns, width)
+    low, high = src.shape[1:3], guide.shape[1:3]
+    rows, columns = (np.exp(-(source_cells(*sizes)[1] ** 2) / (2 * bump**2)) for sizes in zip(low, high, strict=True))
+    spots = rows[:, None] * columns
     confidence = jnp.zeros_like(guide[..., :1], src.dtype) + jnp.asarray(spots, src.dtype)[None, :, :, None]
     return bilateral_solver(
-        resize(src, scale=(sy, sx), method="bicubic"),
+        resize(src, size=high, method="bicubic"),
         guide,
         confidence=confidence,
         smoothness=smoothness,
-        sigma_spatial=(sy * sx) ** 0.5 if sigma_spatial is None else sigma_spatial,
+        sigma_spatial=math.sqrt(math.prod(high) / math.prod(low)) if sigma_spatial is None else sigma_spatial,
         sigma_luma=sigma_luma,
         sigma_chroma=sigma_chroma,
         iterations=iterations,

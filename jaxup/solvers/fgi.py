@@ -1,13 +1,15 @@
 """Fast guided global interpolation: weighted least squares, one row or column at a time."""
 
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxup._checks import Pair, accum_dtype, check_choice, check_image, check_int, check_shape, pair
-from jaxup.ops.filters import Number, check_guide, check_scalar
-from jaxup.ops.resize import resize, zero_upsample
+from jaxup._checks import Pair, Ratio, accum_dtype, check_choice, check_image, check_int, check_shape
+from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar
+from jaxup.ops.resize import resize
 
 # Least share of data that a pixel is divided by: where nothing reaches, the result is zero, not NaN.
 _NO_DATA = 1e-20
@@ -80,7 +82,7 @@ def guided_interpolation(
     src: jax.Array,
     guide: jax.Array,
     *,
-    scale: int | Pair,
+    scale: Ratio | None = None,
     smoothness: Number = 1.0,
     sigma: Number = 0.05,
     sigma_src: Number = 0.01,
@@ -90,10 +92,10 @@ def guided_interpolation(
 ) -> jax.Array:
     r"""Upsample under a guide by hierarchical weighted least squares: FGI.
 
-    From coarse to fine, doubling the size at every level (after one level of an odd factor, if `scale` has one), the
-    low-resolution pixels are put at the centres of their blocks, with confidence 1, and the enlarged result of the
-    level before fills the other pixels with the confidence `prior`. `wls_smooth` interpolates them twice, under the
-    guide at this size and then under the result of that, which removes the guide's texture from the depth.
+    From coarse to fine, doubling the size at every level (after one level of an odd or broken factor, if `scale` has
+    one), the low-resolution pixels are put at the centres of their blocks, with confidence 1, and the enlarged result
+    of the level before fills the other pixels with the confidence `prior`. `wls_smooth` interpolates them twice, under
+    the guide at this size and then under the result of that, which removes the guide's texture from the depth.
 
     The method's paper was not at hand; the alternation of guides and the hierarchy are its published idea, and open,
     and chosen here, are: the pyramid of block means for the guide, data at pixel s // 2 of each block of s, the
@@ -105,7 +107,8 @@ def guided_interpolation(
     Args:
         src: [B, h, w, C].
         guide: [B, sy*h, sx*w, G].
-        scale: an integer >= 1, or a pair (vertical, horizontal) whose factors of two are alike.
+        scale: a number >= 1 that makes whole pixels (7.5, say), or a pair (vertical, horizontal); None takes the ratio
+            of the sizes. There are as many doublings as both axes have.
         smoothness: lambda of `wls_smooth`, > 0.
         sigma: of the guide, in its unit, > 0.
         sigma_src: of the intermediate result, in the unit of `src`, > 0.
@@ -130,50 +133,48 @@ def guided_interpolation(
         Li, Min, Do, Lu, Fast Guided Global Interpolation for Depth and Motion, ECCV 2016.
     """
     check_image("src", src)
-    sy, sx = pair("scale", scale)
-    batch, height, width, _ = src.shape
-    check_guide(guide, (batch, sy * height, sx * width))
+    check_larger_guide(guide, src, scale)
     for name, value in (("smoothness", smoothness), ("sigma", sigma), ("sigma_src", sigma_src), ("prior", prior)):
         check_scalar(name, value)
     check_choice("enlarge", enlarge, ("nearest", "bilinear", "bicubic"))
     dtype = accum_dtype(src, guide)
     numbers = tuple(jnp.asarray(n, dtype) for n in (smoothness, sigma, sigma_src, prior))
     count = check_int("iterations", iterations)
-    return _guided(src.astype(dtype), guide.astype(dtype), numbers, (sy, sx), count, enlarge).astype(src.dtype)
+    return _guided(src.astype(dtype), guide.astype(dtype), numbers, count, enlarge).astype(src.dtype)
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5))
-def _guided(
-    src: jax.Array, guide: jax.Array, numbers: tuple[jax.Array, ...], scale: Pair, count: int, enlarge: str
-) -> jax.Array:
+@partial(jax.jit, static_argnums=(3, 4))
+def _guided(src: jax.Array, guide: jax.Array, numbers: tuple[jax.Array, ...], count: int, enlarge: str) -> jax.Array:
     smoothness, sigma, sigma_src, prior = numbers
-    result = src
-    for level in _levels(scale):
-        size = (level[0] * src.shape[1], level[1] * src.shape[2])
-        known = _at_centres(jnp.ones_like(src[..., :1]), level)
-        filled = resize(result, size=size, method=enlarge)
-        data = jnp.where(known > 0, _at_centres(src, level), filled)
-        confidence = jnp.where(known > 0, known, prior)
+    low, result = src.shape[1:3], src
+    for size in _sizes(low, guide.shape[1:3]):
+        rows, columns = (_is_centre(*sizes) for sizes in zip(low, size, strict=True))
+        known = jnp.asarray((rows[:, None] & columns)[None, :, :, None])
+        # Each pixel reads the cell that holds it; only the one at the centre keeps what it reads.
+        data = jnp.where(
+            known, resize(src, size=size, method="nearest_exact"), resize(result, size=size, method=enlarge)
+        )
+        confidence = jnp.where(known, jnp.ones_like(data[..., :1]), prior)
         small_guide = guide if size == guide.shape[1:3] else resize(guide, size=size, method="area")
-        strength = smoothness * (level[0] * level[1])
+        strength = smoothness * (math.prod(size) / math.prod(low))
         coloured = _interpolate(data, confidence, small_guide, strength, sigma, count)
         result = _interpolate(data, confidence, coloured, strength, sigma_src, count)
     return result
 
 
-def _levels(scale: Pair) -> list[Pair]:
-    """Growing factors up to `scale`: as many doublings as both axes have."""
-    levels = [scale]
-    while all(s % 2 == 0 for s in levels[0]):
-        levels.insert(0, (levels[0][0] // 2, levels[0][1] // 2))
-    return [level for level in levels if level != (1, 1)] or [scale]
+def _sizes(low: Pair, high: Pair) -> list[Pair]:
+    """Growing sizes up to `high`: as many doublings as both axes have, or, of broken factors, as leave 2 or more."""
+    sizes = [high]
+    whole = all(m % n == 0 for n, m in zip(low, high, strict=True))
+    while all(m % (2 * n) == 0 if whole else m >= 4 * n for n, m in zip(low, sizes[0], strict=True)):
+        sizes.insert(0, (-(-sizes[0][0] // 2), -(-sizes[0][1] // 2)))
+    return [size for size in sizes if size != low] or [high]
 
 
-def _at_centres(x: jax.Array, scale: Pair) -> jax.Array:
-    """Values at pixel s // 2 of each block, zeros elsewhere."""
-    at_corners = zero_upsample(x, scale=scale)
-    height, width = at_corners.shape[1:3]
-    return jnp.pad(at_corners, ((0, 0), (scale[0] // 2, 0), (scale[1] // 2, 0), (0, 0)))[:, :height, :width]
+def _is_centre(low: int, high: int) -> np.ndarray:
+    """Whether each pixel of an axis is the one at the centre of a cell: s // 2 of each block of s."""
+    centres = (2 * np.arange(low) + 1) * high // (2 * low)
+    return np.isin(np.arange(high), centres)
 
 
 def _interpolate(

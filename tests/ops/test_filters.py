@@ -95,10 +95,25 @@ def test_bilateral_filter_equals_loops(size, radius, channels):
 def test_joint_bilateral_upsample_equals_loops(size, scale, radius, given_lr):
     src, guide_lr = images(2, 3, size=size)
     (guide,) = images(3, size=(scale[0] * size[0], scale[1] * size[1]), seed=1)
-    options = dict(scale=scale, radius=radius, sigma_spatial=0.8, sigma_range=0.3)
-    y = jax.jit(partial(ops.joint_bilateral_upsample, **options))(src, guide, guide_lr=guide_lr if given_lr else None)
+    options = dict(radius=radius, sigma_spatial=0.8, sigma_range=0.3)
+    y = ops.joint_bilateral_upsample(src, guide, scale=scale, guide_lr=guide_lr if given_lr else None, **options)
     lr = guide_lr.astype(np.float64) if given_lr else None
     assert_close(y, oracle.joint_bilateral_upsample(*double(src, guide), **options, guide_lr=lr), VALUES)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "scale"),
+    [((2, 4), (15, 30), 7.5), ((4, 4), (10, 15), (2.5, 3.75)), ((3, 3), (6, 4), (2, 4 / 3)), ((1, 5), (3, 13), None)],
+    ids=str,
+)
+@pytest.mark.parametrize("given_lr", [False, True])
+def test_joint_bilateral_upsample_in_any_ratio(low, high, scale, given_lr):
+    (x, guide_lr), (guide,) = images(2, 3, size=low), images(3, size=high, seed=1)
+    options = dict(radius=1, sigma_spatial=0.8, sigma_range=0.3)
+    lr = guide_lr if given_lr else None
+    y = ops.joint_bilateral_upsample(x, guide, scale=scale, guide_lr=lr, **options)
+    lr = lr if lr is None else lr.astype(np.float64)
+    assert_close(y, oracle.joint_bilateral_upsample(*double(x, guide), **options, guide_lr=lr), VALUES)
 
 
 def test_guided_filter_takes_any_number_of_channels():
@@ -386,7 +401,13 @@ LOW = X[:, :2, :3]
         (lambda: ops.joint_bilateral_upsample(LOW, G, **JBU, guide_lr=G), r"^guide_lr: .*\(2, 2, 3, 3\)"),
         (lambda: ops.joint_bilateral_upsample(LOW, G, **JBU, guide_lr=LOW), r"^guide_lr: .*\(2, 2, 3, 3\)"),
         (lambda: ops.joint_bilateral_upsample(LOW, G, **JBU | dict(scale=0)), "^scale: .*>= 1, got 0"),
-        (lambda: ops.joint_bilateral_upsample(LOW, G, **JBU | dict(scale=1.5)), r"^scale: .*got 1\.5"),
+        (lambda: ops.joint_bilateral_upsample(LOW, G, **JBU | dict(scale=1.5)), r"^scale: .*whole .* of 3, got 1\.5"),
+        (lambda: ops.joint_bilateral_upsample(X, G, **JBU | dict(scale=(1.25, 1))), r"^guide: .*\(2, 5, 6, \*\)"),
+        (lambda: ops.joint_bilateral_upsample(LOW, G, **JBU | dict(scale=np.nan)), "^scale: .*>= 1, got nan"),
+        (
+            lambda: ops.joint_bilateral_upsample(X, G[:, :3], **JBU | dict(scale=None)),
+            "^guide: .*no less than the 4 x 6",
+        ),
         (lambda: ops.joint_bilateral_upsample(LOW, G, **JBU | dict(radius=-1)), "^radius: .*got -1"),
         (lambda: ops.joint_bilateral_upsample(LOW, G, **JBU | dict(sigma_spatial=0.0)), "^sigma_spatial: "),
         (lambda: ops.joint_bilateral_upsample(LOW, G, **JBU | dict(sigma_range=-0.5)), "^sigma_range: "),

@@ -1,5 +1,8 @@
 """Slow NumPy truth of the filters: one pixel and one window at a time, float64, no trick for any border."""
 
+from fractions import Fraction
+from math import ceil, floor
+
 import numpy as np
 
 
@@ -71,18 +74,21 @@ def bilateral_filter(x, guide, radius, sigma_spatial, sigma_range):
     return out
 
 
-def joint_bilateral_upsample(src, guide, scale, radius, sigma_spatial, sigma_range, guide_lr=None):
-    """Kopf et al. 2007, with distances from the centre of the HR pixel, in LR pixels."""
-    (batch, height, width, channels), (sy, sx) = src.shape, scale
+def joint_bilateral_upsample(src, guide, radius, sigma_spatial, sigma_range, guide_lr=None):
+    """Kopf et al. 2007, with distances from the centre of the HR pixel, in LR pixels; sizes in any ratio."""
+    batch, height, width, channels = src.shape
+    sy, sx = (Fraction(large, small) for large, small in zip(guide.shape[1:3], src.shape[1:3], strict=True))
     if guide_lr is None:
         guide_lr = np.zeros((batch, height, width, guide.shape[-1]))
         for b, p, q in np.ndindex(guide_lr.shape[:3]):
-            guide_lr[b, p, q] = guide[b, sy * p : sy * (p + 1), sx * q : sx * (q + 1)].mean((0, 1))
-    out = np.zeros((batch, sy * height, sx * width, channels))
+            rows, cols = (slice(floor(s * n), ceil(s * (n + 1))) for s, n in ((sy, p), (sx, q)))
+            guide_lr[b, p, q] = guide[b, rows, cols].mean((0, 1))
+    out = np.zeros((*guide.shape[:3], channels))
     for b, i, j in np.ndindex(out.shape[:3]):
-        y, x = (i + 0.5) / sy - 0.5, (j + 0.5) / sx - 0.5
+        y, x = (float((2 * n + 1) / (2 * s) - Fraction(1, 2)) for n, s in ((i, sy), (j, sx)))
         total = 0.0
-        for p, q in window((height, width), (i // sy, j // sx), (radius, radius)):
+        cell = floor((2 * i + 1) / (2 * sy)), floor((2 * j + 1) / (2 * sx))
+        for p, q in window((height, width), cell, (radius, radius)):
             near = np.exp(-((y - p) ** 2 + (x - q) ** 2) / (2 * sigma_spatial**2))
             alike = np.exp(-np.sum((guide[b, i, j] - guide_lr[b, p, q]) ** 2) / (2 * sigma_range**2))
             out[b, i, j] += near * alike * src[b, p, q]

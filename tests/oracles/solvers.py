@@ -1,6 +1,11 @@
 """Slow NumPy truth of `jaxup.solvers`: every linear system is written out as a matrix and solved directly."""
 
+from fractions import Fraction
+from math import floor
+
 import numpy as np
+
+from tests.oracles.resize import resize
 
 
 def wls_lines(x, guide, strength, sigma, axis):
@@ -62,3 +67,30 @@ def bilateral_solver(target, guide, confidence, smoothness, sigmas):
     system = smoothness * laplacian + np.diag((splat @ trust)[:, 0])
     y = np.linalg.solve(system, splat @ (trust * target.reshape(-1, target.shape[-1])))
     return (splat.T @ y).reshape(target.shape)
+
+
+def bilateral_solver_upsample(x, guide, bump, smoothness, sigmas):
+    """x [h, w, C], guide [H, W, 1 or 3], sizes in any ratio."""
+    confidence = np.zeros((*guide.shape[:2], 1))
+    for i, j in np.ndindex(guide.shape[:2]):
+        ratios = (Fraction(large, small) for large, small in zip(guide.shape[:2], x.shape[:2], strict=True))
+        places = [(2 * n + 1) / (2 * ratio) for n, ratio in zip((i, j), ratios, strict=True)]
+        squared = sum(float(p - floor(p) - Fraction(1, 2)) ** 2 for p in places)
+        confidence[i, j] = np.exp(-squared / (2 * bump**2))
+    enlarged = resize(x[None], guide.shape[:2], "bicubic")[0]
+    return bilateral_solver(enlarged, guide, confidence, smoothness, sigmas)
+
+
+def guided_interpolation(x, guide, sizes, smoothness, sigma, sigma_src, iterations, prior):
+    """x [h, w, C], guide [H, W, G], through the given sizes, the last of which is that of the guide."""
+    result = x
+    for size in sizes:
+        data, confidence = resize(result[None], size, "bilinear")[0], np.full((*size, 1), prior)
+        ratios = [Fraction(large, small) for large, small in zip(size, x.shape[:2], strict=True)]
+        for i, j in np.ndindex(x.shape[:2]):
+            centre = tuple(floor((n + Fraction(1, 2)) * ratio) for n, ratio in zip((i, j), ratios, strict=True))
+            data[centre], confidence[centre] = x[i, j], 1
+        strength, small_guide = smoothness * float(np.prod(ratios)), resize(guide[None], size, "area")[0]
+        coloured = wls_smooth(data, small_guide, strength, sigma, iterations, confidence)
+        result = wls_smooth(data, coloured, strength, sigma_src, iterations, confidence)
+    return result

@@ -72,6 +72,12 @@ EXAMPLES = [
         Inputs(lambda h, w: [(h, w, 2), (2 * h, 3 * w, 3)], interval=(0, 1)),
         scratch=(4.6, 13),
     ),
+    Example(
+        "joint_bilateral_upsample_any_ratio",
+        partial(ops.joint_bilateral_upsample, radius=1, sigma_spatial=1.0, sigma_range=0.5),
+        Inputs(lambda h, w: [(h, w, 2), (5 * h // 2, 7 * w // 2, 3)], interval=(0, 1)),
+        scratch=(9, 25),
+    ),
 ]
 
 MODULES = [

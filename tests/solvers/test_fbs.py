@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ from jax.test_util import check_grads
 from jaxup import ops, solvers
 from tests.compare import assert_close
 from tests.modules import random
+from tests.oracles import solvers as oracles
 from tests.oracles.solvers import bilateral_solver as oracle
 
 SIGMAS = dict(sigma_spatial=2.0, sigma_luma=0.25, sigma_chroma=0.3)
@@ -58,6 +61,15 @@ def test_upsampling_follows_the_guide_and_keeps_the_dtype():
     half = solvers.bilateral_solver_upsample(src.astype(jnp.bfloat16), guide, scale=8)
     assert half.dtype == jnp.bfloat16
     assert_close(half[0, :, :, 0], out, 2e-2)
+
+
+@pytest.mark.parametrize(("low", "high", "scale"), [((2, 4), (5, 15), (2.5, 3.75)), ((2, 2), (15, 15), 7.5)], ids=str)
+def test_upsampling_in_any_ratio(low, high, scale):
+    x, guide = random(1, *low, 2), uniform(1, *high, 3)
+    run = partial(solvers.bilateral_solver_upsample, smoothness=3.0, iterations=300, tolerance=1e-7, **SIGMAS)
+    expected = oracles.bilateral_solver_upsample(x[0], guide[0], 0.25, 3.0, tuple(SIGMAS.values()))
+    assert_close(run(x, guide, scale=scale)[0], expected, 1e-4)
+    np.testing.assert_array_equal(run(x, guide), run(x, guide, scale=scale))
 
 
 @pytest.mark.parametrize(

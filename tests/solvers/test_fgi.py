@@ -7,6 +7,7 @@ from jax.test_util import check_grads
 from jaxup import solvers
 from tests.compare import assert_close, assert_finite
 from tests.modules import random
+from tests.oracles import solvers as oracles
 from tests.oracles.solvers import wls_smooth as oracle
 
 
@@ -47,6 +48,23 @@ def test_upsampling_keeps_constants(scale):
     out = solvers.guided_interpolation(jnp.full((2, 2, 3, 1), 5.0), random(2, 2 * sy, 3 * sx, 3), scale=scale)
     assert out.shape == (2, 2 * sy, 3 * sx, 1)
     np.testing.assert_allclose(out, 5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "scale"),
+    [
+        ([(2, 2), (8, 16), (15, 31)], None),  # 7.5 and 15.5
+        ([(2, 4), (5, 15)], (2.5, 3.75)),
+        ([(3, 2), (9, 6), (18, 12)], 6),  # broken ratios change nothing for others
+        ([(3, 2), (4, 7)], None),
+    ],
+    ids=str,
+)
+def test_upsampling_in_any_ratio(sizes, scale):
+    (low, *levels), numbers = sizes, dict(smoothness=1.5, sigma=0.8, sigma_src=0.6, iterations=2, prior=0.05)
+    x, guide = random(1, *low, 2), random(1, *levels[-1], 3)
+    expected = oracles.guided_interpolation(*(a[0].astype(np.float64) for a in (x, guide)), levels, **numbers)
+    assert_close(solvers.guided_interpolation(x, guide, scale=scale, **numbers)[0], expected, 1e-5)
 
 
 def test_upsampling_stops_at_the_edge_of_the_guide():
