@@ -1,29 +1,14 @@
-"""Settings under which every test runs: several CPU devices, strict JAX, and the paths of optional data."""
+"""What every test has: strict JAX and the paths of optional data. `tests/__init__.py` has the settings of JAX."""
 
 import importlib.util
-import os
 import re
-from importlib.metadata import version
-
-# Read when JAX is imported or starts its first backend, so they come before everything else. Tests run on the
-# CPU, also on a machine with a GPU, unless JAX_PLATFORMS asks for something else.
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-# Tests compile far more than they compute: without the compiler's last optimisations they take half the time, and with
-# the older of its two ways to make code of fused loops, which newer versions no longer have, a third.
-if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
-    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-    if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
-        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
-
 from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
 
-from tests.goldens import shared
+from tests.golden_files import shared
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,195 +1,157 @@
-"""Golden vectors of the reference implementations, and the comparison with the bounds their README states.
+"""Comparison with golden vectors of the reference implementations, within the bounds that their README states.
 
-golden = goldens.load("attn_upsample/self__k3_s2")          # skips the test where the folder is absent
-goldens.check(golden, lambda inputs, params: {"z": attention(**inputs, ...)})
+In tests:      @pytest.mark.parametrize("case", goldens.cases("carafe/pack__*"))
+               def test_golden(case):
+                   goldens.check(goldens.load(case))       # skips where the folder is absent
+As a command:  python -m tests.goldens FOLDER [NAME ...]   every case below FOLDER, or those of the operators or cases
+               (operator/case) NAME; the last line counts them, and the exit status is 1 where one failed.
 """
 
-import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-Arrays = dict[str, np.ndarray]
+from tests.golden_cases import OPERATORS, OPTIMISED, SCORES
+from tests.golden_bounds import HALF_BOUND, check_gradients, check_values, compare, problems, require
+from tests.golden_files import Golden, load, read, shared
+
+__all__ = ["Golden", "cases", "check", "check_gradients", "check_half", "check_values", "load", "read", "run", "shared"]
+
 Function = Callable[[dict[str, jax.Array], dict[str, jax.Array]], Any]
 
-VALUE_BOUND = 1e-5  # of the largest magnitude of the array
-GRADIENT_BOUND = 1e-4  # likewise
-NOISE_BOUND = 1e-6  # of the largest gradient entry of the whole case, G
-HALF_BOUND = 2e-2  # of the largest magnitude, for inputs in bfloat16
-SENSITIVITY_FACTOR = 10  # a case that float32 itself blurs by e is compared with 10 e
+
+def cases(pattern: str) -> list[str]:
+    """The names of the cases "<operator>/<case>" that match; one that skips where the folder is absent."""
+    try:
+        return names(shared("goldens"), pattern)
+    except pytest.skip.Exception:
+        return ["no/folder"]
 
 
-def shared(folder: str) -> Path:
-    """The folder beside the repository, or under $JAXUP_SHARED; skips the running test where it is absent."""
-    root = Path(os.environ.get("JAXUP_SHARED") or Path(__file__).parents[2] / "shared")
-    if not (root / folder).is_dir():
-        pytest.skip(f"no {folder} folder: set JAXUP_SHARED to the folder that holds it")
-    return root / folder
+def names(folder: Path, pattern: str = "**/*") -> list[str]:
+    """The cases below a folder. Files of official weights without results are none."""
+    return [
+        str(path.relative_to(folder).with_suffix(""))
+        for path in sorted(folder.glob(f"{pattern}.npz"))
+        if not path.name.startswith("weights_")
+    ]
 
 
-@dataclass(frozen=True)
-class Golden:
-    """One case. Images are NHWC; parameters have their official names and PyTorch layouts."""
+def check(golden: Golden, fn: Function | None = None, *, half: bool | None = None) -> None:
+    """Compare every output and every stored gradient of `fn(inputs, params)` with the case.
 
-    name: str
-    meta: dict[str, Any]
-    inputs: Arrays = field(default_factory=dict)  # in/
-    params: Arrays = field(default_factory=dict)  # param/
-    outputs: Arrays = field(default_factory=dict)  # out/
-    cotangents: Arrays = field(default_factory=dict)  # cot/
-    grad_inputs: Arrays = field(default_factory=dict)  # grad_in/
-    grad_params: Arrays = field(default_factory=dict)  # grad_param/
-    out_state: Arrays = field(default_factory=dict)  # out_state/, BatchNorm statistics after a training step
-    mid: Arrays = field(default_factory=dict)  # mid/, intermediate results
-    alt: Arrays = field(default_factory=dict)  # alt/, variants explained in the notes
-    param_const: Arrays = field(default_factory=dict)  # param_const/, constants explained in the notes
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Constructor arguments by their official names."""
-        return self.meta["config"]
-
-    @property
-    def gradients(self) -> Arrays:
-        """Stored gradients as "in/<argument>" and "param/<key>"."""
-        named = {f"in/{k}": v for k, v in self.grad_inputs.items()}
-        return named | {f"param/{k}": v for k, v in self.grad_params.items()}
-
-    def sensitivity(self, key: str) -> float:
-        """How far plain float32 is from the stored array, relative; `key` as in the file."""
-        return self.meta.get("float32_reference_rel_err", {}).get(key, 0.0)
-
-
-_FIELDS = {
-    "in": "inputs",
-    "param": "params",
-    "out": "outputs",
-    "cot": "cotangents",
-    "grad_in": "grad_inputs",
-    "grad_param": "grad_params",
-    "out_state": "out_state",
-    "mid": "mid",
-    "alt": "alt",
-    "param_const": "param_const",
-}
-
-
-def load(case: str) -> Golden:
-    """Read "<operator>/<case>"; an unknown kind of array is an error."""
-    with np.load(shared("goldens") / f"{case}.npz", allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
-    meta = json.loads(str(arrays.pop("meta")))
-    groups: dict[str, Arrays] = {"params": {k: _generated(r) for k, r in meta.get("param_gen", {}).items()}}
-    for key, array in arrays.items():
-        kind, _, name = key.partition("/")
-        groups.setdefault(_FIELDS[kind], {})[name] = array
-    return Golden(name=case, meta=meta, **groups)
-
-
-def check_values(golden: Golden, actual: Mapping[str, Any], kind: str = "out") -> None:
-    """Compare all arrays of one kind ("out", "out_state", "mid", "alt"), given as {name: array}."""
-    expected = getattr(golden, _FIELDS[kind])
-    _same_names(golden, actual, expected)
-    for name, want in expected.items():
-        bound = max(VALUE_BOUND, SENSITIVITY_FACTOR * golden.sensitivity(f"{kind}/{name}")) * _largest(want)
-        _compare(golden, name, actual[name], want, bound)
-
-
-def check_gradients(golden: Golden, actual: Mapping[str, Any]) -> None:
-    """Compare all stored gradients, named "in/<argument>" and "param/<key>".
-
-    Gradients that vanish identically are stored as zeros, and may differ by the noise bound only.
+    `fn`: the function of the case's operator in `golden_cases`, if it is not given.
+    `half`: the outputs for inputs in bfloat16, too; by default, but for scores, which are never in less than float32.
     """
-    expected = golden.gradients
-    _same_names(golden, actual, expected)
-    noise = NOISE_BOUND * max(_largest(g) for g in expected.values())
-    for name, want in expected.items():
-        blur = SENSITIVITY_FACTOR * golden.sensitivity(f"grad_{name}") * max(_largest(want), noise)
-        _compare(golden, name, actual[name], want, max(GRADIENT_BOUND * _largest(want) + noise, blur))
+    fn = function(golden) if fn is None else fn
+    require(problems(golden, *run(golden, fn)))
+    if half if half is not None else golden.meta.get("operator") not in SCORES:
+        check_half(golden, fn)
 
 
-def vjp(golden: Golden, fn: Function, level: int | None = None) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Outputs of `fn(inputs, params) -> {name: array}`, and the gradients whose values are stored."""
+def function(golden: Golden) -> Function:
+    """What the table has for the case's operator, in the case's configuration."""
+    return partial(OPERATORS[golden.meta["operator"]], config=golden.config)
+
+
+def run(golden: Golden, fn: Function) -> tuple[Any, Any, Any]:
+    """Outputs of `fn`, the gradients whose values are stored, and running statistics after a training step."""
     inputs, params = jax.tree.map(jnp.asarray, (golden.inputs, golden.params))
     free = {k: inputs[k] for k in golden.grad_inputs}, {k: params[k] for k in golden.grad_params}
 
-    def run(free_inputs: dict[str, jax.Array], free_params: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        outputs = fn(inputs | free_inputs, params | free_params)
-        if not isinstance(outputs, dict):  # the only output needs no name
-            (name,) = golden.outputs
-            outputs = {name: outputs}
-        return outputs
+    def loss(free: tuple[dict[str, jax.Array], dict[str, jax.Array]]) -> tuple[Any, Any]:
+        result = fn(inputs | free[0], params | free[1])
+        outputs, statistics = result if isinstance(result, tuple) else (result, {})
+        outputs = _named(golden, outputs)
+        fitting = {k: c for k, c in golden.cotangents.items() if k in outputs and outputs[k].shape == c.shape}
+        weighted = [jnp.vdot(outputs[k], jnp.asarray(c, outputs[k].dtype)) for k, c in fitting.items()]
+        return sum(weighted, jnp.zeros(())), (outputs, statistics)
 
-    @partial(jax.jit, compiler_options=None if level is None else {"xla_backend_optimization_level": level})
-    def with_gradients(*free: dict[str, jax.Array]) -> Any:
-        outputs, pullback = jax.vjp(run, *free)
-        cotangents = {k: golden.cotangents.get(k, np.zeros(v.shape, v.dtype)) for k, v in outputs.items()}
-        return outputs, pullback(jax.tree.map(jnp.asarray, cotangents))
+    optimised = golden.meta.get("operator") in OPTIMISED
+    options = {"xla_backend_optimization_level": 1} if optimised else None
 
-    outputs, (grad_inputs, grad_params) = with_gradients(*free)
-    gradients = {f"in/{k}": v for k, v in grad_inputs.items()}
-    return outputs, gradients | {f"param/{k}": v for k, v in grad_params.items()}
+    @partial(jax.jit, compiler_options=options)
+    def with_gradients(free: Any) -> Any:
+        if not golden.gradients:
+            return loss(free)[1], ({}, {})
+        gradients, results = jax.grad(loss, has_aux=True)(free)
+        return results, gradients
 
-
-def check(golden: Golden, fn: Function, *, half: bool = True, level: int | None = None) -> None:
-    """Compare every output and every stored gradient of `fn(inputs, params)` with the case.
-
-    `half`: the outputs for inputs in bfloat16, too; not for scores, which are never in less than float32.
-    `level`: of the compiler's optimisation, where the one of all tests makes a slow program.
-    """
-    outputs, gradients = vjp(golden, fn, level)
-    check_values(golden, outputs)
-    check_gradients(golden, gradients)
-    if half:
-        check_half(golden, fn)
+    (outputs, statistics), (grad_inputs, grad_params) = with_gradients(free)
+    gradients = {f"in/{k}": v for k, v in grad_inputs.items()} | {f"param/{k}": v for k, v in grad_params.items()}
+    return outputs, gradients, statistics
 
 
 def check_half(golden: Golden, fn: Function) -> None:
     """With inputs in bfloat16, outputs are in bfloat16 and near the case's."""
-    params = jax.tree.map(jnp.asarray, golden.params)
-    outputs = jax.jit(fn)({k: jnp.asarray(v, jnp.bfloat16) for k, v in golden.inputs.items()}, params)
-    named = outputs if isinstance(outputs, dict) else {next(iter(golden.outputs)): outputs}
-    for name, y in named.items():
-        if y.dtype != jnp.bfloat16:
+    inputs = {k: jnp.asarray(v, jnp.bfloat16) for k, v in golden.inputs.items()}
+    result = jax.jit(fn)(inputs, jax.tree.map(jnp.asarray, golden.params))
+    outputs = _named(golden, result[0] if isinstance(result, tuple) else result)
+    for name, y in outputs.items():
+        if inputs and y.dtype != jnp.bfloat16:
             raise AssertionError(f"{golden.name} {name}: expected bfloat16, got {y.dtype}")
         want = golden.outputs[name]
-        _compare(golden, name, y.astype(jnp.float32), want, HALF_BOUND * _largest(want))
+        bound = HALF_BOUND * golden.largest(f"out/{name}", want)
+        require(compare(golden, f"out/{name}", jnp.asarray(y, jnp.float32), want, bound))
 
 
-def _generated(recipe: dict[str, Any]) -> np.ndarray:
-    """A parameter too large to store, from numpy's frozen legacy generator."""
-    random, shape = np.random.RandomState(recipe["seed"]), recipe["shape"]
-    if recipe["dist"] == "uniform":
-        return random.uniform(recipe["lo"], recipe["hi"], shape).astype(np.float32)
-    return (random.standard_normal(shape) * recipe["scale"] + recipe["shift"]).astype(np.float32)
+def _named(golden: Golden, outputs: Any) -> dict[str, Any]:
+    """The only output needs no name."""
+    return outputs if isinstance(outputs, dict) else dict.fromkeys(golden.outputs, outputs)
 
 
-def _largest(x: np.ndarray) -> float:
-    return float(np.max(np.abs(x), initial=0.0))
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.goldens", description="Check a folder of golden vectors.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="an operator's folder, or operator/case")
+    options = parser.parse_args(arguments)
+    wanted = [name.rstrip("/").removesuffix(".npz") for name in options.names]
+    found = names(options.folder)
+    missing = [name for name in wanted if not any(_below(case, name) for case in found)]
+    if missing or not found:
+        print(f"{options.folder}: expected a folder of golden vectors{_of(missing)}, found none", file=sys.stderr)
+        return 2
+    counts, unknown = Counter[str](), Counter[str]()
+    for case in found:
+        if not wanted or any(_below(case, name) for name in wanted):
+            counts[_verdict(options.folder, case, unknown)] += 1
+    for operator, number in sorted(unknown.items()):
+        print(f"unknown: {operator} ({number} {'case' if number == 1 else 'cases'})")
+    print(", ".join(f"{counts[verdict]} {verdict}" for verdict in ("passed", "failed", "unknown")))
+    return 1 if counts["failed"] else 0
 
 
-def _same_names(golden: Golden, actual: Mapping[str, Any], expected: Arrays) -> None:
-    if set(actual) != set(expected):
-        raise AssertionError(f"{golden.name}: expected arrays {sorted(expected)}, got {sorted(actual)}")
+def _below(case: str, name: str) -> bool:
+    return case == name or case.startswith(f"{name}/")
 
 
-def _compare(golden: Golden, name: str, actual: Any, expected: np.ndarray, bound: float) -> None:
-    actual = np.asarray(actual)
-    if actual.shape != expected.shape:
-        raise AssertionError(f"{golden.name} {name}: expected shape {expected.shape}, got {actual.shape}")
-    error = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
-    if not np.all(error <= bound):  # written so that NaN fails
-        worst = np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, error)), error.shape)
-        where = tuple(int(i) for i in worst)
-        raise AssertionError(
-            f"{golden.name} {name}: |error| <= {bound:.3g} expected, got {error[worst]:.3g} at {where} "
-            f"({actual[worst]:.7g} for {expected[worst]:.7g})"
-        )
+def _of(missing: list[str]) -> str:
+    return f" with {', '.join(missing)}" if missing else ""
+
+
+def _verdict(folder: Path, case: str, unknown: Counter[str]) -> str:
+    """Checks one case, prints what is wrong with it, and counts the operator if the table does not have it."""
+    try:
+        operator = str(read(folder, case, generate=()).meta.get("operator"))
+        if operator not in OPERATORS:
+            unknown[operator] += 1
+            return "unknown"
+        golden = read(folder, case)
+        found = problems(golden, *run(golden, function(golden)))
+    except Exception as error:  # whatever a case raises is its own failure
+        found = [f"{case}: {type(error).__name__}: {error}"]
+    for problem in found:
+        print(f"FAILED {problem}", flush=True)
+    return "failed" if found else "passed"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The bounds within which results equal those of a golden case, as the README of the golden vectors states them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tests.golden_files import FIELDS, Arrays, Golden
+
+VALUE_BOUND = 1e-5  # of the largest magnitude of the array
+GRADIENT_BOUND = 1e-4  # likewise
+NOISE_BOUND = 1e-6  # of the largest gradient entry of the whole case, G
+HALF_BOUND = 2e-2  # of the largest magnitude, for inputs in bfloat16
+SENSITIVITY_FACTOR = 10  # a case that float32 itself blurs by e is compared with 10 e
+
+
+def problems(golden: Golden, outputs: Any, gradients: Any, statistics: Any) -> list[str]:
+    """Every array that is further from the case's than the bounds allow."""
+    return [
+        *_different(golden, outputs, "out"),
+        *_different_gradients(golden, gradients),
+        *_different(golden, statistics, "out_state"),
+    ]
+
+
+def check_values(golden: Golden, actual: Mapping[str, Any], kind: str = "out") -> None:
+    """Compare all arrays of one kind ("out", "out_state", "mid", "alt"), given as {name: array}."""
+    require(_different(golden, actual, kind))
+
+
+def check_gradients(golden: Golden, actual: Mapping[str, Any]) -> None:
+    """Compare all stored gradients, named "in/<argument>" and "param/<key>"."""
+    require(_different_gradients(golden, actual))
+
+
+def _different(golden: Golden, actual: Mapping[str, Any], kind: str) -> Iterator[str]:
+    expected: Arrays = getattr(golden, FIELDS[kind])
+    yield from _other_names(golden, actual, expected)
+    for name in expected.keys() & actual.keys():
+        key, want = f"{kind}/{name}", expected[name]
+        bound = max(VALUE_BOUND, SENSITIVITY_FACTOR * golden.sensitivity(key)) * golden.largest(key, want)
+        yield from compare(golden, key, actual[name], want, bound)
+
+
+def _different_gradients(golden: Golden, actual: Mapping[str, Any]) -> Iterator[str]:
+    """Gradients that vanish identically are stored as zeros, and may differ by the noise bound only."""
+    expected = golden.gradients
+    yield from _other_names(golden, actual, expected)
+    largest = {name: golden.largest(f"grad_{name}", want) for name, want in expected.items()}
+    noise = NOISE_BOUND * golden.meta.get("grad_max", max(largest.values(), default=0.0))
+    for name in expected.keys() & actual.keys():
+        blur = SENSITIVITY_FACTOR * golden.sensitivity(f"grad_{name}") * max(largest[name], noise)
+        bound = max(GRADIENT_BOUND * largest[name] + noise, blur)
+        yield from compare(golden, f"grad_{name}", actual[name], expected[name], bound)
+
+
+def _other_names(golden: Golden, actual: Mapping[str, Any], expected: Arrays) -> Iterator[str]:
+    if set(actual) != set(expected):
+        yield f"{golden.name}: expected arrays {sorted(expected)}, got {sorted(actual)}"
+
+
+def compare(golden: Golden, key: str, actual: Any, expected: np.ndarray, bound: float) -> Iterator[str]:
+    actual, shape = np.asarray(actual), golden.shape(key, expected)
+    if actual.shape != shape:
+        yield f"{golden.name} {key}: expected shape {shape}, got {actual.shape}"
+        return
+    actual = golden.stored(key, actual)
+    error = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+    if not np.all(error <= bound):  # written so that NaN fails
+        worst = np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, error)), error.shape)
+        where = tuple(int(i) for i in worst)
+        yield (
+            f"{golden.name} {key}: |error| <= {bound:.3g} expected, got {error[worst]:.3g} at {where} "
+            f"({actual[worst]:.7g} for {expected[worst]:.7g})"
+        )
+
+
+def require(found: list[str] | Iterator[str]) -> None:
+    found = list(found)
+    if found:
+        raise AssertionError("\n".join(found))

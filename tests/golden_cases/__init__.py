@@ -1,0 +1,25 @@
+"""One table of what the golden vectors check: operator name -> function of (inputs, params, config).
+
+The names are those of the files. `config` holds the official constructor arguments, and under "mode" whether the case
+is in "eval" or "train" mode; a function takes shapes and options from nowhere else, so that it serves any case of its
+operator. It returns the output, or a dictionary of outputs; in training mode, where there are running statistics, a
+pair: these, and the statistics after the call by their official names.
+"""
+
+from tests.golden_cases import attention, classical, guided, indices, kernels, sampling
+from tests.golden_cases.converted import Function
+
+OPERATORS: dict[str, Function] = (
+    attention.OPERATORS
+    | classical.OPERATORS
+    | guided.OPERATORS
+    | indices.OPERATORS
+    | kernels.OPERATORS
+    | sampling.OPERATORS
+)
+
+# Outputs that are never in less than float32, whatever the inputs are in.
+SCORES = {"Kernel_FDKN", "PCDC_Block", "SemiShift", "sim + softmax + atn"}
+
+# Gradients of large convolution kernels take a minute without the compiler's optimisations, which tests leave out.
+OPTIMISED = {"DKN", "FDKN"}
