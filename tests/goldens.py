@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tests.golden_cases import OPERATORS, OPTIMISED, SCORES
 from tests.golden_bounds import HALF_BOUND, check_gradients, check_values, compare, problems, require
+from tests.golden_cases import OPERATORS, OPTIMISED, SCORES
 from tests.golden_files import Golden, load, read, shared
 
 __all__ = ["Golden", "cases", "check", "check_gradients", "check_half", "check_values", "load", "read", "run", "shared"]

@@ -1,11 +1,15 @@
 """The golden comparison itself: it accepts what its bounds allow, and nothing else."""
 
+import contextlib
+import json
+
 import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests import goldens
+from tests.golden_files import FIELDS
 
 CONFIG = {"float32_reference_rel_err": {"out/y": 1e-7, "grad_in/x": 1e-4, "grad_param/w": 1e-7}}
 
@@ -41,8 +45,8 @@ def test_half_precision_has_its_own_type(golden):
         goldens.check_half(golden, lambda inputs, params: product(inputs, params).astype(jnp.float32))
 
 
-def test_vjp_uses_the_stored_cotangents(golden):
-    outputs, gradients = goldens.vjp(golden, product)
+def test_run_uses_the_stored_cotangents(golden):
+    outputs, gradients, _ = goldens.run(golden, product)
     chex.assert_trees_all_close(outputs, golden.outputs)
     chex.assert_trees_all_close(gradients, {k: jnp.asarray(v) for k, v in golden.gradients.items()})
 
@@ -51,7 +55,7 @@ def test_vjp_uses_the_stored_cotangents(golden):
 def test_a_wrong_value_fails(golden, error):
     y = golden.outputs["y"].copy()
     y[0, 0] += error * 4  # the largest magnitude is 4: just twice the bound, and on another entry
-    with pytest.raises(AssertionError, match=r"by/hand y: .*\(0, 0\)"):
+    with pytest.raises(AssertionError, match=r"by/hand out/y: .*\(0, 0\)"):
         goldens.check_values(golden, {"y": y})
 
 
@@ -93,14 +97,99 @@ def test_right_values_with_a_wrong_gradient_fail(golden):
         goldens.check(golden, constant_in_w)
 
 
+@pytest.fixture
+def sampled():
+    """The same case as a file of recipes and samples."""
+    x, w = np.random.RandomState(1).standard_normal((2, 3)) * 2 + 1, np.random.RandomState(2).uniform(0, 1, (2, 3))
+    x, w = x.astype(np.float32), w.astype(np.float32)
+    arrays = {"out/y": x * w, "grad_in/x": w, "grad_param/w": x}  # the cotangent is one everywhere
+    meta = {
+        "operator": "product",
+        "config": {},
+        "in_gen": {"x": {"seed": 1, "shape": [2, 3], "dist": "normal", "scale": 2.0, "shift": 1.0}},
+        "param_gen": {"w": {"seed": 2, "shape": [2, 3], "dist": "uniform", "lo": 0, "hi": 1}},
+        "cot_gen": {"y": {"seed": 3, "shape": [2, 3], "dist": "normal", "scale": 0.0, "shift": 1.0}},
+        "sampled": {key: {"shape": [2, 3], "step": 2} for key in arrays},
+        "max_abs": {key: float(np.abs(array).max()) for key, array in arrays.items()},
+        "grad_max": float(np.abs(x).max()),
+    }
+    return {"meta": json.dumps(meta)} | {key: array.ravel()[::2] for key, array in arrays.items()}
+
+
+def write(folder, case, arrays):
+    path = folder / f"{case}.npz"
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **arrays)
+
+
+def times(inputs, params, config):
+    return inputs["x"] * params["w"]
+
+
+@pytest.fixture
+def table(monkeypatch):
+    monkeypatch.setitem(goldens.OPERATORS, "product", times)
+    return goldens.OPERATORS
+
+
+def test_recipes_and_samples(tmp_path, sampled):
+    write(tmp_path, "product/a", sampled)
+    golden = goldens.read(tmp_path, "product/a")
+    goldens.check(golden, lambda inputs, params: times(inputs, params, {}), half=False)
+    y, bound = times(golden.inputs, golden.params, {}), 1e-5 * golden.meta["max_abs"]["out/y"]
+    for entry, fails in [((0, 1), False), ((0, 2), True)]:  # only every second one is stored
+        wrong = y.copy()
+        wrong[entry] += 1.5 * bound
+        with pytest.raises(AssertionError, match="out/y") if fails else contextlib.nullcontext():
+            goldens.check_values(golden, {"y": wrong})
+    with pytest.raises(AssertionError, match=r"expected shape \(2, 3\), got \(3, 2\)"):
+        goldens.check_values(golden, {"y": y.T})
+    with pytest.raises(AssertionError, match=r"expected shape \(2, 3\), got \(3,\)"):
+        goldens.check_values(golden, {"y": y.ravel()[::2]})
+
+
+def test_command(tmp_path, capsys, sampled, table):
+    write(tmp_path, "product/right", sampled)
+    write(tmp_path, "product/wrong_gradient", sampled | {"grad_param/w": sampled["grad_param/w"] * np.float32(1.01)})
+    write(tmp_path, "product/no_gradient", {k: v for k, v in sampled.items() if not k.startswith("grad")})
+    write(tmp_path, "later/network", sampled | {"meta": json.dumps({"operator": "later"})})
+    run = lambda *names: (goldens.main([str(tmp_path), *names]), capsys.readouterr().out.splitlines())  # noqa: E731
+    status, lines = run()
+    assert status == 1 and lines[-1] == "2 passed, 1 failed, 1 unknown"
+    assert [line.split(":")[0] for line in lines[:-1]] == [
+        "FAILED product/wrong_gradient grad_param/w",
+        "unknown",
+    ]
+    assert lines[1] == "unknown: later (1 case)"
+    assert run("product/right") == (0, ["1 passed, 0 failed, 0 unknown"])
+    assert run("later")[0] == 0
+    assert run("product/other")[0] == run("prod")[0] == goldens.main([str(tmp_path / "none")]) == 2
+    table["product"] = lambda inputs, params, config: config["missing"]
+    assert run("product/right") == (1, ["FAILED product/right: KeyError: 'missing'", "0 passed, 1 failed, 0 unknown"])
+
+
 def test_every_case_loads():
-    """Also that every stored gradient has the shape of what was given."""
+    """Also that every stored gradient has the shape of what was given, and every sample its length."""
     folder = goldens.shared("goldens")
-    cases = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.npz"))
-    assert cases
-    for case in cases:
-        golden = goldens.load(case)
+    found = goldens.names(folder)
+    assert found
+    for case in found:
+        golden = goldens.read(folder, case, generate=("in_gen", "cot_gen"))
+        shapes = {f"in/{name}": x.shape for name, x in golden.inputs.items()}
+        shapes |= {f"param/{name}": x.shape for name, x in golden.params.items()}
+        shapes |= {f"param/{name}": tuple(recipe["shape"]) for name, recipe in golden.meta.get("param_gen", {}).items()}
         assert golden.cotangents.keys() <= golden.outputs.keys(), case
-        for given, gradients in [(golden.inputs, golden.grad_inputs), (golden.params, golden.grad_params)]:
-            for name, gradient in gradients.items():
-                assert gradient.shape == given[name].shape, (case, name)
+        for name, gradient in golden.gradients.items():
+            if golden.config["mode"] != "fit":  # a fit makes its own parameters
+                assert golden.shape(f"grad_{name}", gradient) == shapes[name], (case, name)
+        for kind in ("out", "out_state"):
+            for name, stored in getattr(golden, FIELDS[kind]).items():
+                whole = np.broadcast_to(0, golden.shape(f"{kind}/{name}", stored))
+                assert golden.stored(f"{kind}/{name}", whole).shape == stored.shape, (case, name)
+
+
+def test_tests_check_every_operator_of_the_table():
+    """With the shared folder; without it the cases skip."""
+    folder = goldens.shared("goldens")
+    operators = {goldens.read(folder, case, generate=()).meta["operator"] for case in goldens.names(folder)}
+    assert goldens.OPERATORS.keys() <= operators

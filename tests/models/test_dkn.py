@@ -10,74 +10,10 @@ from tests.compare import assert_close, assert_finite
 from tests.modules import count, random, randomised, scratch
 from tests.oracles import dkn as oracle
 
-CASES = ["dkn__k3_d15_nores_ac0", "dkn__k3_d15_res", "fdkn__k3_d15_nores_ac0", "fdkn__k3_d15_res"]
 
-
-def official(golden, params, mode="eval"):
-    module = interop.from_torch(golden.meta["operator"], params, golden.config)
-    getattr(module, mode)()
-    return module
-
-
-def run(golden, mode="eval"):
-    """The official images have their channels in the order B, G, R."""
-    return lambda inputs, params: official(golden, params, mode)(inputs["depth"], inputs["image"][..., ::-1])
-
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", goldens.cases("dkn/*"))
 def test_golden(case):
-    golden = goldens.load(f"dkn/{case}")
-    goldens.check(golden, run(golden), level=1)  # without optimisation large kernels' gradients take a minute
-
-
-def test_golden_training():
-    golden = goldens.load("dkn/fdkn__k3_d15_train")
-    goldens.check(golden, run(golden, "train"))
-    module = official(golden, golden.params, "train")
-    module(jnp.asarray(golden.inputs["depth"]), jnp.asarray(golden.inputs["image"][..., ::-1]))
-    after = interop.to_torch("FDKN", module, golden.config)
-    goldens.check_values(golden, {name: after[name] for name in golden.out_state}, "out_state")
-
-
-def test_golden_official_weights():
-    golden, weights = goldens.load("dkn/fdkn_real__crop_half_weights"), official_weights()
-    goldens.check(golden, lambda inputs, _: run(golden)(inputs, weights))
-    half = [jnp.asarray(golden.inputs[name], jnp.bfloat16) for name in ("depth", "image")]
-    out = official(golden, weights)(half[0], half[1][..., ::-1])
-    assert out.dtype == jnp.bfloat16
-    assert_close(out, golden.outputs["y"], 2e-2)
-
-
-def official_weights():
-    """Float16 tensors in six files; the large ones are cut along their first axis."""
-    pieces = {}
-    for part in range(6):
-        pieces |= goldens.load(f"dkn/weights_fdkn_8x_half_part{part}").params
-    weights = {}
-    for name in sorted(pieces):
-        weights.setdefault(name.partition("/")[0], []).append(pieces[name].astype(np.float32))
-    return {name: np.concatenate(parts) for name, parts in weights.items()}
-
-
-def test_golden_stream():
-    golden = goldens.load("dkn/kernel_fdkn__img")
-
-    def stream(inputs, params):
-        return dict(zip(("weight", "offset"), official(golden, params)(inputs["x"]), strict=True))
-
-    goldens.check(golden, stream, half=False)
-
-
-@pytest.mark.parametrize("case", ["gray", "bgr"])
-def test_golden_resampling(case):
-    """What the streams of FDKN see."""
-    golden = goldens.load(f"dkn/resample__{case}")
-
-    def resample(inputs, _):
-        x = inputs["x"][..., ::-1]
-        return models.dkn._to_cells(models.dkn._luminance(x) if case == "bgr" else x)
-
-    goldens.check(golden, resample)
+    goldens.check(goldens.load(case))
 
 
 OPTIONS = dict(kernel_size=3, window_size=15, residual=True, grid="centred")

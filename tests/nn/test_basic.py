@@ -46,31 +46,9 @@ def test_deconvolution_equals_zero_upsampling_and_convolution(grid, scale, kerne
     assert_close(module(x), expected, 1e-6)
 
 
-@pytest.mark.parametrize("case", ["k3_s2", "k5_s2_depthwise"])
-def test_deconvolution_golden(case):
-    golden = goldens.load(f"conv_transpose/{case}")
-    config = golden.config
-    module = nn.Deconvolution(
-        config["in_channels"],
-        config["out_channels"],
-        scale=config["stride"],
-        kernel_size=config["kernel_size"],
-        groups=config["groups"],
-        rngs=nnx.Rngs(0),
-    )
-    graph, state = nnx.split(module)
-
-    def run(inputs, params):
-        # PyTorch's [in, out / groups, K, K], flipped; with groups, in and out are swapped inside each group.
-        weight = params["weight"][:, :, ::-1, ::-1]
-        groups, cin, per_group = config["groups"], weight.shape[0], weight.shape[1]
-        weight = weight.reshape(groups, cin // groups, per_group, *weight.shape[2:])
-        kernel = weight.transpose(3, 4, 1, 0, 2).reshape(*weight.shape[3:], cin // groups, groups * per_group)
-        traced = nnx.merge(graph, state, copy=True)
-        traced.kernel[...] = kernel
-        return traced(inputs["x"])
-
-    goldens.check(golden, run)
+@pytest.mark.parametrize("case", goldens.cases("conv_transpose/k*"))
+def test_golden(case):
+    goldens.check(goldens.load(case))
 
 
 def test_pixel_shuffle_is_a_convolution_and_a_shuffle():

@@ -11,10 +11,9 @@ from tests.modules import count, random, randomised, scratch
 from tests.oracles.carafe import carafe as oracle
 
 
-@pytest.mark.parametrize("case", ["pack__k3_g2_s2", "pack__k3_s3_enc1", "pack__k5_s2"])
+@pytest.mark.parametrize("case", goldens.cases("carafe/pack__*"))
 def test_golden(case):
-    golden = goldens.load(f"carafe/{case}")
-    goldens.check(golden, lambda inputs, params: interop.from_torch("CARAFEPack", params, golden.config)(inputs["x"]))
+    goldens.check(goldens.load(case))
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,9 @@ each_style = pytest.mark.parametrize("style", ["lp", "pl"])
 each_scope = pytest.mark.parametrize("dynamic_scope", [False, True], ids=["static", "dynamic"])
 
 
-@pytest.mark.parametrize("case", ["lp_g2_s2_dyscope", "lp_g4_s2", "pl_g1_s2_dyscope", "pl_g2_s2"])
+@pytest.mark.parametrize("case", goldens.cases("dysample/*"))
 def test_golden(case):
-    golden = goldens.load(f"dysample/{case}")
-    goldens.check(golden, lambda inputs, params: interop.from_torch("DySample", params, golden.config)(inputs["x"]))
+    goldens.check(goldens.load(case))
 
 
 @pytest.mark.parametrize(

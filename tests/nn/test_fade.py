@@ -9,24 +9,10 @@ from tests.compare import assert_close
 from tests.modules import count, random, randomised
 from tests.oracles.fade import fade, semi_shift
 
-CASES = [
-    "h2l__fade_k3",
-    "h2l__semishift_logits",
-    "l2h__fade_k3",
-    "l2h__lite_k5",
-    "l2h__semishift_logits",
-    "l2h__semishiftup_k3",
-]
 
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", goldens.cases("fade/*"))
 def test_golden(case):
-    golden = goldens.load(f"fade/{case}")
-
-    def run(inputs, params):
-        return interop.from_torch(golden.meta["operator"], params, golden.config)(inputs["de"], inputs["en"])
-
-    goldens.check(golden, run, half="logits" not in case)
+    goldens.check(goldens.load(case))
 
 
 @pytest.mark.parametrize("options", [dict(), dict(gated=False), dict(lite=True)], ids=["gated", "ungated", "lite"])

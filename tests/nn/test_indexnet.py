@@ -12,14 +12,7 @@ from tests.compare import assert_close, assert_finite
 from tests.modules import count, random, randomised, scratch
 from tests.oracles.index import index_network, indexed_upsample
 
-BLOCKS = {"holistic": "HolisticIndexBlock", "o2o": "DepthwiseO2OIndexBlock", "m2o": "DepthwiseM2OIndexBlock"}
 FAMILIES = ("holistic", "modelwise_o2o", "shared_o2o", "unshared_o2o", "m2o")
-
-
-def load(operator, params, config, mode="eval"):
-    module = interop.from_torch(operator, params, config)
-    module.train() if mode == "train" else module.eval()
-    return module
 
 
 def jitted(build, *args, **options):
@@ -32,76 +25,9 @@ def abstract(build, *args, **options):
     return nnx.eval_shape(lambda: build(*args, **options, rngs=nnx.Rngs(0)))
 
 
-def part(params, prefix):
-    return {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
-
-
-def after_one_step(golden, dtype=jnp.float32):
-    """The outputs of the golden's block, and the block afterwards."""
-
-    def step(params, x):
-        module = load(golden.meta["operator"], params, golden.config, golden.meta["mode"])
-        return module(x), module
-
-    return nnx.jit(step)(golden.params, jnp.asarray(golden.inputs["x"], dtype))
-
-
-@pytest.mark.parametrize("form", ["linear", "nonlinear_context", "nonlinear_train"])
-@pytest.mark.parametrize("block", BLOCKS)
-def test_golden_index_block(block, form):
-    golden = goldens.load(f"indexnet/{block}__{form}")
-
-    def run(inputs, params):
-        index = load(BLOCKS[block], params, golden.config, golden.meta["mode"])(inputs["x"])
-        return {"idx_en": index.encoder, "idx_de": index.decoder}
-
-    goldens.check(golden, run)
-    if golden.out_state:
-        state = interop.to_torch(BLOCKS[block], after_one_step(golden)[1], golden.config)
-        goldens.check_values(golden, {k: v for k, v in state.items() if "running" in k}, "out_state")
-
-
-@pytest.mark.parametrize("case", ["holistic_nonlinear_context", "o2o_linear"])
-def test_golden_pooling(case):
-    golden = goldens.load(f"indexnet/pooling__{case}")
-    block = BLOCKS[golden.config["indexnet"]]
-
-    def run(inputs, params):
-        x, index = inputs["x"], load(block, part(params, "index."), golden.config)(inputs["x"])
-        pooled = ops.indexed_pool(x, index.encoder)
-        return {"indexed": index.encoder * x, "pooled": pooled, "idx_de": index.decoder}
-
-    goldens.check(golden, run)
-
-
-@pytest.mark.parametrize("case", ["depsep_holistic_idx", "std_depthwise_idx"])
-def test_golden_upsampling(case):
-    golden = goldens.load(f"indexnet/upsampling__{case}")
-
-    def run(inputs, params):
-        block = load("IndexedUpsamlping", params, golden.config)
-        return block(inputs["l_encode"], inputs["l_low"], inputs["indices"])
-
-    goldens.check(golden, run)
-
-
-def test_golden_stage():
-    golden = goldens.load("indexnet/stage__m2o_linear")
-    decoder = {"inp": 10, "oup": 5, "kernel_size": golden.config["decoder_kernel_size"]}
-
-    def run(inputs, params):
-        x = inputs["x"]
-        index = load(BLOCKS["m2o"], part(params, "index."), golden.config)(x)
-        pooled = ops.indexed_pool(x, index.encoder)
-        block = load("IndexedUpsamlping", part(params, "decoder."), decoder)
-        return {"pooled": pooled, "y": block(pooled, index.encoder * x, index.decoder)}
-
-    goldens.check(golden, run)
-
-
-def test_golden_aspp():
-    golden = goldens.load("indexnet/aspp__os32")
-    goldens.check(golden, lambda inputs, params: load("ASPP", params, golden.config)(inputs["x"]))
+@pytest.mark.parametrize("case", goldens.cases("indexnet/*"))
+def test_golden(case):
+    goldens.check(goldens.load(case))
 
 
 @pytest.mark.parametrize(
@@ -115,15 +41,6 @@ def test_round_trip(case):
     assert set(back) == set(golden.params)
     for name, x in back.items():
         np.testing.assert_array_equal(x, golden.params[name], err_msg=name)
-
-
-@pytest.mark.parametrize("case", ["holistic__nonlinear_context", "m2o__nonlinear_train"])
-def test_bfloat16(case):
-    golden = goldens.load(f"indexnet/{case}")
-    index, _ = after_one_step(golden, jnp.bfloat16)
-    assert index.encoder.dtype == index.decoder.dtype == jnp.bfloat16
-    assert_close(index.decoder, golden.outputs["idx_de"], 2e-2)
-    assert_close(index.encoder, golden.outputs["idx_en"], 2e-2)
 
 
 @pytest.mark.parametrize("nonlinear, context, scale", [(False, False, (1, 3)), (True, True, (3, 2))])
@@ -306,4 +223,4 @@ def test_state_dict_of_another_configuration():
     with pytest.raises(
         ValueError, match=r"indexnet1.0.weight: expected shape \(6, 6, 2, 2\), got shape \(6, 6, 4, 4\)"
     ):
-        interop.from_torch(BLOCKS["m2o"], golden.params, golden.config | {"use_context": False})
+        interop.from_torch("DepthwiseM2OIndexBlock", golden.params, golden.config | {"use_context": False})

@@ -4,41 +4,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxup import interop, nn, ops
-from jaxup.ops.similarity import similarity_scores
+from jaxup import nn, ops
 from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.modules import count, random, randomised
 from tests.oracles.sapa import sapa, similarity_upsample
 
-CASES = [
-    "sapa__bilinear_k5_s2",
-    "sapa__inner_k5_s2",
-    "exp__cat_vembed_k3_s2",
-    "exp__encoder_only_k3_s2",
-    "exp__gate_k5_s2",
-]
 
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", goldens.cases("sapa/*"))
 def test_golden(case):
-    golden = goldens.load(f"sapa/{case}")
-
-    def run(inputs, params):
-        return interop.from_torch(golden.meta["operator"], params, golden.config)(inputs["x"], inputs["y"])
-
-    goldens.check(golden, run)
-
-
-def test_golden_op():
-    golden = goldens.load("sapa/op__k5_s2")
-
-    def run(inputs, _):
-        q, k, v = (inputs[name] for name in "qkv")
-        scores = similarity_scores(q, k, (2, 2), 5)
-        return {"scores": scores, "y": ops.similarity_upsample(q, k, v, scale=2, kernel_size=5)}
-
-    goldens.check(golden, run, half=False)
+    goldens.check(goldens.load(case))
 
 
 @pytest.mark.parametrize(

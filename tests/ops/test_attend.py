@@ -73,38 +73,9 @@ def test_without_positions():
     assert_close(ops.attention_upsample(*args, scale=2, kernel_size=5), oracle(*args, (2, 2), 5), 2e-6)
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        "joint__k5_s2",
-        "self__k3_s2",
-        "self__k3_s4_empty_windows",
-        "self__k5_s2_heads2",
-        "self_projected__k5_s4_heads2_scaled",
-    ],
-)
+@pytest.mark.parametrize("case", goldens.cases("attn_upsample/*"))
 def test_golden(case):
-    golden = goldens.load(f"attn_upsample/{case}")
-    goldens.check(golden, lambda inputs, params: _golden_form(golden.config, inputs, params))
-
-
-def _golden_form(config, inputs, params):
-    if "dim" in config:
-        query, key, value = (inputs["x"] @ params[name].astype(inputs["x"].dtype) for name in ("wq", "wk", "wv"))
-    else:
-        query, key, value = inputs["q"], inputs["k"], inputs["v"]
-    if config["form"] == "self":
-        query = ops.resize(query, scale=config["scale"], method="bilinear")
-    return ops.attention_upsample(
-        query,
-        key,
-        value,
-        scale=config["scale"],
-        kernel_size=config["kernel_size"],
-        positions=(params["px"], params["py"]),
-        num_heads=config["heads"],
-        scaled=config["scaled"],
-    )
+    goldens.check(goldens.load(case))
 
 
 @settings(max_examples=15, deadline=None)

@@ -30,18 +30,9 @@ def test_filters_are_kernels_that_are_the_same_everywhere(size, filters):
     assert_close(jax.jit(strided_filter, static_argnums=2)(x, weights, (2, 2)), expected, 1e-6)
 
 
-def test_golden():
-    golden = goldens.load("a2u/op_down__k6_s2")
-
-    def run(inputs, _):
-        return ops.downsample_reassemble(inputs["features"], inputs["masks"], scale=2, kernel_size=6)
-
-    goldens.check(golden, run)
-
-
-def test_golden_of_upsampling():
-    golden = goldens.load("a2u/op_up__k3_s2")
-    goldens.check(golden, lambda inputs, _: ops.reassemble(inputs["features"], inputs["masks"], scale=2, kernel_size=3))
+@pytest.mark.parametrize("case", goldens.cases("a2u/op_*"))
+def test_golden(case):
+    goldens.check(goldens.load(case))
 
 
 @pytest.mark.parametrize(

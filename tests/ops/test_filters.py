@@ -125,11 +125,12 @@ def test_guided_filter_takes_any_number_of_channels():
 # Golden vectors
 
 
-@pytest.mark.parametrize("case", ["gray_r2", "color_r3"])
-def test_guided_filter_golden(case):
-    golden = goldens.load(f"guided_filter/{case}")
-    options = dict(radius=golden.config["radius"], eps=golden.config["eps"])
-    goldens.check(golden, lambda inputs, _: ops.guided_filter(inputs["src"], inputs["guide"], **options))
+@pytest.mark.parametrize(
+    "case",
+    [name for folder in ("guided_filter/*", "resfu/gaussian_*", "joint_bilateral/*") for name in goldens.cases(folder)],
+)
+def test_golden(case):
+    goldens.check(goldens.load(case))
 
 
 def test_guided_filter_per_channel_golden():
@@ -141,18 +142,6 @@ def test_guided_filter_per_channel_golden():
         return jax.vmap(one, in_axes=3, out_axes=3)(inputs["p"][..., None], inputs["I"][..., None])[..., 0]
 
     goldens.check(golden, per_channel)
-
-
-def test_gaussian_filter_golden():
-    golden = goldens.load("resfu/gaussian_query__a")
-    goldens.check(golden, lambda inputs, _: ops.gaussian_filter(inputs["q"], sigma=1, radius=1))
-
-
-@pytest.mark.parametrize("case", ["s2_r2_gray", "s4_r2_color_pooled"])
-def test_joint_bilateral_upsample_golden(case):
-    golden = goldens.load(f"joint_bilateral/{case}")
-    options = {k: golden.config[k] for k in ("scale", "radius", "sigma_spatial", "sigma_range")}
-    goldens.check(golden, lambda inputs, _: ops.joint_bilateral_upsample(**inputs, **options))
 
 
 # Gradients and numerics

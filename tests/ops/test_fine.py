@@ -9,11 +9,9 @@ from tests.modules import random
 from tests.oracles.resfu import fine_neighbour_attention, paired_difference_conv
 
 
-@pytest.mark.parametrize("case", ["s2_k3", "s4_k3"])
-def test_fine_neighbours_golden(case):
-    golden = goldens.load(f"resfu/fns_attn__{case}")
-    options = {k: golden.config[k] for k in ("scale", "kernel_size")}
-    goldens.check(golden, lambda inputs, _: ops.fine_neighbour_attention(inputs["value"], inputs["attn"], **options))
+@pytest.mark.parametrize("case", goldens.cases("resfu/fns_attn__*"))
+def test_golden(case):
+    goldens.check(goldens.load(case))
 
 
 @pytest.mark.parametrize(

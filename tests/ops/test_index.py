@@ -12,16 +12,9 @@ from tests.oracles import index as oracle
 GRIDS = pytest.mark.parametrize("grid, scale", [((3, 2), (2, 3)), ((1, 1), (4, 4)), ((1, 5), (1, 2))], ids=str)
 
 
-@pytest.mark.parametrize("case", ["k2_s2", "k2_s2_other_values"])
-def test_max_pool_and_unpool_golden(case):
-    golden = goldens.load(f"maxpool_unpool/{case}")
-
-    def run(inputs, params):
-        values, indices = ops.max_pool(inputs["x"], scale=golden.config["stride"])
-        unpooled = ops.max_unpool(inputs.get("z", values), indices, size=tuple(golden.config["output_size"]))
-        return {"pooled": values, "indices": indices.astype(values.dtype), "unpooled": unpooled}
-
-    goldens.check(golden, run)
+@pytest.mark.parametrize("case", goldens.cases("maxpool_unpool/*"))
+def test_golden(case):
+    goldens.check(goldens.load(case))
 
 
 @GRIDS

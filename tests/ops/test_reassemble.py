@@ -72,20 +72,9 @@ def test_gradients_of_gradients():
         np.testing.assert_allclose(numeric, exact, rtol=1e-6)
 
 
-def test_golden():
-    golden = goldens.load("carafe/op__k5_g2_s2")
-    goldens.check(golden, lambda inputs, _: _carafe(golden, inputs))
-
-
-def _carafe(golden, inputs):
-    c = golden.config
-    return ops.reassemble(
-        inputs["features"],
-        inputs["masks"],
-        scale=c["scale_factor"],
-        kernel_size=c["kernel_size"],
-        groups=c["group_size"],
-    )
+@pytest.mark.parametrize("case", goldens.cases("carafe/op__*"))
+def test_golden(case):
+    goldens.check(goldens.load(case))
 
 
 def test_huge_kernels_and_constants():

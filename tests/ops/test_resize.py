@@ -147,41 +147,11 @@ def test_antialias_equals_pillow(size):
     np.testing.assert_allclose(actual[0, :, :, 0], expected, atol=1e-5)
 
 
-MATLAB = {"method": "bicubic", "antialias": True, "cubic_coefficient": -0.5, "border": "mirror"}
-GOLDEN_RESIZE = {
-    "adaptive_avg_pool__down2": {"method": "area"},
-    "bicubic_antialias__up2": {"method": "bicubic", "antialias": True},
-    "bicubic_antialias__up4": {"method": "bicubic", "antialias": True},
-    "bicubic_matlab__up2": MATLAB,
-    "bicubic_matlab__up4": MATLAB,
-    "bicubic_torch__up2": {"method": "bicubic"},
-    "bicubic_torch__up4": {"method": "bicubic"},
-    "bilinear__up2": {"method": "bilinear"},
-    "bilinear__up4": {"method": "bilinear"},
-    "bilinear_align_corners__up2": {"method": "bilinear", "align_corners": True},
-    "bilinear_antialias__up2": {"method": "bilinear", "antialias": True},
-    "nearest__up2": {"method": "nearest"},
-    "nearest_exact__up2": {"method": "nearest_exact"},
-}
-
-
-@pytest.mark.parametrize("case", GOLDEN_RESIZE)
-def test_resize_golden(case):
-    golden = goldens.load(f"resize/{case}")
-    size = golden.config["out_hw"]
-    goldens.check(golden, lambda inputs, _: resize(inputs["x"], size=size, **GOLDEN_RESIZE[case]))
-
-
 @pytest.mark.parametrize(
-    ("case", "fn"),
-    [
-        ("pixel_shuffle/shuffle_r2", pixel_shuffle),
-        ("pixel_shuffle/unshuffle_r2", pixel_unshuffle),
-        ("conv_transpose/zero_up_s2", zero_upsample),
-    ],
+    "case", [*goldens.cases("resize/*"), *goldens.cases("pixel_shuffle/*"), *goldens.cases("conv_transpose/zero_up_*")]
 )
-def test_rearrangement_golden(case, fn):
-    goldens.check(goldens.load(case), lambda inputs, _: fn(inputs["x"], scale=2))
+def test_golden(case):
+    goldens.check(goldens.load(case))
 
 
 @properties

@@ -14,13 +14,9 @@ from tests.modules import random, scratch
 from tests.oracles import anyup as oracle
 
 
-def test_bounds_golden():
-    golden = goldens.load("anyup/mask_16x16_4x4")
-    high, low, ratio = (golden.config[name] for name in ("high_res", "low_res", "ratio"))
-    rows, cols = (window_bounds(n, m, ratio) for n, m in zip(high, low, strict=True))
-    expected = golden.outputs["bounds"]
-    np.testing.assert_array_equal(expected[..., :2], np.broadcast_to(rows[:, None], (*high, 2)))
-    np.testing.assert_array_equal(expected[..., 2:], np.broadcast_to(cols[None], (*high, 2)))
+@pytest.mark.parametrize("case", goldens.cases("anyup/mask_*"))
+def test_bounds_golden(case):
+    goldens.check(goldens.load(case))
 
 
 @pytest.mark.parametrize("queries, keys, ratio", [(7, 3, 0.1), (3, 7, 0.05), (1, 1, 0.3), (224, 16, 0.1), (5, 4, 0)])
