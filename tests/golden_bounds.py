@@ -14,26 +14,18 @@ HALF_BOUND = 2e-2  # of the largest magnitude, for inputs in bfloat16
 SENSITIVITY_FACTOR = 10  # a case that float32 itself blurs by e is compared with 10 e
 
 
-def problems(golden: Golden, outputs: Any, gradients: Any, statistics: Any) -> list[str]:
-    """Every array that is further from the case's than the bounds allow."""
-    return [
-        *_different(golden, outputs, "out"),
-        *_different_gradients(golden, gradients),
-        *_different(golden, statistics, "out_state"),
-    ]
-
-
 def check_values(golden: Golden, actual: Mapping[str, Any], kind: str = "out") -> None:
     """Compare all arrays of one kind ("out", "out_state", "mid", "alt"), given as {name: array}."""
-    require(_different(golden, actual, kind))
+    require(different(golden, actual, kind))
 
 
 def check_gradients(golden: Golden, actual: Mapping[str, Any]) -> None:
     """Compare all stored gradients, named "in/<argument>" and "param/<key>"."""
-    require(_different_gradients(golden, actual))
+    require(different_gradients(golden, actual))
 
 
-def _different(golden: Golden, actual: Mapping[str, Any], kind: str) -> Iterator[str]:
+def different(golden: Golden, actual: Mapping[str, Any], kind: str) -> Iterator[str]:
+    """What is wrong with the arrays of one kind."""
     expected: Arrays = getattr(golden, FIELDS[kind])
     yield from _other_names(golden, actual, expected)
     for name in expected.keys() & actual.keys():
@@ -42,8 +34,8 @@ def _different(golden: Golden, actual: Mapping[str, Any], kind: str) -> Iterator
         yield from compare(golden, key, actual[name], want, bound)
 
 
-def _different_gradients(golden: Golden, actual: Mapping[str, Any]) -> Iterator[str]:
-    """Gradients that vanish identically are stored as zeros, and may differ by the noise bound only."""
+def different_gradients(golden: Golden, actual: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the gradients; those that vanish identically are zeros and may differ by the noise bound."""
     expected = golden.gradients
     yield from _other_names(golden, actual, expected)
     largest = {name: golden.largest(f"grad_{name}", want) for name, want in expected.items()}
