@@ -1,6 +1,6 @@
 """Command line of the experiments: `python -m experiments TASK COMMAND [options]`.
 
-A task is a module of this package, named in `TASKS` and imported only when it is chosen. It exports
+A task is a subpackage, named in `TASKS` and imported only when it is chosen. It exports
 
     COMMANDS: dict[str, Callable]  command -> function of one frozen dataclass, or of keyword options; the
         first line of its docstring is the help.
@@ -29,8 +29,7 @@ TASKS = {
 _PROG = "python -m experiments"
 _EPILOG = """\
 --distributed, anywhere on the line (or JAXUP_DISTRIBUTED=1): one process of several that train together, as
-started
-by Slurm, Open MPI, Kubernetes or on Cloud TPU. JAXUP_TRACEBACK=1: show where an error comes from."""
+started by Slurm, Open MPI, Kubernetes or on Cloud TPU. JAXUP_TRACEBACK=1: show where an error comes from."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return _report(error, 2)
     except RuntimeError as error:
-        from experiments.progress import TrainingError  # not at the top: it imports JAX, and --help is to be quick
+        from experiments.engine.progress import (
+            TrainingError,  # not at the top: it imports JAX, and --help is to be quick
+        )
 
         if not isinstance(error, TrainingError):
             raise

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.data import images
 from experiments.data.rgbd import RGBD, PairFolder, make_pair
-from experiments.errors import InputError
+from jaxup.files import InputError
 
 Split = Literal["train", "test"]
 Files = tuple[str, Path, Path]  # name, RGB image, depth map

@@ -8,8 +8,7 @@ from typing import Literal
 import numpy as np
 
 from experiments.data.images import reading
-from experiments.errors import InputError
-from jaxup.files import read_grey
+from jaxup.files import InputError, read_grey
 
 Split = Literal["train", "test"]
 

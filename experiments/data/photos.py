@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data import images
-from experiments.errors import InputError
+from jaxup.files import InputError
 
 # Weights of R, G and B, of MATLAB's rgb2gray, and of its rgb2ycbcr for Y, which spans 16 to 235.
 _GREY = np.array([0.298936021293775390, 0.587043074451121360, 0.114020904255103250])

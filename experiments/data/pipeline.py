@@ -9,8 +9,8 @@ import numpy as np
 
 from experiments.data.degrade import NOISE_VARIANCE, check_protocol, crop_to_multiple, low_resolution
 from experiments.data.rgbd import RGBD, Source
-from experiments.errors import InputError
 from jaxup._checks import check_divides, check_int
+from jaxup.files import InputError
 
 Example = dict[str, np.ndarray]
 

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 
 from experiments.data import images
-from experiments.errors import InputError
 from jaxup.cli.depth import fill_holes
+from jaxup.files import InputError
 
 
 class RGBD(NamedTuple):

@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import pytest
 
-from experiments import bench
+from experiments.bench import operators as bench
 from tests.compare import assert_close
 
 

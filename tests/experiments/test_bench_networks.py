@@ -6,8 +6,8 @@ import pytest
 from flax import nnx
 
 from experiments.__main__ import main
-from experiments.bench_networks import literal_dkn
-from experiments.torch_twin import fdkn_twin
+from experiments.bench.networks import literal_dkn
+from experiments.bench.torch_twin import fdkn_twin
 from jaxup.models import DKN, FDKN
 from tests.compare import assert_close
 from tests.modules import random, randomised

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from experiments.data import PairFolder, benchmarks, by_family, lu, middlebury, sintel
-from experiments.errors import InputError
+from jaxup.files import InputError
 from tests.experiments.pairs import COLOUR, DEPTH, assert_is_pair, write_dpt, write_pair
 
 GREY = (DEPTH % 251).astype(np.uint8)

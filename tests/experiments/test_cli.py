@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import experiments.__main__ as cli
-from experiments.config import RunConfig, open_run
-from experiments.errors import InputError
-from experiments.progress import TrainingError
+from experiments.engine.config import RunConfig, open_run
+from experiments.engine.progress import TrainingError
+from jaxup.files import InputError
 
 
 @dataclasses.dataclass(frozen=True)

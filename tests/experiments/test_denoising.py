@@ -12,12 +12,12 @@ from skimage.metrics import structural_similarity
 
 from experiments import denoising
 from experiments.__main__ import main
-from experiments.denoise import evaluation
-from experiments.denoise.configs import MODELS, NetworkConfig, gflops, parameters
-from experiments.denoise.data import batches, cut_patches, grey_images, noisy_patches
-from experiments.denoise.paper import COSTS, RESULTS
-from experiments.errors import InputError
-from experiments.train import squared_error
+from experiments.data.denoising import batches, cut_patches, grey_images, noisy_patches
+from experiments.denoising import evaluation
+from experiments.denoising.networks import MODELS, NetworkConfig, gflops, parameters
+from experiments.denoising.paper import COSTS, RESULTS
+from experiments.engine.train import squared_error
+from jaxup.files import InputError
 
 TINY = "--preset short --features 4 --batch-size 4 --steps 2 --log-every 1 --drops 1"
 
@@ -193,12 +193,12 @@ def test_the_papers_numbers_stand_beside_whole_networks_only():
 
 
 def test_presets_are_the_papers():
-    paper = denoising.paper()
+    paper = denoising.presets.paper()
     epoch = 238_400 // 128
     assert (paper.batch_size, paper.learning_rate, paper.data.patch, paper.data.stride) == (128, 1e-3, 40, 10)
     assert (paper.run.steps, paper.drops) == (60 * epoch, (45 * epoch, 55 * epoch))
-    assert paper.network.features == 64 and denoising.paper_table().training.network.features == 64
-    assert denoising.short_table().training.network.features == 64
+    assert paper.network.features == 64 and denoising.presets.paper_table().training.network.features == 64
+    assert denoising.presets.short_table().training.network.features == 64
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from experiments.__main__ import main
-from experiments.joint.filtering import DENOISERS, file_name, filtered
 from experiments.joint_upsampling import PRESETS
+from experiments.joint_upsampling.filtering import DENOISERS, file_name, filtered
 
 RNG = np.random.default_rng(5)
 TINY = """

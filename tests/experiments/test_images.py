@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments.data.images import read_dpt, read_map, read_rgb
-from experiments.errors import InputError
+from jaxup.files import InputError
 from tests.experiments.pairs import COLOUR, DEPTH, one_line, write_dpt
 
 

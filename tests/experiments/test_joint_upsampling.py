@@ -9,11 +9,11 @@ from PIL import Image
 
 from experiments import joint_upsampling
 from experiments.__main__ import main
-from experiments.classical import FILTERS, METHODS
-from experiments.errors import InputError
-from experiments.joint import ablation, evaluation
-from experiments.joint.configs import DataConfig, NetworkConfig
-from experiments.joint.training import TrainConfig, masked_loss
+from experiments.joint_upsampling import ablation, evaluation
+from experiments.joint_upsampling.classical import FILTERS, METHODS
+from experiments.joint_upsampling.networks import NetworkConfig
+from experiments.joint_upsampling.training import DataConfig, TrainConfig, masked_loss
+from jaxup.files import InputError
 
 TINY = """
     --preset short --model SA_M1_F8 --widths 4 3 --scales 2 --scenes 4 --scene-size 32 --crop 16
@@ -212,7 +212,7 @@ def test_options_of_the_deformable_networks(model):
 
 
 def test_presets_are_the_papers():
-    nyu = joint_upsampling.nyu()
+    nyu = joint_upsampling.presets.nyu()
     assert (nyu.batch_size, nyu.crop, nyu.learning_rate) == (10, 256, 1e-3)
     assert (nyu.run.steps, nyu.drops) == (2000 * 100, (1200 * 100, 1600 * 100))
     assert isinstance(nyu, TrainConfig) and nyu.network == NetworkConfig("SA_M2_F32")

@@ -6,7 +6,7 @@ from PIL import Image
 from skimage.color import rgb2ycbcr
 
 from experiments.data.photos import embedded, grid_patches, image_files, photos, resized, to_grey, to_luma
-from experiments.errors import InputError
+from jaxup.files import InputError
 
 RNG = np.random.default_rng(0)
 

@@ -17,7 +17,7 @@ from experiments.data import (
     normalised,
     training_batches,
 )
-from experiments.errors import InputError
+from jaxup.files import InputError
 from tests.experiments.pairs import write_pair
 
 RNG = np.random.default_rng(0)

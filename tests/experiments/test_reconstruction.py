@@ -13,9 +13,9 @@ from PIL import Image
 from experiments import reconstruction
 from experiments.__main__ import main
 from experiments.data.fashion_mnist import fashion_mnist, from_tfds
-from experiments.errors import InputError
-from experiments.recon.configs import ROWS, DataConfig
-from experiments.recon.training import look_up
+from experiments.reconstruction.paper import ROWS
+from experiments.reconstruction.training import DataConfig, look_up
+from jaxup.files import InputError
 from jaxup.models.resampling import RESAMPLINGS
 from tests.compare import assert_close
 
@@ -174,7 +174,7 @@ def test_no_images():
 
 
 def test_presets():
-    paper = reconstruction.paper()
+    paper = reconstruction.presets.paper()
     assert set(paper.methods) == set(ROWS) <= set(RESAMPLINGS)
     epoch = 60_000 // paper.batch_size
     assert [step / epoch for step in (*paper.drops, paper.run.steps)] == [50, 70, 85, 100]

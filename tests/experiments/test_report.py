@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import report
-from experiments.errors import InputError
-from experiments.report import Comparison, comparison_figure, kernel_figure, markdown_table, rmse
+from experiments.engine import report
+from experiments.engine.report import Comparison, comparison_figure, kernel_figure, markdown_table, rmse
+from jaxup.files import InputError
 
 
 def test_a_table_reads_as_markdown_and_as_text():

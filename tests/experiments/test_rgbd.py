@@ -16,7 +16,7 @@ from experiments.data import (
     data_dir,
 )
 from experiments.data.rgbd import fill_holes
-from experiments.errors import InputError
+from jaxup.files import InputError
 from tests.experiments.pairs import COLOUR, DEPTH, assert_is_pair, one_line, write_pair
 
 RNG = np.random.default_rng(0)

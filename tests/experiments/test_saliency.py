@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from experiments.__main__ import main
-from experiments.classical import FILTERS
 from experiments.data import saliency
-from experiments.errors import InputError
-from experiments.joint import saliency as task
-from experiments.joint.saliency import weighted_f_measure
+from experiments.joint_upsampling import saliency as task
+from experiments.joint_upsampling.classical import FILTERS
+from experiments.joint_upsampling.saliency import weighted_f_measure
+from jaxup.files import InputError
 from tests.oracles.saliency import weighted_f_measure as oracle
 
 RNG = np.random.default_rng(3)

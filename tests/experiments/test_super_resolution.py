@@ -9,10 +9,17 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from experiments.__main__ import main
 from experiments.data.photos import grid_patches, resized, to_luma
-from experiments.errors import InputError
-from experiments.sr import evaluation
-from experiments.sr.data import Patches, degraded, read_folder, training_batches, training_photos, validation_batches
-from experiments.sr.pictures import most_different
+from experiments.data.super_resolution import (
+    Patches,
+    degraded,
+    read_folder,
+    training_batches,
+    training_photos,
+    validation_batches,
+)
+from experiments.super_resolution import evaluation
+from experiments.super_resolution.pictures import most_different
+from jaxup.files import InputError
 
 RNG = np.random.default_rng(0)
 

@@ -19,11 +19,11 @@ import optax
 import pytest
 from flax import nnx
 
-from experiments.checkpoint import load_model
-from experiments.config import MAY_DIFFER, RunConfig, from_json, load_config, open_run, to_json
-from experiments.errors import InputError
-from experiments.progress import TrainingError, progress, read_metrics
-from experiments.train import fit
+from experiments.engine.checkpoint import load_model
+from experiments.engine.config import MAY_DIFFER, RunConfig, from_json, load_config, open_run, to_json
+from experiments.engine.progress import TrainingError, progress, read_metrics
+from experiments.engine.train import fit
+from jaxup.files import InputError
 from tests.experiments.tiny_run import Tiny, adam, squared_error, tiny_batches, train
 
 ROOT = Path(__file__).parents[2]

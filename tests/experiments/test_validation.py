@@ -9,11 +9,11 @@ import pytest
 from flax import nnx
 from optax.contrib import reduce_on_plateau
 
-from experiments.checkpoint import load_model
-from experiments.config import RunConfig
-from experiments.errors import InputError
-from experiments.progress import read_metrics
-from experiments.train import Validation, mean_scores
+from experiments.engine.checkpoint import load_model
+from experiments.engine.config import RunConfig
+from experiments.engine.progress import read_metrics
+from experiments.engine.train import Validation, mean_scores
+from jaxup.files import InputError
 from tests.experiments.test_train import assert_same, keys_and_counts, weights, without_times
 from tests.experiments.tiny_run import Tiny, squared_error, tiny_batches, train
 

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.config import RunConfig
-from experiments.train import fit
+from experiments.engine.config import RunConfig
+from experiments.engine.train import fit
 
 
 class Tiny(nnx.Module):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.bench import GUIDE_CHANNELS
+from experiments.bench.operators import GUIDE_CHANNELS
 from jaxup.nn import UPSAMPLERS, Iterated, make_upsampler
 from tests.compare import assert_finite
 from tests.modules import random, scratch

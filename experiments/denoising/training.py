@@ -1,0 +1,76 @@
+"""Training of one network."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import optax
+from flax import nnx
+
+from experiments.data.denoising import Images, Patches, batches, cut_patches, grey_images, noisy_patches
+from experiments.denoising.networks import NetworkConfig
+from experiments.engine.config import RunConfig, open_run
+from experiments.engine.train import fit, squared_error
+from jaxup.files import InputError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images to train on, and how patches are cut from them."""
+
+    source: Literal["photos", "train400", "folder"] = "photos"
+    """Photographs in scikit-image's wheel, the 400 images of TNRD and DnCNN, or all images of `data_dir`."""
+    data_dir: Path | None = None
+    """Folder of the data, which has denoise/Train400 or denoise/train400.csv. None: the environment variable
+    JAXUP_DATA."""
+    patch: int = 40
+    """Side of the patches, for all networks but dncnn a multiple of 8."""
+    stride: int = 10
+    """From one patch to the next."""
+    scales: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7)
+    """Patches are cut from the images at these sizes."""
+
+    def images(self) -> Images:
+        """Grey training images by name."""
+        return grey_images(self.source, self.data_dir, "train")
+
+    def patches(self) -> Patches:
+        """The patches of the images."""
+        return cut_patches(self.images(), self.patch, self.stride, self.scales)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run."""
+
+    run: RunConfig
+    network: NetworkConfig = field(default=NetworkConfig())
+    data: DataConfig = field(default=DataConfig())
+    sigma: float = 25.0
+    """Standard deviation of the noise, on a scale of 0 to 255."""
+    batch_size: int = 128
+    """Patches in a batch."""
+    learning_rate: float = 1e-3
+    """Of Adam, at the start."""
+    drops: tuple[int, ...] = ()
+    """Steps at which the learning rate is divided by ten."""
+
+
+def train(config: TrainConfig) -> nnx.Module:
+    """Train a network; started again on the same run directory, it goes on where it stopped."""
+    if not 0 < config.sigma <= 255:
+        raise InputError(f"sigma: expected a number above 0 and up to 255, got {config.sigma}")
+    if config.network.model != "dncnn" and config.data.patch % 8:
+        raise InputError(f"patch: expected a multiple of 8 for {config.network.model}, got {config.data.patch}")
+    network = config.network.build(config.run.seed)
+    patches = config.data.patches()
+    open_run(config.run.run_dir, config)
+    schedule = optax.piecewise_constant_schedule(config.learning_rate, dict.fromkeys(config.drops, 0.1))
+    return fit(
+        network,
+        optax.inject_hyperparams(optax.adam)(learning_rate=schedule),
+        squared_error("noisy", "clean"),  # the paper has half the sum over a patch; Adam does not see the factor
+        batches(len(patches.starts), config.batch_size, config.run.seed),
+        config.run,
+        prepare=noisy_patches(patches, config.data.patch, config.sigma, config.run.seed),
+    )

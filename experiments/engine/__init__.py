@@ -1,0 +1,1 @@
+"""What all tasks share: configurations, the training loop, checkpoints, progress, and reports."""

@@ -1,0 +1,225 @@
+"""The training loop: a jitted Optax step over a data-parallel mesh, resumed exactly where it stopped.
+
+State, data position and metrics are saved together, so that a run that was killed at any moment and is
+started again ends in the same weights, on a CPU bit for bit. The loop reads results back from the device
+only where it writes a line of metrics, and lets at most two steps queue up before it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from experiments.engine.checkpoint import Best, Checkpoints, TrainState, split_model
+from experiments.engine.config import RunConfig
+from experiments.engine.progress import Metrics, MetricsLog, progress
+from jaxup.files import InputError
+
+Loss = Callable[[Any, Any], tuple[jax.Array, dict[str, jax.Array]]]
+
+
+class Validation(NamedTuple):
+    """What a run does every so many steps, and after the last one: it scores the model and keeps the best weights."""
+
+    every: int
+    score: Callable[[nnx.Module], Metrics]
+    """Scores of a model in evaluation mode. "loss" decides: the less, the better. See `mean_scores`."""
+    plateau: optax.GradientTransformationExtraArgs | None = None
+    """`optax.contrib.reduce_on_plateau`: lowers the learning rate where that loss no longer falls."""
+
+
+def fit(
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    loss: Loss,
+    batches: grain.IterDataset,
+    run: RunConfig,
+    *,
+    validation: Validation | None = None,
+    prepare: Callable[[Any], Any] | None = None,
+    on_log: Callable[[int, Metrics], None] | None = None,
+) -> nnx.Module:
+    """Trains a model, or goes on training it from the newest checkpoint of the run directory.
+
+    Parameters are replicated over all devices and each batch is split over them along its leading axis.
+    Writes checkpoints and `metrics.jsonl` to `run.run_dir`; each line has "step", "loss", the metrics of
+    `loss` and "gradient_norm", all means over the steps since the line before; "learning_rate" if the
+    optimiser was made with `optax.inject_hyperparams`; "seconds" since the line before, and "data_wait", the
+    fraction of them that the loop waited for data. A validation adds a line with its scores, "validation_loss" and so
+    on; the best weights and the state of the plateau are part of the checkpoints.
+
+    Args:
+        model: network with its initial weights; batch statistics and random state are trained and saved as
+            well.
+        optimizer: any Optax transformation, its schedule included.
+        loss: `loss(model, batch)` gives (scalar, dictionary of scalars), each a mean over the batch.
+        batches: endless dataset of pytrees of arrays [B, ...]; with several hosts, the share of this one.
+            Shapes may differ from batch to batch: the step is compiled once for each.
+        run: directory, length, and how often to log and save.
+        validation: how often to score the model, and on what; none: never.
+        prepare: what to do with each batch once it is on the devices, such as to look up examples that are kept there;
+            a function of arrays, best a jitted one.
+        on_log: called with (step, metrics) at every line of metrics.
+
+    Returns:
+        `model` with the trained weights, with validation the best ones, in evaluation mode.
+
+    Raises:
+        InputError: the checkpoint is of another model, the data end, or a batch cannot be split over the
+            devices.
+        TrainingError: loss or gradient is no longer finite; the newest checkpoint is from before.
+    """
+    # Auto axes: XLA places the collectives, whatever operations the network is made of.
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    model.train()
+    graph, params, rest = split_model(model)
+    # Jitted, so that the state is a copy: the step donates its buffers, and the caller's model keeps its own.
+    initial = jax.jit(_initial_state, static_argnums=(0, 1), out_shardings=replicated)
+    state = initial(optimizer, validation, params, rest)
+    train_step = jax.jit(_make_step(graph, optimizer, loss), donate_argnums=0, out_shardings=replicated)
+    judge = jax.jit(_judge, static_argnums=0, donate_argnums=1, out_shardings=replicated)
+    iterator = iter(batches)
+    checkpoints = Checkpoints(run.run_dir, run.keep)
+    try:
+        start, state = checkpoints.restore(state, iterator)
+        log = MetricsLog(run.run_dir, start)
+        with progress(start, run.steps) as show:
+            for step in range(start + 1, run.steps + 1):
+                with log.waiting():
+                    batch = _next_batch(iterator, step, split)
+                batch = batch if prepare is None else prepare(batch)
+                state, metrics = train_step(state, batch)
+                log.add(metrics)
+                scores: Metrics = {}
+                if validation is not None and (step % validation.every == 0 or step == run.steps):
+                    scores = validation.score(_evaluated(graph, state))
+                    state = judge(validation, state, np.float32(scores["loss"]))
+                save = step % run.save_every == 0 or step == run.steps
+                line = log.write(step, scores) if save or scores or step % run.log_every == 0 else None
+                show(step, line)
+                if line is not None and on_log is not None:
+                    on_log(step, line)
+                if save:
+                    checkpoints.save(step, state, iterator)
+    finally:
+        checkpoints.close()
+    nnx.update(model, *((state.params, state.rest) if state.best is None else (state.best.params, state.best.rest)))
+    model.eval()
+    return model
+
+
+def squared_error(given: str, wanted: str) -> Loss:
+    """The mean squared error of what a model makes of `batch[given]`, against `batch[wanted]`, and its PSNR.
+
+    Images have values from 0 to 1.
+    """
+
+    def loss(model: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        error = jnp.mean((model(batch[given]) - batch[wanted]) ** 2)
+        return error, {"psnr": -10 * jnp.log10(error)}
+
+    return loss
+
+
+def mean_scores(loss: Loss, batches: Sequence[Any]) -> Callable[[nnx.Module], Metrics]:
+    """The scores of a `Validation`: means of the loss and its metrics over batches of equal size.
+
+    Args:
+        loss: as for `fit`.
+        batches: pytrees of arrays.
+
+    Returns:
+        A function of the model.
+    """
+
+    @partial(jax.jit, static_argnums=0)
+    def measure(graph: nnx.GraphDef, state: nnx.State, batch: Any) -> dict[str, jax.Array]:
+        value, metrics = loss(nnx.merge(graph, state), batch)
+        return {"loss": value, **metrics}
+
+    def score(model: nnx.Module) -> Metrics:
+        graph, state = nnx.split(model)
+        results = jax.device_get([measure(graph, state, batch) for batch in batches])
+        return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
+
+    return score
+
+
+def _evaluated(graph: nnx.GraphDef, state: TrainState) -> nnx.Module:
+    model = nnx.merge(graph, state.params, state.rest, copy=True)
+    model.eval()
+    return model
+
+
+def _judge(validation: Validation, state: TrainState, loss: jax.Array) -> TrainState:
+    """Keep the weights if they are the best so far, and tell the plateau of their loss."""
+    better = loss < state.best.loss
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), Best(loss, state.params, state.rest), state.best)
+    if validation.plateau is None:
+        return state._replace(best=best)
+    with jax.numpy_dtype_promotion("standard"):
+        _, plateau = validation.plateau.update({}, state.plateau, value=loss)
+    return state._replace(best=best, plateau=plateau)
+
+
+def _initial_state(
+    optimizer: optax.GradientTransformation, validation: Validation | None, params: nnx.State, rest: nnx.State
+) -> TrainState:
+    with jax.numpy_dtype_promotion("standard"):  # Optax's schedules mix floats and integers
+        state = TrainState(jnp.int32(0), params, rest, optimizer.init(params))
+    if validation is None:
+        return state
+    best = Best(jnp.float32(jnp.inf), *jax.tree.map(jnp.copy, (params, rest)))  # its own memory, for it is donated, too
+    return state._replace(best=best, plateau=validation.plateau and validation.plateau.init(params))
+
+
+def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, loss: Loss) -> Callable[..., Any]:
+    def evaluate(params: nnx.State, rest: nnx.State, batch: Any) -> tuple[jax.Array, tuple[Any, nnx.State]]:
+        model = nnx.merge(graph, params, rest, copy=True)
+        value, metrics = loss(model, batch)
+        return value, (metrics, split_model(model)[2])
+
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        gradient = jax.value_and_grad(evaluate, has_aux=True)
+        (value, (metrics, rest)), grads = gradient(state.params, state.rest, batch)
+        with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to an integer power
+            updates, optimizer_state = optimizer.update(grads, state.optimizer, state.params)
+        metrics = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(grads)}
+        scale = jnp.float32(1) if state.plateau is None else state.plateau.scale
+        metrics |= {name: scale * rate for name, rate in _learning_rate(optimizer_state).items()}
+        updates = jax.tree.map(lambda update: scale.astype(update.dtype) * update, updates)
+        params = optax.apply_updates(state.params, updates)
+        return state._replace(step=state.step + 1, params=params, rest=rest, optimizer=optimizer_state), metrics
+
+    return train_step
+
+
+def _learning_rate(optimizer_state: Any) -> dict[str, jax.Array]:
+    """The rate that `optax.inject_hyperparams` keeps in its state; the state of its schedule has the same name."""
+    found = optax.tree.get_all_with_path(
+        optimizer_state, "learning_rate", filtering=lambda path, value: isinstance(value, jax.Array)
+    )
+    return {"learning_rate": found[0][1]} if len(found) == 1 else {}
+
+
+def _next_batch(iterator: grain.DatasetIterator, step: int, split: NamedSharding) -> Any:
+    """The next batch, spread over the devices."""
+    try:
+        batch = next(iterator)
+    except StopIteration:
+        raise InputError(f"batches: ended before step {step}; repeat the dataset") from None
+    for array in jax.tree.leaves(batch):
+        if array.ndim == 0 or array.shape[0] % jax.local_device_count():
+            raise InputError(
+                f"batch: expected a multiple of {jax.local_device_count()} examples, one share for each device, "
+                f"got an array {list(array.shape)}"
+            )
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(split, array), batch)

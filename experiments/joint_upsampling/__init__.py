@@ -1,0 +1,37 @@
+"""Depth maps upsampled under the guidance of an RGB image (Kundu et al., section IV-A; Kim et al., section 4).
+
+train fits one network; evaluate compares trained networks with the methods without training on a folder of pairs;
+ablation trains variants of one network and compares them; demo trains and compares on a small scale, without any
+download. saliency upsamples saliency maps by the networks that were trained for depth; denoise compares networks that
+were trained to remove noise from depth; filter lets these remove noise or texture from an image.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from experiments.joint_upsampling import ablation, demo, evaluation, filtering, presets, saliency, training
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "train": training.train,
+    "evaluate": evaluation.evaluate,
+    "ablation": ablation.ablation,
+    "saliency": saliency.upsample_saliency,
+    "denoise": filtering.denoise,
+    "filter": filtering.filter_image,
+    "demo": demo.demo,
+}
+PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
+    "train": {
+        "short": presets.short,
+        "nyu": presets.nyu,
+        "dkn": presets.dkn,
+        "fdkn": presets.fdkn,
+        "fdkn-short": presets.fdkn_short,
+        "dkn-denoise": presets.dkn_denoise,
+        "fdkn-denoise-short": presets.fdkn_denoise_short,
+    },
+    "ablation": {"table-4": presets.table_4},
+    "saliency": {"scenes": presets.saliency_scenes, "dut-omron": presets.dut_omron},
+    "denoise": {"scenes": presets.denoise_scenes, "nyu": presets.denoise_nyu},
+    "filter": {"noise": presets.filter_noise, "texture": presets.filter_texture},
+}

@@ -1,0 +1,170 @@
+"""Joint filtering at full resolution: noise and texture removed under a guide (Kim et al., supplement, section 4.1)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from PIL import Image
+
+from experiments.data import HELD_OUT_SEED, Scenes
+from experiments.data.images import read_rgb
+from experiments.engine.report import Comparison, check_out, markdown_table, picture_row, rmse, save_results
+from experiments.joint_upsampling.classical import Method
+from experiments.joint_upsampling.evaluation import (
+    EvaluateConfig,
+    compare_pairs,
+    mean_table,
+    trained_methods,
+)
+from experiments.joint_upsampling.paper import DENOISING
+from experiments.joint_upsampling.training import DataConfig
+from jaxup import ops
+from jaxup.files import InputError
+
+DENOISERS: dict[str, Method] = {
+    "noisy": lambda target, guide: target,
+    "guided filter": lambda target, guide: ops.guided_filter(target, guide, radius=2, eps=1e-4),
+    "joint bilateral": lambda target, guide: ops.joint_bilateral_upsample(
+        target, guide, scale=1, radius=3, sigma_spatial=1.5, sigma_range=0.03
+    ),
+}
+"""Methods without training; their constants have the lowest RMSE on generated training scenes with noise."""
+
+
+@dataclass(frozen=True)
+class DenoiseConfig(EvaluateConfig):
+    """What to compare on which pairs."""
+
+    data: DataConfig = field(default=DataConfig(scales=(1,), scenes=16, protocol="noise"))
+
+
+def denoise(config: DenoiseConfig) -> None:
+    """Compare trained networks and filters on depth with noise: RMSE and PSNR."""
+    if config.data.protocol != "noise":
+        raise InputError(f"protocol: expected noise, got {config.data.protocol}")
+    rows, unit, count = compare_pairs(config, DENOISERS)
+    table = mean_table([("RMSE", comparison) for _, _, comparison in rows])
+    for name, row in table.items():
+        row["PSNR"] = float(np.mean([_depth_psnr(comparison, name) for _, _, comparison in rows]))
+    paper = {name: f"{value:.2f}" for name, value in DENOISING.items()}
+    lines = [{"method": name, **row, "paper": paper.pop(name, "")} for name, row in table.items()]
+    lines += [{"method": name, "RMSE": "", "PSNR": "", "paper": value} for name, value in paper.items()]
+    text = f"RMSE in {unit} and PSNR in dB, mean of {count} pairs (paper: RMSE in cm on NYU Depth v2)\n\n"
+    text += markdown_table(lines, list(lines[0]))
+    print(text)
+    if config.out is not None:
+        save_results(config.out, {"unit": unit, "mean": table}, text)
+
+
+def _depth_psnr(comparison: Comparison, name: str) -> float:
+    """With the range of the true depth as the peak."""
+    peak = float(np.ptp(comparison.truth)) or 1.0
+    return _decibels(rmse(comparison.results[name], comparison.truth, comparison.valid) / peak)
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Which image is filtered, under which guide."""
+
+    run_dir: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """Directory of a training run with the protocol noise; may be given several times."""
+    target: Path | None = None
+    """The image to filter; none: a generated one."""
+    guide: Path | None = None
+    """An image of the same size; none: the target itself, without the noise that is added."""
+    iterations: int = 1
+    """How often to filter; the output is the next target, and if there is no other guide, the next guide as well."""
+    noise: float = 0.0
+    """Variance of Gaussian noise that is added to the target, on a scale of 0 to 1; results are then compared with the
+    target by PSNR."""
+    out: Path = Path("runs/joint-upsampling-filter")
+    """Directory for the pictures, which must not exist yet."""
+    smoke: bool = False
+    """A small generated image."""
+
+
+def filter_image(config: FilterConfig) -> None:
+    """Remove noise or texture from an image with trained networks and filters, and write the pictures."""
+    if config.iterations < 1 or config.noise < 0:
+        raise InputError(f"iterations and noise: expected at least 1 and 0, got {config.iterations}, {config.noise}")
+    check_out(config.out, False)
+    clean, guide = _images(config)
+    noise = np.random.default_rng(0).standard_normal(clean.shape, np.float32)
+    target = clean + np.float32(config.noise**0.5) * noise
+    first = clean if guide is None else guide
+    pictures = {"target": target} | ({} if guide is None else {"guide": guide})
+    for name, method in ({**DENOISERS, **trained_methods(config.run_dir)}).items():
+        if name != "noisy":
+            pictures[name] = filtered(method, target, first, config.iterations, follow=guide is None)
+    _write(config.out, pictures)
+    if config.noise:
+        rows = [
+            {"picture": name, "PSNR": _decibels(float(np.sqrt(np.mean((picture.clip(0, 1) - clean) ** 2))))}
+            for name, picture in pictures.items()
+            if name != "guide"
+        ]
+        text = markdown_table(rows, list(rows[0]))
+        print(text)
+        save_results(config.out, {row["picture"]: row["PSNR"] for row in rows}, text)
+    print(f"pictures: {config.out}")
+
+
+def filtered(method: Method, target: np.ndarray, guide: np.ndarray, iterations: int, *, follow: bool) -> np.ndarray:
+    """Filter every channel by itself, again and again.
+
+    Args:
+        method: called with the channels of the target as a batch [C, H, W, 1] and the guide for each, [C, H, W, 3].
+        target: [H, W, C] in [0, 1].
+        guide: [H, W, 3] in [0, 1].
+        iterations: at least 1.
+        follow: whether the result guides the next iteration, C being 3 then; else the guide stays.
+
+    Returns:
+        [H, W, C].
+    """
+    for _ in range(iterations):
+        guides = np.broadcast_to(guide, (target.shape[2], *guide.shape))
+        channels = jnp.asarray(np.moveaxis(target, 2, 0)[..., None])
+        target = np.moveaxis(np.asarray(method(channels, jnp.asarray(guides)))[..., 0], 0, 2)
+        guide = target if follow else guide
+    return target
+
+
+def _images(config: FilterConfig) -> tuple[np.ndarray, np.ndarray | None]:
+    """Target and guide, RGB in [0, 1]."""
+    if config.target is None:
+        if config.guide is not None:
+            raise InputError(f"{config.guide}: a guide needs a target, --target")
+        return Scenes(1, 48 if config.smoke else 256, HELD_OUT_SEED)[0].guide, None
+    target, guide = _read(config.target), None if config.guide is None else _read(config.guide)
+    if guide is not None and guide.shape != target.shape:
+        sizes = " and ".join(f"{image.shape[1]} x {image.shape[0]}" for image in (target, guide))
+        raise InputError(f"{config.guide}: expected the size of {config.target}, they have {sizes} pixels")
+    return target, guide
+
+
+def _read(path: Path) -> np.ndarray:
+    return read_rgb(path).astype(np.float32) / np.float32(255)
+
+
+def _write(out: Path, pictures: Mapping[str, np.ndarray]) -> None:
+    """Each as PNG, and all in a row."""
+    out.mkdir(parents=True)
+    for name, picture in pictures.items():
+        levels = np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
+        Image.fromarray(levels).save(out / f"{file_name(name)}.png")
+    picture_row(out / "comparison.png", pictures)
+
+
+def file_name(name: str) -> str:
+    """Letters, digits and dashes of a method's name."""
+    return "-".join("".join(c if c.isalnum() else " " for c in name).split())
+
+
+def _decibels(error: float) -> float:
+    """PSNR of a root mean squared error, the peak being 1."""
+    return float(-20 * np.log10(max(error, 1e-10)))
