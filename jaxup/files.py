@@ -1,21 +1,35 @@
-"""Safe reading and writing of images and depth maps: allowed formats, a pixel cap, and one error, `InputError`."""
+"""Safe reading and writing of images and depth maps: allowed formats, a pixel cap, and one error, `InputError`.
+
+Images are PNG, JPEG, WebP, TIFF, BMP, PGM and PPM; depth maps also PFM, `.npy` and EXR. What is read are the numbers
+that the file stores, in a type that holds them, turned upright where EXIF or TIFF has an orientation.
+"""
 
 import contextlib
 import importlib
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM")
+from jaxup._decoders import Picture, decode
+
 MAX_PIXELS = 2**26  # 67 million: 8192 x 8192
-DEPTH_FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".npy": "NPY", ".exr": "EXR"}
-_COLOUR = ("RGB", "L", "P", "RGBA", "LA", "CMYK", "YCbCr")
-_GREY = ("L", "I", "I;16", "I;16B", "F")
-_PACKAGES = {"PIL": 'Pillow: pip install "jaxup[experiments]"', "scipy": 'SciPy: pip install "jaxup[experiments]"'}
+DEPTH_FORMATS = {
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".npy": "NPY",
+    ".exr": "EXR",
+    ".pfm": "PFM",
+    ".pgm": "PGM",
+}
+_EXTRA = 'pip install "jaxup[experiments]"'
+_PACKAGES = {"PIL": f"Pillow: {_EXTRA}", "scipy": f"SciPy: {_EXTRA}"} | {
+    name: f"{name}: {_EXTRA}" for name in ("tifffile", "imagecodecs")
+}
 
 
 class InputError(ValueError):
@@ -45,49 +59,76 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read: {reason}") from error
 
 
-def decode(path: Path, modes: Sequence[str], convert_to: str | None = None) -> np.ndarray:
-    """The pixels of an image of one of Pillow's `modes`; to be called inside `reading`."""
-    image_module = require("PIL.Image")
-    with warnings.catch_warnings():
-        # Pillow warns between one and two times its own limit and raises beyond; here both are refusals.
-        warnings.simplefilter("error", image_module.DecompressionBombWarning)
-        with image_module.open(path, formats=FORMATS) as image:
-            check_pixels(path, image.height, image.width)
-            if image.mode not in modes:
-                raise InputError(f"{path}: expected an image of mode {', '.join(modes)}, got {image.mode}")
-            return np.asarray(image.convert(convert_to) if convert_to else image)
-
-
 def check_pixels(path: Path, height: int, width: int) -> None:
     """Refuse images of more than `MAX_PIXELS`."""
     if height * width > MAX_PIXELS:
         raise InputError(f"{path}: {width} x {height} is more than {MAX_PIXELS} pixels")
 
 
+def _picture(path: Path) -> Picture:
+    with reading(path):
+        picture = decode(path, require, partial(check_pixels, path))
+        if picture.pixels.size == 0:
+            raise InputError(f"{path}: has no pixels")
+        return picture
+
+
 def read_rgb(path: Path) -> np.ndarray:
-    """Read a colour or grey image of 8 bits a channel.
+    """Read a colour or grey image of at most 16 bits a channel.
+
+    Channels of 8 and 16 bits are the stored numbers; those of other widths (4 or 12 bits, say) are spread over the type
+    that holds them, and where a file counts from white they are turned round.
 
     Returns:
-        uint8 [H, W, 3]; a grey image in three equal channels, an alpha channel dropped.
+        uint8 or uint16 [H, W, 3]; a grey image in three equal channels, an alpha channel dropped, colours of a palette
+        looked up. Divide by `white_level` for numbers in 0 .. 1.
 
     Raises:
-        InputError: the file is missing, truncated, not an image, too large, or of more than 8 bits.
+        InputError: the file is missing, truncated, not an image, too large, of several pages, or of other numbers.
     """
-    with reading(path):
-        return decode(path, _COLOUR, convert_to="RGB")
+    pixels, _, black, white = _picture(path)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path}: expected an image of at most 16 bits a channel, got {pixels.dtype}")
+    full = np.iinfo(pixels.dtype).max
+    if (black, white) != (0, full):
+        pixels = np.rint((pixels - np.float32(black)) * np.float32(full / (white - black))).astype(pixels.dtype)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1].repeat(3, axis=2)
+
+
+def white_level(pixels: np.ndarray) -> int:
+    """The number of white in an image of 8 or 16 bits, by which to divide it.
+
+    It is the largest number of the type. But 16 bits often hold the 10, 12 or 14 of a sensor, and would be nearly black
+    as a guide: it is the largest number of the fewest of these that hold the image.
+    """
+    if pixels.dtype == np.uint8:
+        return 255
+    if pixels.dtype != np.uint16:
+        raise InputError(f"image: expected uint8 or uint16, got {pixels.dtype}")
+    return next(white for white in (2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1) if pixels.max() <= white)
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """Read a grey image of 8, 16 or 32 bits as it is stored: uint8, uint16, int32 or float32 [H, W]."""
-    with reading(path):
-        stored = decode(path, _GREY)
-        return stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    """Read a grey image as it is stored: integers or floating-point numbers of 8 to 64 bits [H, W].
+
+    Narrower numbers come in uint8 or uint16, unchanged; so do those of TIFF and PGM files that count from or up to
+    another white.
+
+    Raises:
+        InputError: the file is missing, truncated, not an image, too large, of several pages, or not grey.
+    """
+    picture = _picture(path)
+    if picture.kind != "grey":
+        raise InputError(f"{path}: expected an image of one channel, got {picture.kind}")
+    return picture.pixels
 
 
 def read_npy(path: Path) -> np.ndarray:
     """Read an array [H, W], mapped, so that the size in its header is checked before anything is allocated."""
     with reading(path):
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        stored: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         if stored.nbytes > MAX_PIXELS * 8:
             raise InputError(f"{path}: more than {MAX_PIXELS} pixels")
         return stored
@@ -101,7 +142,7 @@ def depth_format(path: Path) -> str:
 
 
 def read_depth(path: Path) -> np.ndarray:
-    """Read a depth map: a grey PNG or TIFF of 8, 16 or 32 bits, an `.npy`, or an EXR of one channel or with a Z.
+    """Read a depth map: a grey PNG, TIFF, PGM or PFM, an `.npy`, or an EXR of one channel or with a Z.
 
     Returns:
         [H, W], numbers of the type that the file stores.
@@ -138,13 +179,13 @@ def _read_exr(path: Path) -> np.ndarray:
 
 
 def output_dtype(path: Path, source: Path, dtype: np.dtype) -> np.dtype:
-    """What `path` stores: the type of a source of the same format; else a PNG 8 or 16 bits, and the others float32."""
+    """What `path` stores: PNG and PGM 8 or 16 bits; else the type of a source of the same format, or float32."""
     written = depth_format(path)
-    if written == "PNG":
+    if written in ("PNG", "PGM"):
         return np.dtype(np.uint8 if dtype == np.uint8 else np.uint16)
     if written == depth_format(source):
         return dtype
-    return np.dtype(np.float64 if written == "NPY" and dtype == np.float64 else np.float32)
+    return np.dtype(np.float64 if written in ("NPY", "TIFF") and dtype == np.float64 else np.float32)
 
 
 def as_stored(values: np.ndarray, dtype: np.dtype, path: Path) -> np.ndarray:
@@ -152,9 +193,10 @@ def as_stored(values: np.ndarray, dtype: np.dtype, path: Path) -> np.ndarray:
     finite = np.isfinite(values)
     rounded = np.rint(values) if dtype.kind in "ui" else values
     limits: Any = np.iinfo(dtype) if dtype.kind in "ui" else np.finfo(dtype)
-    fits = (rounded >= limits.min) & (rounded <= limits.max)
-    if dtype.kind == "f":
-        fits |= ~finite
+    if dtype.kind in "ui":
+        fits = (rounded >= limits.min) & (rounded < limits.max + 1)  # the largest of 64 bits is no float64
+    else:
+        fits = ~finite | (np.abs(rounded) <= limits.max)
     if not fits.all():
         other = {".npy": ".tiff", ".tif": ".npy", ".tiff": ".npy"}.get(path.suffix.lower(), ".npy or .tiff")
         what = "NaN or infinity"
@@ -166,7 +208,7 @@ def as_stored(values: np.ndarray, dtype: np.dtype, path: Path) -> np.ndarray:
 
 def write_depth(path: Path, values: np.ndarray) -> None:
     """Write a map [H, W] in the format of the name, all of it or nothing: under another name first."""
-    write = {"NPY": _write_npy, "EXR": _write_exr}.get(depth_format(path), _write_image)
+    write = _WRITERS[depth_format(path)]
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         write(temporary, values)
@@ -175,8 +217,22 @@ def write_depth(path: Path, values: np.ndarray) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_image(path: Path, values: np.ndarray) -> None:
-    require("PIL.Image").fromarray(values).save(path, format=depth_format(path))
+def _write_png(path: Path, values: np.ndarray) -> None:
+    require("PIL.Image").fromarray(values).save(path, format="PNG")
+
+
+def _write_tiff(path: Path, values: np.ndarray) -> None:
+    require("tifffile").imwrite(path, values, photometric="minisblack", metadata=None)
+
+
+def _write_pfm(path: Path, values: np.ndarray) -> None:
+    head = f"Pf\n{values.shape[1]} {values.shape[0]}\n-1.0\n"
+    path.write_bytes(head.encode() + values[::-1].astype("<f4").tobytes())
+
+
+def _write_pgm(path: Path, values: np.ndarray) -> None:
+    head = f"P5\n{values.shape[1]} {values.shape[0]}\n{np.iinfo(values.dtype).max}\n"
+    path.write_bytes(head.encode() + values.astype(values.dtype.newbyteorder(">")).tobytes())
 
 
 def _write_npy(path: Path, values: np.ndarray) -> None:
@@ -189,3 +245,13 @@ def _write_exr(path: Path, values: np.ndarray) -> None:
     header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
     with openexr.File(header, {"Z": np.ascontiguousarray(values)}) as file:
         file.write(str(path))
+
+
+_WRITERS = {
+    "PNG": _write_png,
+    "TIFF": _write_tiff,
+    "NPY": _write_npy,
+    "EXR": _write_exr,
+    "PFM": _write_pfm,
+    "PGM": _write_pgm,
+}

@@ -244,7 +244,8 @@ def test_bad_options(folder, capsys, arguments, message):
 def test_bad_files(folder, capsys):
     Path("text.png").write_text("no image")
     Path("text.npy").write_text("no array")
-    stored(DEPTH[:5], "five_rows.png")
+    stored(np.ones((7, 8)), "seven_rows.npy")
+    stored(np.ones((24, 32), np.float32), "float.tiff")
     stored(np.zeros((6, 8), np.uint8), "empty.png")
     stored(np.full((6, 8), np.nan), "nan.npy")
     np.save("flags.npy", DEPTH > 7)
@@ -254,9 +255,11 @@ def test_bad_files(folder, capsys):
         "none.jpg: no such file": dict(guide="none.jpg"),
         "text.png: cannot be read: cannot identify image file": dict(depth="text.png"),
         "text.npy: cannot be read": dict(depth="text.npy"),
-        "rgb.png: expected an image of mode L, I, I;16, I;16B, F, got RGB": dict(depth="rgb.png"),
-        "depth.png: expected an image of mode RGB": dict(guide="depth.png"),
-        "32 x 24 pixels is no whole number of times as large as the depth map of 8 x 5": dict(depth="five_rows.png"),
+        "rgb.png: expected an image of one channel, got RGB": dict(depth="rgb.png"),
+        "float.tiff: expected an image of at most 16 bits a channel, got float32": dict(guide="float.tiff"),
+        "the guide of 8 x 6 pixels is smaller than the depth map of 8 x 7": dict(
+            depth="seven_rows.npy", guide="depth.png"
+        ),
         "the depth map has no valid pixel": dict(depth="empty.png"),
         "flags.npy: expected numbers [H, W], got bool": dict(depth="flags.npy"),
         "three.npy: expected numbers [H, W], got float64 (6, 8, 3)": dict(depth="three.npy"),

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,9 @@ METHODS = {
     "djfr": "deep joint filtering with residual *",
     "attention": "attention-based network, for a scale of 2, 4, 8, ... *",
 }
-_EPILOG = "methods (* needs --weights):\n" + "\n".join(f"  {name:<14} {line}" for name, line in METHODS.items())
+_EPILOG = "methods (* needs --weights, and sizes of a whole ratio):\n"
+_EPILOG += "\n".join(f"  {name:<14} {line}" for name, line in METHODS.items())
+_SKEW = 1.05  # between the ratios of both axes; from here on they are pointed out
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,18 +86,19 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = command.add_argument
-    add("depth", type=Path, help="depth map of one channel: .png (8 or 16 bits), .tiff, .npy or .exr")
-    add("--guide", type=Path, required=True, metavar="IMAGE", help="PNG, JPEG, WebP, TIFF or BMP of 8 bits a channel")
-    add("-o", "--out", type=Path, required=True, metavar="FILE", help=".png, .tiff, .npy or .exr")
+    add("depth", type=Path, help="depth map of one channel: .png (8 or 16 bits), .tiff, .pgm, .pfm, .npy or .exr")
+    add("--guide", type=Path, required=True, metavar="IMAGE", help="PNG, JPEG, WebP, TIFF, BMP or PPM, 8 or 16 bits")
+    add("-o", "--out", type=Path, required=True, metavar="FILE", help=".png, .tiff, .pgm, .pfm, .npy or .exr")
     add("--method", type=_method, default="jbu", metavar="NAME", help="see below; default: jbu")
     add("--weights", type=Path, metavar="FILE", help="official weights, or a file of jaxup.interop.save_module")
-    add("--scale", type=int, help="only checked: the sizes of the files give it")
+    add("--scale", type=float, help="only checked: the sizes of the files give it")
     add(
         "--invalid",
         type=float,
         default=0.0,
         metavar="VALUE",
-        help="value of pixels without depth, beside NaN and infinities, which always are; default: 0; nan: no value",
+        help="value of pixels without depth, beside NaN, infinities and numbers far beyond all others, which always "
+        "are; default: 0; nan: no value",
     )
     add("--tile", type=_tile, default=512, metavar="PIXELS", help="side of a tile; default: 512; 0: no tiles")
     add("--force", action="store_true", help="overwrite FILE")
@@ -123,21 +127,26 @@ def upsample(args: argparse.Namespace) -> None:
 
     # These take a second or two to import.
     from jaxup.cli.depth import find_scale, upsample_depth
-    from jaxup.cli.methods import make_method
+    from jaxup.cli.methods import check_scale, make_method, ratio
 
     scale = find_scale(depth, guide)
-    if args.scale not in (None, scale):
-        raise InputError(f"--scale {args.scale}: the image is {scale} times as large as the depth map")
-    if args.method == "attention" and (scale < 2 or scale & (scale - 1)):
-        raise InputError(f"attention: expected a scale of 2, 4, 8, ..., the sizes make it {scale}")
+    if args.scale is not None and not all(math.isclose(args.scale, s, rel_tol=1e-4) for s in scale):
+        raise InputError(f"--scale {args.scale:g}: the image is {ratio(scale)} times as large as the depth map")
+    check_scale(args.method, scale)
+    if max(scale) > _SKEW * min(scale):
+        _warn(f"the image is {ratio(scale)} times as large as the depth map: do they show the same view?")
     if dtype.kind in "ui" and depth.dtype.kind == "f":
         depth = np.where(np.isfinite(depth), depth, args.invalid)  # integers have no NaN to write back
     method = make_method(args.method, args.weights)
     with _progress() as show:
-        result = upsample_depth(depth, guide, method, invalid=args.invalid, tile=args.tile, show=show)
+        result = upsample_depth(depth, guide, method, invalid=args.invalid, tile=args.tile, show=show, warn=_warn)
     _check_out(args.out, args.force)  # it may have come into being meanwhile
     write_depth(args.out, as_stored(result, dtype, args.out))
-    print(f"{args.out}: {guide.shape[1]} x {guide.shape[0]}, {dtype}, {args.method} {scale}x")
+    print(f"{args.out}: {guide.shape[1]} x {guide.shape[0]}, {dtype}, {args.method} {ratio(scale)}x")
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def _check_out(out: Path, force: bool) -> None:

@@ -1,5 +1,6 @@
 """Upsampling a depth map of any unit under an image of any size: holes, normalisation and tiles."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -7,13 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxup.cli.methods import Method
-from jaxup.files import InputError, require
+from jaxup.files import InputError, require, white_level
 
+Scale = tuple[float, float]  # vertical, horizontal
 Show = Callable[[int, int], None]  # tiles done, tiles in all
+Warn = Callable[[str], None]
 
 # Windows begin at multiples of this many low-resolution pixels, so that networks find the cells that they would find
 # in the whole image (FDKN has cells of 4 x 4 pixels of the guide).
 _ALIGN = 4
+
+# What lies beyond the other values by this factor is no depth; maps from 0.1 m to 1000 m have gaps of less.
+_FAR = 1e5
+# The largest numbers of float16 and uint16, which mark pixels without depth also where others come closer.
+_CODES = (65504, 65535)
 
 
 class Window(NamedTuple):
@@ -31,19 +39,42 @@ def fill_holes(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
         return depth
     edt = require("scipy.ndimage").distance_transform_edt
     rows, columns = edt(~valid, return_distances=False, return_indices=True)
-    return depth[rows, columns]
+    filled: np.ndarray = depth[rows, columns]
+    return filled
 
 
-def find_scale(depth: np.ndarray, guide: np.ndarray) -> int:
-    """The integer that the guide is larger by."""
+def far_values(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Where a map holds numbers of pixels without depth that are finite and huge, as renderers and cameras write them.
+
+    Among the magnitudes of valid values, those above a gap of five decades, if those below are the most pixels or the
+    most different numbers; and 65504 and 65535 where they are the largest, and more than twice the next of several.
+
+    Args:
+        values: [h, w].
+        valid: bool [h, w].
+
+    Returns:
+        bool [h, w].
+    """
+    found, counts = np.unique(np.abs(values[valid & (values != 0)]), return_counts=True)
+    if not found.size:
+        return np.zeros_like(valid)
+    below, total = np.cumsum(counts), found.size
+    most = (2 * below >= below[-1]) | (2 * np.arange(1, total + 1) >= total)
+    gaps = np.flatnonzero((found[:-1] < found[1:] / _FAR) & most[:-1])
+    last = gaps[0] if gaps.size else total - 1
+    while last > 1 and found[last] in _CODES and found[last] > 2 * found[last - 1]:
+        last -= 1
+    far: np.ndarray = valid & (np.abs(values) > found[last])
+    return far
+
+
+def find_scale(depth: np.ndarray, guide: np.ndarray) -> Scale:
+    """What the guide is larger by, vertically and horizontally."""
     (height, width), (rows, columns) = depth.shape, guide.shape[:2]
-    scale = rows // height
-    if scale < 1 or (rows, columns) != (scale * height, scale * width):
-        raise InputError(
-            f"the guide of {columns} x {rows} pixels is no whole number of times as large as the depth map of "
-            f"{width} x {height}"
-        )
-    return scale
+    if rows < height or columns < width:
+        raise InputError(f"the guide of {columns} x {rows} pixels is smaller than the depth map of {width} x {height}")
+    return rows / height, columns / width
 
 
 def upsample_depth(
@@ -54,61 +85,90 @@ def upsample_depth(
     invalid: float = 0.0,
     tile: int = 512,
     show: Show = lambda done, total: None,
+    warn: Warn = lambda message: None,
 ) -> np.ndarray:
     """Upsample a depth map to the size of its guide.
 
     The method sees depth in 0 .. 1 between the least and the largest valid value, with holes filled by the nearest
-    valid pixel. In the result, pixels whose source pixel is a hole have that pixel's own value again.
+    valid pixel. In the result, pixels whose source pixel is a hole have that pixel's own value again. `far_values` are
+    holes like others, so that they spoil nothing around them, and are warned of.
 
     Args:
         depth: [h, w], numbers of any type.
-        guide: uint8 [s*h, s*w, 3].
+        guide: uint8 or uint16 [H, W, 3], see `white_level`; H >= h and W >= w in any ratio.
         method: what upsamples.
         invalid: the value of pixels without depth, beside NaN and infinities; NaN if there is none.
         tile: largest side in pixels of the guide of what is computed at once; 0 is the whole image.
         show: called after each tile.
+        warn: called with a line about what should be looked at.
 
     Returns:
-        float64 [s*h, s*w], in the unit of `depth`.
+        float64 [H, W], in the unit of `depth`.
 
     Raises:
         InputError: sizes that do not fit, no valid pixel, or a result that is not finite.
     """
-    scale, values = find_scale(depth, guide), depth.astype(np.float64)
+    find_scale(depth, guide)
+    values = depth.astype(np.float64)
     valid = np.isfinite(values) & (values != invalid)
     if not valid.any():
         raise InputError("the depth map has no valid pixel")
+    far = far_values(values, valid)
+    valid &= ~far
     low, high = values[valid].min(), values[valid].max()
+    if far.any():
+        least, most = values[far].min(), values[far].max()
+        huge = f"{least:.6g}" if least == most else f"{least:.6g} to {most:.6g}"
+        warn(
+            f"{far.sum()} pixels of {huge} are far from the others, {low:.6g} to {high:.6g}: "
+            f"taken as pixels without depth, as --invalid would"
+        )
     span = high - low if high - low > 1e-6 * max(abs(low), abs(high)) else 1.0
     target = ((fill_holes(values, valid) - low) / span).astype(np.float32)
-    result = _in_tiles(target, guide, method, scale, tile, show) * span + low
+    result: np.ndarray = _in_tiles(target, guide, method, tile, show) * span + low
     if not np.isfinite(result).all():
         raise InputError("the method gave NaN or infinity")
-    source, measured = (x.repeat(scale, axis=0).repeat(scale, axis=1) for x in (values, valid))
-    return np.where(measured, result, source)
+    rows, columns = (_sources(low, high) for low, high in zip(depth.shape, guide.shape, strict=False))
+    measured, source = (x[rows[:, None], columns] for x in (valid, values))
+    result[~measured] = source[~measured]
+    return result
 
 
-def _in_tiles(target: np.ndarray, guide: np.ndarray, method: Method, scale: int, tile: int, show: Show) -> np.ndarray:
-    out = np.empty(guide.shape[:2], np.float64)
+def _sources(low: int, high: int) -> np.ndarray:
+    """The low-resolution pixel under the centre of each pixel of an axis."""
+    return (2 * np.arange(high) + 1) * low // (2 * high)
+
+
+def _in_tiles(target: np.ndarray, guide: np.ndarray, method: Method, tile: int, show: Show) -> np.ndarray:
+    out, white = np.empty(guide.shape[:2], np.float64), np.float32(white_level(guide))
+    sizes = list(zip(target.shape, guide.shape[:2], strict=True))
     if tile and method.margin:
-        side, margin = tile // scale, method.margin(scale)
-        rows, columns = (list(windows(length, side, margin)) for length in target.shape)
+        rows, columns = (list(_tiles(low, high, tile, method.margin(high / low))) for low, high in sizes)
     else:
-        rows, columns = ([Window(0, length, 0, length)] for length in target.shape)
+        rows, columns = ([Window(0, low, 0, low)] for low, _ in sizes)
     for index, (y, x) in enumerate((y, x) for y in rows for x in columns):
-        low = target[y.start : y.stop, x.start : x.stop, None]
-        fine = guide[scale * y.start : scale * y.stop, scale * x.start : scale * x.stop]
-        part = method.run(jnp.asarray(low)[None], jnp.asarray(fine / np.float32(255))[None])
-        top, left = scale * (y.first - y.start), scale * (x.first - x.start)
-        kept = np.asarray(part)[0, top:, left:, 0][: scale * (y.last - y.first), : scale * (x.last - x.first)]
-        out[scale * y.first : scale * y.last, scale * x.first : scale * x.last] = kept
+        (top, bottom, *inner_y), (left, right, *inner_x) = (
+            [end * high // low for end in window] for window, (low, high) in zip((y, x), sizes, strict=True)
+        )
+        part = method.run(
+            jnp.asarray(target[y.start : y.stop, x.start : x.stop])[None, ..., None],
+            jnp.asarray(guide[top:bottom, left:right] / white)[None],
+        )
+        kept_y, kept_x = slice(*inner_y), slice(*inner_x)
+        whole = np.asarray(part)[0, ..., 0]
+        out[kept_y, kept_x] = whole[kept_y.start - top : kept_y.stop - top, kept_x.start - left : kept_x.stop - left]
         show(index + 1, len(rows) * len(columns))
     return out
 
 
-def windows(length: int, side: int, margin: int) -> Iterator[Window]:
+def _tiles(low: int, high: int, tile: int, margin: int) -> Iterator[Window]:
+    """Windows that begin where a pixel of the guide does, too: at 7.5 every second one, at 240 / 7 every seventh."""
+    return windows(low, tile * low // high, margin, align=math.lcm(_ALIGN, low // math.gcd(low, high)))
+
+
+def windows(length: int, side: int, margin: int, align: int = _ALIGN) -> Iterator[Window]:
     """Cover an axis by parts of `side`, each seen with `margin` around it: windows of one size, for one compilation."""
-    side, margin = max(side // _ALIGN, 1) * _ALIGN, -(-margin // _ALIGN) * _ALIGN
+    side, margin = max(side // align, 1) * align, -(-margin // align) * align
     size = side + 2 * margin
     if length <= size:
         yield Window(0, length, 0, length)
@@ -117,5 +177,5 @@ def windows(length: int, side: int, margin: int) -> Iterator[Window]:
         start, last = max(0, first - margin), min(first + side, length)
         stop = start + size
         if stop >= length:
-            start, stop = (length - size) // _ALIGN * _ALIGN, length
+            start, stop = (length - size) // align * align, length
         yield Window(start, stop, first, last)

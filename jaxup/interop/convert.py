@@ -68,7 +68,9 @@ def from_torch(operator: str, state_dict: Mapping[str, Any], config: Mapping[str
     return read(table, state_dict, module)
 
 
-def to_torch(operator: str, module: nnx.Module | nnx.State, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def to_torch(
+    operator: str, module: nnx.Module | nnx.State[Any, Any], config: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     """The official state dict of a module: the inverse of `from_torch`.
 
     Tensors that have no effect in the official code come back as zeros; BatchNorm's `num_batches_tracked` does not

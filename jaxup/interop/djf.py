@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup._checks import fail
+from jaxup._checks import check_image, check_shape, fail
 from jaxup.interop.checkpoint import require
 from jaxup.interop.keys import Key, Operators, Table
-from jaxup.models.joint import DJF
+from jaxup.models.joint import DJF, DJF_CROP
 
 # The paddings of the layers, in the order of the file, and whether they are those of `DJF(cropped=True)`.
 _BORDERS = {((2, 2, 2, 0, 0, 0), (2, 2, 2)): True, ((4, 0, 2, 4, 0, 2), (4, 0, 2)): False}
@@ -40,6 +42,49 @@ def _djf(config: dict[str, Any], residual: bool) -> tuple[nnx.Module, Table]:
 
 
 OPERATORS: Operators = {"DJF": lambda config: _djf(config, False), "DJFR": lambda config: _djf(config, True)}
+
+
+def djf_upsample(network: DJF, x: jax.Array, guide: jax.Array) -> jax.Array:
+    """Upsample depth by an official DJF or DJFR in the way that it was trained for.
+
+    It was trained on the last pixel of each s x s block of the depth, enlarged by MATLAB's bicubic interpolation as if
+    it were the block's centre, and learned to move the depth back by (s - 1) / 2 pixels. Depth that lies at the centres
+    is displaced here, so that this brings it back, and repeated at the borders, which the network takes away. Calling
+    the network itself gives what its layers make of enlarged depth.
+
+    Args:
+        network: from `from_torch("DJF", ...)` or `from_torch("DJFR", ...)`.
+        x: depth [B, h, w, 1], in 0 .. 1 from its least to its greatest value.
+        guide: [B, s*h, s*w, Cg] in 0 .. 1, s an integer: that of the training.
+
+    Returns:
+        [B, s*h, s*w, 1] in the dtype of x.
+
+    Raises:
+        ValueError: maps of a wrong rank, dtype or channel count, or whose sizes do not fit.
+
+    Example:
+        >>> network = DJF(widths=(8, 4), joint_widths=(4, 2), cropped=True, rngs=nnx.Rngs(0))
+        >>> djf_upsample(network, jnp.ones((1, 3, 4, 1)), jnp.ones((1, 12, 16, 3))).shape
+        (1, 12, 16, 1)
+
+    Reference:
+        Li et al., Deep Joint Image Filtering, ECCV 2016; Yijunmaverick/DeepJointFilter (MIT).
+    """
+    check_image("x", x)
+    check_image("guide", guide)
+    scale = max(1, guide.shape[1] // max(1, x.shape[1]))
+    check_shape("guide", guide, (x.shape[0], scale * x.shape[1], scale * x.shape[2], None))
+    border = -(-DJF_CROP // scale) + 2
+    x, guide = (
+        jnp.pad(y, ((0, 0), (n, n), (n, n), (0, 0)), mode="edge") for y, n in ((x, border), (guide, border * scale))
+    )
+    factors, shift = jnp.full(2, scale, jnp.float32), jnp.full(2, (1 - scale) / 2, jnp.float32)
+    size = (*guide.shape[:3], x.shape[3])
+    enlarged = jax.image.scale_and_translate(x, size, (1, 2), factors, shift, "cubic", antialias=False)
+    out = network(enlarged.astype(x.dtype), guide)
+    inner = border * scale - (DJF_CROP if network.cropped else 0)
+    return out[:, inner:-inner, inner:-inner]
 
 
 def load_matconvnet(path: str | Path) -> dict[str, np.ndarray]:

@@ -1,7 +1,9 @@
 """Official DKN and FDKN (jun0kim/DKN) to `jaxup.models.DKN` and `FDKN`.
 
-The official images have their channels in the order B, G, R; the modules here take R, G, B. The official kernels run
-column by column, with offsets (x, y); ours row by row, with offsets (row, column).
+The official code enlarges depth by Pillow's bicubic interpolation before the network sees it; the modules that come
+from here do so by themselves (`cubic_coefficient=-0.5`). Its low-resolution depth was made by bicubic downsampling, and
+all depth was normalised to 0 .. 1. The official images have their channels in the order B, G, R; the modules here take
+R, G, B. The official kernels run column by column, with offsets (x, y); ours row by row, with offsets (row, column).
 """
 
 from typing import Any
@@ -45,6 +47,7 @@ def _options(config: dict[str, Any]) -> dict[str, Any]:
         window_size=config["filter_size"],
         residual=config["residual"],
         grid="compressed" if config.get("align_corners", True) else "shifted",
+        cubic_coefficient=-0.5,
         rngs=nnx.Rngs(0),
     )
 

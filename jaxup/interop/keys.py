@@ -149,7 +149,7 @@ def unfilled(build: Callable[[], nnx.Module]) -> nnx.Module:
     return build() if jax.tree.leaves(nnx.state(module, nnx.RngState)) else module
 
 
-def flat_variables(state: nnx.Module | nnx.State) -> dict[str, Any]:
+def flat_variables(state: nnx.Module | nnx.State[Any, Any]) -> dict[str, Any]:
     """All arrays of a module or state but the states of random generators, by path."""
     if isinstance(state, nnx.Module):
         state = nnx.state(state, nnx.Not(nnx.RngState))
@@ -202,7 +202,8 @@ def _parts(entry: Part | tuple[Part, ...]) -> tuple[Part, ...]:
 def _torch_value(part: Part, variables: Mapping[str, Any]) -> np.ndarray:
     match part:
         case Key(path):
-            return part.ways.to_torch(np.asarray(variables[path][...]))
+            tensor: np.ndarray = part.ways.to_torch(np.asarray(variables[path][...]))
+            return tensor
         case Constant(value):
             return value
         case Unused(shape):
@@ -212,7 +213,8 @@ def _torch_value(part: Part, variables: Mapping[str, Any]) -> np.ndarray:
 def _torch_shape(part: Part, variables: Mapping[str, Any]) -> tuple[int, ...]:
     match part:
         case Key(path):
-            return part.ways.to_torch(np.broadcast_to(np.float32(0), variables[path].get_value().shape)).shape
+            empty: np.ndarray = np.broadcast_to(np.float32(0), variables[path].get_value().shape)
+            return tuple(part.ways.to_torch(empty).shape)
         case Constant(value):
             return value.shape
         case Unused(shape):

@@ -24,6 +24,9 @@ def save_module(path: str | Path, module: nnx.Module, options: Mapping[str, Any]
         module: of a class of `jaxup.models` or `jaxup.nn`.
         options: the constructor's arguments by name, without `rngs`: whatever JSON has, and tuples.
 
+    Returns:
+        Nothing.
+
     Raises:
         ValueError: a module of another class, options that make another module or are not JSON, or safetensors is not
             installed.
@@ -33,6 +36,9 @@ def save_module(path: str | Path, module: nnx.Module, options: Mapping[str, Any]
         >>> from jaxup.models import DJF
         >>> options = {"widths": (16, 8), "joint_widths": (8, 4)}
         >>> save_module("djf.safetensors", DJF(**options, rngs=nnx.Rngs(0)), options)  # doctest: +SKIP
+
+    Reference:
+        https://github.com/huggingface/safetensors
     """
     path, name = Path(path), type(module).__name__
     arrays = {key: np.asarray(variable[...]) for key, variable in flat_variables(module).items()}
@@ -65,6 +71,9 @@ def load_module(path: str | Path) -> nnx.Module:
     Example:
         >>> load_module("djf.safetensors").residual  # doctest: +SKIP
         False
+
+    Reference:
+        https://github.com/huggingface/safetensors
     """
     path = Path(path)
     metadata, arrays = _read(path)
@@ -117,7 +126,8 @@ def _build(origin: str, name: Any, options: Any) -> nnx.Module:
     if build is None:
         fail(origin, "a class of jaxup.models or jaxup.nn", repr(name))
     try:
-        return build(**{key: _plain(value) for key, value in options.items()}, rngs=nnx.Rngs(0))
+        module: nnx.Module = build(**{key: _plain(value) for key, value in options.items()}, rngs=nnx.Rngs(0))
+        return module
     except (TypeError, AttributeError) as error:
         return fail(origin, f"the options of {name}", error)
 

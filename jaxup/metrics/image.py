@@ -140,7 +140,8 @@ def ssim(x: jax.Array, truth: jax.Array, *, data_range: float = 1.0, window: str
     if min(x.shape[1:3]) < size:
         fail("x", f"at least {size} x {size} pixels", f"shape {x.shape}")
     dtype = accum_dtype(x, truth)
-    return _ssim(x.astype(dtype), truth.astype(dtype), jnp.asarray(data_range, dtype), window)
+    similarity: jax.Array = _ssim(x.astype(dtype), truth.astype(dtype), jnp.asarray(data_range, dtype), window)
+    return similarity
 
 
 @partial(jax.jit, static_argnums=3)

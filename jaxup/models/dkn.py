@@ -1,5 +1,6 @@
 """Deformable kernel networks: depth upsampling by averages over a few learned positions (Kim, Ponce and Ham, 2019)."""
 
+import math
 from collections.abc import Sequence
 from functools import partial, reduce
 from operator import add, mul
@@ -11,6 +12,7 @@ from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_choice, check_int, check_odd, check_shape, fail, pair
 from jaxup.models.dkn_streams import Maps, dkn_stream, fdkn_stream
+from jaxup.models.joint import BICUBIC_REACH
 from jaxup.nn.basic import check_features
 from jaxup.ops.deform import GRIDS, deformable_average
 from jaxup.ops.reassemble import reassemble
@@ -51,6 +53,8 @@ class DKN(nnx.Module):
         residual: learn what is to be added to f, by kernels of sum zero.
         grid: where the k x k grid lies, "centred" as in the paper, or "shifted" or "compressed" as in its code, see
             `deformable_average`.
+        cubic_coefficient: a of the bicubic interpolation that enlarges x: -0.75 as in PyTorch, or -0.5 as in Pillow,
+            by which the official code enlarges depth before the network; `interop.from_torch` chooses that.
         dtype: the type in which convolutions compute; parameters are float32, kernels and positions never below.
         rngs: source of the initial parameters.
 
@@ -86,11 +90,13 @@ class DKN(nnx.Module):
         offsets: bool = True,
         residual: bool = True,
         grid: str = "centred",
+        cubic_coefficient: float = -0.75,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.kernel_size, self.window_size, self.residual, self.grid = kernel_size, window_size, residual, grid
         self.guide_features, self.from_depth, self.offsets = guide_features, from_depth, offsets
+        self.cubic_coefficient = cubic_coefficient
         _check_options(self)
         widths = pair("widths", widths)
         stream = partial(dkn_stream, samples=kernel_size**2, widths=widths, offsets=offsets, dtype=dtype, rngs=rngs)
@@ -99,11 +105,15 @@ class DKN(nnx.Module):
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Enlarge x to the size of the guide."""
-        target = _enlarged(x, guide, self.guide_features)
+        target = _enlarged(x, guide, self)
         weights, offsets = kernels(_maps(self, _pad(target), None if guide is None else _pad(guide)), self)
         height, width = target.shape[1:3]
         offsets = None if offsets is None else offsets[:, :height, :width]
         return averaged(target, weights[:, :height, :width], offsets, self)
+
+    def reach(self, scale: float) -> int:
+        """How many low-resolution pixels beyond its own an output pixel depends on at most, at a scale."""
+        return math.ceil((_BEFORE + self.window_size // 2 + 1) / scale) + BICUBIC_REACH
 
 
 class FDKN(nnx.Module):
@@ -130,6 +140,8 @@ class FDKN(nnx.Module):
         residual: learn what is to be added to f, by kernels of sum zero.
         grid: where the k x k grid lies, "centred" as in the paper, or "shifted" or "compressed" as in its code, see
             `deformable_average`.
+        cubic_coefficient: a of the bicubic interpolation that enlarges x: -0.75 as in PyTorch, or -0.5 as in Pillow,
+            by which the official code enlarges depth before the network; `interop.from_torch` chooses that.
         dtype: the type in which convolutions compute; parameters are float32, kernels and positions never below.
         rngs: source of the initial parameters.
 
@@ -166,11 +178,13 @@ class FDKN(nnx.Module):
         luminance: bool = False,
         residual: bool = True,
         grid: str = "centred",
+        cubic_coefficient: float = -0.75,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.kernel_size, self.window_size, self.residual, self.grid = kernel_size, window_size, residual, grid
         self.guide_features, self.from_depth, self.offsets = guide_features, from_depth, offsets
+        self.cubic_coefficient = cubic_coefficient
         self.luminance = luminance
         _check_options(self)
         if luminance and guide_features != 3:
@@ -185,7 +199,7 @@ class FDKN(nnx.Module):
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Enlarge x to the size of the guide."""
-        target = _enlarged(x, guide, self.guide_features)
+        target = _enlarged(x, guide, self)
         seen = _luminance(guide) if self.luminance and guide is not None else guide
         maps = _maps(self, _to_cells(target), None if seen is None else _to_cells(seen))
         weights, offsets = kernels(maps, self)
@@ -193,6 +207,14 @@ class FDKN(nnx.Module):
         return averaged(
             target, _from_cells(weights, size), None if offsets is None else _from_cells(offsets, size), self
         )
+
+    def reach(self, scale: float) -> int:
+        """How many low-resolution pixels beyond its own an output pixel depends on at most, at a scale.
+
+        The six 3x3 convolutions count in cells. What a network depends on depends on where the cells lie: a part of an
+        image has those of the whole if it begins at a multiple of 4 pixels of the guide.
+        """
+        return math.ceil((_STRIDE * (6 + 1) + self.window_size // 2 + 1) / scale) + BICUBIC_REACH
 
 
 def _check_options(network: DKN | FDKN) -> None:
@@ -207,8 +229,9 @@ def _check_options(network: DKN | FDKN) -> None:
         check_odd("kernel_size", network.kernel_size)
 
 
-def _enlarged(x: jax.Array, guide: jax.Array | None, guide_features: int | None) -> jax.Array:
+def _enlarged(x: jax.Array, guide: jax.Array | None, network: DKN | FDKN) -> jax.Array:
     """The depth in the size of the guide, after checks of both."""
+    guide_features = network.guide_features
     check_features("x", x, 1)
     if (guide is None) != (guide_features is None):
         expected, actual = ("a guide", "none") if guide is None else ("no guide", "one")
@@ -217,7 +240,7 @@ def _enlarged(x: jax.Array, guide: jax.Array | None, guide_features: int | None)
         return x
     check_features("guide", guide, guide_features)
     check_shape("guide", guide, (x.shape[0], None, None, None))
-    return resize(x, size=guide.shape[1:3], method="bicubic")
+    return resize(x, size=guide.shape[1:3], method="bicubic", cubic_coefficient=network.cubic_coefficient)
 
 
 def _pad(x: jax.Array) -> jax.Array:

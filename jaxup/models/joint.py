@@ -1,5 +1,6 @@
 """Networks that upsample a depth map under an RGB guide: the attention-based network and deep joint filtering."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -26,7 +27,8 @@ JOINT_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
-DJF_CROP = 6  # pixels that the joint part of the official DJF takes away on each side
+DJF_CROP = 6  # pixels that the joint part of the official DJF takes away on each side, and that each part reaches to
+BICUBIC_REACH = 3  # low-resolution pixels that an enlargement reads on each side, also if displaced by half of one
 
 _INIT = nnx.initializers.he_normal()  # keeps the signal through layers with ReLU
 
@@ -169,6 +171,13 @@ class AttentionJointNetwork(nnx.Module):
         out = self.final_cnn(value).astype(x.dtype)
         return out + depth if self.residual else out
 
+    def reach(self, scale: float) -> int:
+        """How many low-resolution pixels beyond its own an output pixel depends on at most, at a scale.
+
+        9x9 and 5x5 convolutions at both ends, and at each doubling half of what the one before reached to.
+        """
+        return 6 + len(self.mixing_cnn) + self.kernel_size // 2 + 2 + math.ceil(12 / scale)
+
     def _stage(self, depth: jax.Array, value: jax.Array, guide_map: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Double the size of the value map and, with `residual`, of the depth."""
         mixed = jnp.concatenate([zero_upsample(value, scale=2), guide_map], axis=-1)
@@ -264,10 +273,14 @@ class DJF(nnx.Module):
         streams = [self.guide_cnn(guide), self.target_cnn(target)]
         if self.cropped and min(target.shape[1:3]) <= 2 * DJF_CROP:
             fail("guide", f"more than {2 * DJF_CROP} rows and columns with cropped", f"shape {guide.shape}")
-        out = self.final_cnn(jnp.concatenate(streams, axis=-1)).astype(x.dtype)
+        out: jax.Array = self.final_cnn(jnp.concatenate(streams, axis=-1)).astype(x.dtype)
         if self.residual:
             out = out + (target[:, DJF_CROP:-DJF_CROP, DJF_CROP:-DJF_CROP] if self.cropped else target)
         return out
+
+    def reach(self, scale: float) -> int:
+        """How many low-resolution pixels beyond its own an output pixel depends on at most, at a scale."""
+        return math.ceil(2 * DJF_CROP / scale) + BICUBIC_REACH
 
 
 def make_joint_network(preset: str, *, rngs: nnx.Rngs, **options: Any) -> AttentionJointNetwork | DJF:

@@ -1,0 +1,151 @@
+"""Decoders of image files: the numbers that a file stores, upright, and what they mean.
+
+Pillow decodes what its modes can hold, which is 8 bits of colour; TIFF files go through tifffile, PNG of 16 bits a
+channel through imagecodecs, and Netpbm's and PFM files are arrays behind a line of text.
+"""
+
+import contextlib
+import logging
+import math
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Require = Callable[[str], Any]
+Check = Callable[[int, int], None]
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NETPBM = re.compile(rb"P([2356f])\s")
+_ORIENTATION = 0x0112  # the tag of TIFF and EXIF
+_REDUCED_OR_MASK = 1 | 4  # bits of a TIFF page's NewSubfileType: overviews, which are no images of their own
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # it logs about odd files, on stderr by default
+
+
+class Picture(NamedTuple):
+    """The numbers of a file, upright.
+
+    Attributes:
+        pixels: [H, W], or [H, W, C] of colours.
+        kind: "grey", or in other words what each pixel is; those of a palette have been looked up.
+        black: the number of black, which is not 0 where TIFF counts from white.
+        white: the number of white.
+    """
+
+    pixels: np.ndarray
+    kind: str
+    black: int
+    white: int
+
+
+def decode(path: Path, require: Require, check: Check) -> Picture:
+    """Decode a PNG, JPEG, WebP, BMP, TIFF, PGM, PPM or PFM file.
+
+    Args:
+        path: the file.
+        require: imports a package.
+        check: called with height and width before anything of that size is made.
+
+    Raises:
+        Exception: whatever the decoders raise on a damaged file.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head in _TIFF:
+        return _tiff(path, require("tifffile"), check)
+    if _NETPBM.match(head):
+        return _netpbm(path.read_bytes(), check)
+    return _pillow(path, require, check)
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image as one of TIFF's and EXIF's orientations 1 to 8 says; other numbers say nothing."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _pillow(path: Path, require: Require, check: Check) -> Picture:
+    image_module = require("PIL.Image")
+    with warnings.catch_warnings():
+        # Pillow warns between one and two times its own limit and raises beyond; here both are refusals.
+        warnings.simplefilter("error", image_module.DecompressionBombWarning)
+        with image_module.open(path, formats=_FORMATS) as image:
+            check(image.height, image.width)
+            stored_as = image.tile[0][3] if image.format == "PNG" else ""
+            pixels, kind = _pillow_pixels(image)
+            if kind != "grey" and stored_as.endswith(";16B"):  # of which Pillow keeps the high bytes only
+                pixels = require("imagecodecs").png_decode(path.read_bytes())
+            orientation = 1
+            with contextlib.suppress(Exception):  # viewers show images whose EXIF block is damaged
+                orientation = image.getexif().get(_ORIENTATION, 1)
+    white = {"1": 1, "L;2": 3, "L;4": 15}.get(stored_as, 255 if pixels.dtype == np.uint8 else 65535)
+    if kind == "grey" and white < 255:
+        pixels = pixels // (255 // white)  # Pillow spreads 0 .. 3 and 0 .. 15 over 0 .. 255
+    return Picture(upright(pixels, orientation), kind, 0, white)
+
+
+def _pillow_pixels(image: Any) -> tuple[np.ndarray, str]:
+    if image.mode in ("L", "1") or image.mode.startswith(("I", "F")):
+        pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), "grey"
+    return np.asarray(image.convert("RGB")), {"P": "a palette", "LA": "grey with alpha"}.get(image.mode, image.mode)
+
+
+def _tiff(path: Path, tifffile: Any, check: Check) -> Picture:
+    with tifffile.TiffFile(path) as file:
+        pages = [page for page in file.pages if not page.subfiletype & _REDUCED_OR_MASK] or [file.pages[0]]
+        if len(pages) > 1:
+            raise ValueError(f"expected one page, there are {len(pages)}")
+        page = pages[0]
+        check(page.imagelength, page.imagewidth * max(1, page.samplesperpixel // 4))
+        if page.is_tiled:
+            check(page.tilelength, page.tilewidth)
+        if page.axes not in ("YX", "YXS", "SYX"):
+            raise ValueError(f"expected an image [H, W] or [H, W, C], got axes {page.axes} of {page.shape}")
+        pixels = page.asarray()
+        pixels = pixels.astype(np.uint8 if pixels.dtype == bool else pixels.dtype.newbyteorder("="), copy=False)
+        pixels = np.moveaxis(pixels, 0, 2) if page.axes == "SYX" else pixels
+        kind = getattr(page.photometric, "name", f"photometric interpretation {page.photometric}")
+        black, white = 0, (1 << page.bitspersample) - 1
+        if kind == "PALETTE":  # of 16 bits a colour, that hold 8
+            pixels, kind, white = (page.colormap >> 8).astype(np.uint8).T[pixels], "a palette", 255
+        elif kind == "MINISWHITE":
+            black, white = white, 0
+        elif kind not in ("MINISBLACK", "RGB", "DEPTH_MAP") and not (kind == "YCBCR" and page.compression in (6, 7)):
+            raise ValueError(f"expected grey, RGB or a palette, got {kind}")
+        if pixels.ndim == 2:
+            kind = "grey"
+        return Picture(upright(pixels, page.tags.valueof(_ORIENTATION, 1)), kind, black, white)
+
+
+def _netpbm(stored: bytes, check: Check) -> Picture:
+    """PGM, PPM and PFM of one channel: a type, width, height, the number of white (or byte order), and the numbers."""
+    header = re.match(rb"P([2356f])" + rb"(?:\s|#[^\n]*\n)+([-+.\deE]+)" * 3 + rb"\s", stored)
+    if header is None:
+        raise ValueError("expected width, height and largest value")
+    kind, width, height = header[1], int(header[2]), int(header[3])
+    check(height, width)
+    if kind == b"f":  # from the last row to the first, and a negative number for little-endian
+        floats = np.frombuffer(stored, "<f4" if float(header[4]) < 0 else ">f4", height * width, header.end())
+        return Picture(floats.reshape(height, width)[::-1].astype(np.float32), "grey", 0, 1)
+    white, shape = int(header[4]), (height, width, 3) if kind in b"36" else (height, width)
+    if not 0 < white < 65536:
+        raise ValueError(f"expected a largest value of 1 to 65535, got {white}")
+    if kind in b"23":
+        numbers = np.array(re.sub(rb"#[^\n]*", b"", stored[header.end() :]).split(), np.int64)
+    else:
+        numbers = np.frombuffer(stored, ">u2" if white > 255 else np.uint8, math.prod(shape), header.end())
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() <= white:
+        raise ValueError(f"expected numbers up to {white}, got {numbers.min()} to {numbers.max()}")
+    pixels = numbers.reshape(shape).astype(np.uint16 if white > 255 else np.uint8)
+    return Picture(pixels, "grey" if pixels.ndim == 2 else "RGB", 0, white)
