@@ -43,6 +43,12 @@ def check_shape(name: str, x: jax.Array, expected: tuple[int | None, ...]) -> No
         fail(name, f"shape ({wanted})", f"shape {shape}")
 
 
+def check_features(name: str, x: jax.Array, features: int) -> None:
+    """Require a floating array [B, H, W, features]."""
+    check_image(name, x)
+    check_shape(name, x, (None, None, None, features))
+
+
 def check_int(name: str, value: Any, minimum: int = 1) -> int:
     """Require an integer of at least `minimum` and return it."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < minimum:
@@ -55,6 +61,14 @@ def check_odd(name: str, value: Any) -> int:
     if check_int(name, value) % 2 == 0:
         fail(name, "an odd integer", repr(value))
     return int(value)
+
+
+def check_power_of_two(name: str, value: Any) -> int:
+    """Require 2, 4, 8, ... and return its exponent."""
+    exponent = check_int(name, value, 2).bit_length() - 1
+    if value != 2**exponent:
+        fail(name, "a power of two", value)
+    return exponent
 
 
 def check_positive(name: str, value: float) -> None:

@@ -22,7 +22,7 @@ from jaxup import metrics
 from jaxup.files import InputError
 from jaxup.models.resampling import RESAMPLINGS
 from jaxup.nn.a2u import KernelPair
-from jaxup.nn.indexnet import FAMILIES, IndexMaps
+from jaxup.nn.indexnet import IndexMaps
 
 Networks = Mapping[str, nnx.Module]
 
@@ -101,11 +101,11 @@ def compare(networks: Networks, images: np.ndarray, out: Path | None) -> None:
     reconstruction_figure(out / "reconstructions.png", {"input": images[shown] / 255} | named)
     richest = shown[np.argmax(images[shown].std((1, 2, 3)))]
     for method, network in networks.items():
-        if RESAMPLINGS[method][0] in ("max", "a2u", "a2u-k1", *FAMILIES):
+        if RESAMPLINGS[method].memory in (IndexMaps, KernelPair):
             stages = _run(_encode, network, images[richest : richest + 1])
             kind = "kernels" if method.startswith("a2u") else "index_maps"
             memory_figure(out / f"{kind}_{method}.png", images[richest] / 255, stages)
-        if RESAMPLINGS[method][1] == "carafe":
+        if RESAMPLINGS[method].kernels is not None and method.endswith("carafe"):
             kernels = np.asarray(_run(_kernels, network, images[richest : richest + 1]))[0]
             kernel_figure(out / f"kernels_{method}.png", images[richest, ..., 0], kernels)
 

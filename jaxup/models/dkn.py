@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, accum_dtype, check_choice, check_int, check_odd, check_shape, fail, pair
+from jaxup._checks import Pair, accum_dtype, check_choice, check_features, check_int, check_odd, check_shape, fail, pair
 from jaxup.models.dkn_streams import Maps, dkn_stream, fdkn_stream
 from jaxup.models.joint import BICUBIC_REACH
-from jaxup.nn.basic import check_features
 from jaxup.ops.deform import GRIDS, deformable_average
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize

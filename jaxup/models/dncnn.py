@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_choice, check_divides, check_int
-from jaxup.models.resampling import RESAMPLINGS, Resampling
-from jaxup.nn.basic import check_features
+from jaxup._checks import check_choice, check_divides, check_features, check_int
+from jaxup.models.resampling import Resampling
+from jaxup.models.stages import RESAMPLINGS
 from jaxup.nn.norms import BatchNorm, normalise
 
 _INIT = nnx.initializers.he_normal()  # the "improved Xavier" of the paper

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_choice, check_divides, check_int, check_odd, fail
-from jaxup.nn.basic import check_features
+from jaxup._checks import check_choice, check_divides, check_features, check_int, check_odd, fail
 from jaxup.ops import attention_upsample, resize, zero_upsample
 
 # The width of each layer, as in Table I; "features" is the width F of the streams' last layer.

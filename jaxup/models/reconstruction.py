@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_divides, check_int
+from jaxup._checks import check_divides, check_features, check_int
 from jaxup.models.resampling import Memory, Resampling
-from jaxup.nn.basic import check_features
 from jaxup.nn.norms import BatchNorm, normalise
 
 
@@ -43,6 +42,10 @@ class ReconstructionNetwork(nnx.Module):
         in_features: channels of the image.
         method: how to resample, one of `jaxup.models.resampling.RESAMPLINGS`.
         widths: of the encoder's blocks, and in reverse of the decoder's. After the last D one block has twice as many.
+        nonlinear: of index networks, see `jaxup.nn.IndexNetwork`.
+        context: of index networks.
+        encoder_normalization: of index networks.
+        decoder_normalization: of index networks.
         dtype: the type in which layers compute; parameters are float32.
         rngs: source of the initial parameters.
 
@@ -68,11 +71,24 @@ class ReconstructionNetwork(nnx.Module):
         *,
         method: str,
         widths: Sequence[int] = (32, 64, 128),
+        nonlinear: bool = True,
+        context: bool = True,
+        encoder_normalization: str = "sigmoid+softmax",
+        decoder_normalization: str = "sigmoid",
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.in_features = check_int("in_features", in_features)
-        self.resampling = stages = Resampling(method=method, features=widths, dtype=dtype, rngs=rngs)
+        self.resampling = stages = Resampling(
+            method=method,
+            features=widths,
+            nonlinear=nonlinear,
+            context=context,
+            encoder_normalization=encoder_normalization,
+            decoder_normalization=decoder_normalization,
+            dtype=dtype,
+            rngs=rngs,
+        )
         numbers = range(len(widths))
 
         def blocks(inputs: Sequence[int], outputs: Sequence[int]) -> nnx.List:
@@ -88,8 +104,28 @@ class ReconstructionNetwork(nnx.Module):
         """Reconstruct x."""
         return self.decode(*self.encode(x)).astype(x.dtype)
 
+    def kernels(self, x: jax.Array) -> jax.Array:
+        """The weights of the averages that give the largest map, to look at them.
+
+        Args:
+            x: [B, H, W, C].
+
+        Returns:
+            [B, H, W, G, K*K], as `ops.reassemble` takes them.
+
+        Raises:
+            ValueError: the method does not average by kernels ("a2u" and "carafe" do), or an x that does not fit.
+
+        Example:
+            >>> network = ReconstructionNetwork(1, method="conv-carafe", widths=(2,), rngs=nnx.Rngs(0))
+            >>> network.kernels(jnp.ones((1, 4, 6, 1))).shape
+            (1, 4, 6, 1, 25)
+        """
+        z, memories = self.encode(x)
+        return self.resampling.kernels(0, self._before_last_stage(z, memories), memories[0])
+
     def encode(self, x: jax.Array) -> tuple[jax.Array, list[Memory]]:
-        """The smallest map, and what each downsampling stage remembers."""
+        """The smallest map, and what each downsampling stage remembers: of index networks the two index maps."""
         check_features("x", x, self.in_features)
         for name, length in zip(("height", "width"), x.shape[1:3], strict=True):
             check_divides("stride", 2 ** len(self.encoder), name, length)
@@ -101,6 +137,12 @@ class ReconstructionNetwork(nnx.Module):
 
     def decode(self, z: jax.Array, memories: Sequence[Memory]) -> jax.Array:
         """The image."""
+        return self.last(self.resampling.up(0, self._before_last_stage(z, memories), memories[0]))
+
+    def _before_last_stage(self, z: jax.Array, memories: Sequence[Memory]) -> jax.Array:
+        """What the last upsampling stage enlarges, that of the largest map, number 0."""
         for stage, block in zip(reversed(range(len(memories))), self.decoder, strict=True):
-            z = self.resampling.up(stage, block(z), memories[stage])
-        return self.last(z)
+            z = block(z)
+            if stage:
+                z = self.resampling.up(stage, z, memories[stage])
+        return z

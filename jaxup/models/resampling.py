@@ -1,92 +1,16 @@
-"""Pairs of downsampling and upsampling stages, as encoder-decoder networks use them (Lu et al., TPAMI 2020, Table 2).
+"""The downsampling and upsampling stages of an encoder-decoder as one module (Lu et al., TPAMI 2020, Table 2)."""
 
-What distinguishes them is what a downsampling stage hands to the upsampling stage of the same resolution, its memory:
-nothing where upsampling is blind, index maps or kernels where it is guided. Max pooling and unpooling are the case of
-index maps that are 1 at the maxima and 0 elsewhere.
-"""
-
-import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_choice, check_divides, check_int, fail
-from jaxup.nn.a2u import A2UKernels, KernelPair
-from jaxup.nn.basic import Deconvolution, check_features
-from jaxup.nn.carafe import CARAFE
-from jaxup.nn.indexnet import FAMILIES, IndexMaps, IndexNetwork
-from jaxup.ops.downsample import downsample_reassemble
-from jaxup.ops.index import indexed_pool, indexed_upsample
-from jaxup.ops.reassemble import reassemble
-from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize
-from jaxup.ops.unpooling import max_index
+from jaxup._checks import check_choice, check_divides, check_features, check_int, fail
+from jaxup.models.stages import RESAMPLINGS, Memory, Stage
 
-Layer = nnx.Module | None
-Memory = Any
-_A2U = {"a2u": 3, "a2u-k1": 1}  # kernel size of upsampling; that of downsampling is twice as large
-
-RESAMPLINGS: Mapping[str, tuple[str, str]] = {
-    "avg-nearest": ("avg", "nearest"),
-    "conv-bilinear": ("conv", "bilinear"),
-    "space-to-depth": ("space-to-depth", "depth-to-space"),
-    "conv-deconv": ("conv", "deconv"),
-    "avg-carafe": ("avg", "carafe"),
-    "max-carafe": ("max", "carafe"),
-    "conv-carafe": ("conv", "carafe"),
-    "max-unpool": ("max", "indexed"),
-    **{family: (family, "indexed") for family in FAMILIES},
-    **{f"{family}-bilinear": (family, "bilinear") for family in FAMILIES},
-    **{name: (name, "reassemble") for name in _A2U},
-}
-"""Method -> how it makes maps smaller, and larger again."""
-
-
-def _pool_by_kernels(layer: A2UKernels, x: jax.Array) -> tuple[jax.Array, Memory]:
-    kernels = layer(x)
-    return downsample_reassemble(x, kernels.down, scale=2, kernel_size=2 * layer.kernel_size), kernels
-
-
-def _enlarge_by_kernels(_: None, z: jax.Array, kernels: KernelPair) -> jax.Array:
-    return reassemble(z, kernels.up, scale=2, kernel_size=math.isqrt(kernels.up.shape[-1]))
-
-
-def _pool_by_index(layer: IndexNetwork, x: jax.Array) -> tuple[jax.Array, Memory]:
-    index = layer(x)
-    return indexed_pool(x, index.encoder), index
-
-
-def _pool_maxima(_: None, x: jax.Array) -> tuple[jax.Array, Memory]:
-    """With index maps of zeros and ones: unpooling by them is much faster than writing values to positions."""
-    index = max_index(x)
-    return indexed_pool(x, index), IndexMaps(index, index)
-
-
-def _halved(x: jax.Array) -> jax.Array:
-    return resize(x, size=(x.shape[1] // 2, x.shape[2] // 2), method="area")
-
-
-# (layer, x) -> (y, memory), and (layer, z, memory) -> x.
-_DOWN: Mapping[str, Callable[[Any, jax.Array], tuple[jax.Array, Memory]]] = {
-    "avg": lambda _, x: (_halved(x), None),
-    "max": _pool_maxima,
-    "conv": lambda layer, x: (layer(x).astype(x.dtype), None),
-    "space-to-depth": lambda _, x: (pixel_unshuffle(x, scale=2), None),
-    **dict.fromkeys(FAMILIES, _pool_by_index),
-    **dict.fromkeys(_A2U, _pool_by_kernels),
-}
-_UP: Mapping[str, Callable[[Any, jax.Array, Memory], jax.Array]] = {
-    "nearest": lambda _, z, memory: resize(z, scale=2, method="nearest"),
-    "bilinear": lambda _, z, memory: resize(z, scale=2, method="bilinear"),
-    "depth-to-space": lambda _, z, memory: pixel_shuffle(z, scale=2),
-    "deconv": lambda layer, z, memory: layer(z),
-    "carafe": lambda layer, z, memory: layer(z),
-    "indexed": lambda _, z, memory: indexed_upsample(z, memory.decoder),
-    "reassemble": _enlarge_by_kernels,
-}
+__all__ = ["RESAMPLINGS", "Memory", "Resampling"]
 
 
 class Resampling(nnx.Module):
@@ -96,11 +20,14 @@ class Resampling(nnx.Module):
 
     Downsampling: "avg" and "max" pooling, "conv" (3 x 3, stride 2, no activation), space to depth, or indexed pooling.
     Upsampling: nearest and bilinear interpolation, depth to space, "deconv" (3 x 3, stride 2), CARAFE, or indexed
-    upsampling, whose indices come from the index network, or the max pooling, that made the map smaller. Methods
-    named after a family of index networks pool and upsample with its indices, those that end in "-bilinear" only pool
-    with them. Of "modelwise_o2o" all stages share one network. "a2u" and "a2u-k1" predict kernels for both from the
-    map before pooling: for upsampling of 3 x 3 entries, which are so alike that they blur (see `jaxup.nn.A2UKernels`),
-    or of a single one, a gate.
+    upsampling, whose indices come from the index network, or the max pooling, that made the map smaller;
+    "holistic-max-unpool" has one maximum for all channels (HMI). Methods named after a family of index networks pool
+    and upsample with its indices, those that end in "-bilinear" only pool with them. Of "modelwise_o2o" all stages
+    share one network. Index networks start as He et al. (2015) have it, the paper's "improved Xavier".
+
+    "a2u" predicts kernels for both from the map before pooling. Those of upsampling have 3 x 3 entries that are so
+    alike that they blur (see `jaxup.nn.A2UKernels`); of "a2u-softmax", which leaves out the sigmoid before the softmax,
+    they need not be, and "a2u-k1" has a single one, a gate. "max-a2u" upsamples by kernels after max pooling.
 
     Maps keep their channels, but for "space-to-depth", where down gives 4 channels for one and up one for 4, see
     `down_features` and `up_features`.
@@ -113,6 +40,8 @@ class Resampling(nnx.Module):
         features: C of each stage: the channels of the map to be made smaller, and of the one to be made larger.
         nonlinear: of index networks, see `jaxup.nn.IndexNetwork`.
         context: of index networks.
+        encoder_normalization: of index networks.
+        decoder_normalization: of index networks.
         dtype: the type in which layers compute; parameters are float32.
         rngs: source of the initial parameters.
 
@@ -137,20 +66,32 @@ class Resampling(nnx.Module):
         features: Sequence[int],
         nonlinear: bool = True,
         context: bool = True,
+        encoder_normalization: str = "sigmoid+softmax",
+        decoder_normalization: str = "sigmoid",
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         check_choice("method", method, RESAMPLINGS)
         self.method, self.features = method, tuple(check_int("features", count) for count in features)
-        if method == "space-to-depth" and any(count % 4 for count in self.features):
-            fail("features", f"multiples of 4 for {method}", self.features)
-        options: dict[str, Any] = dict(nonlinear=nonlinear, context=context)
-        once = RESAMPLINGS[method][0] == "modelwise_o2o"
-        stages = self.features[:1] if once else self.features
-        build = partial(_layer, options=options, dtype=dtype, rngs=rngs)
-        down, up = ([build(name, count) for count in stages] for name in RESAMPLINGS[method])
-        self.down_layers = nnx.List(layer for layer in down if layer is not None)
-        self.up_layers = nnx.List(layer for layer in up if layer is not None)
+        entry = self._entry
+        if any(count % entry.packed for count in self.features):
+            fail("features", f"multiples of {entry.packed} for {method}", self.features)
+        once = entry.indices == "modelwise_o2o"
+        of_indices: dict[str, Any] = dict(
+            nonlinear=nonlinear,
+            context=context,
+            encoder_normalization=encoder_normalization,
+            decoder_normalization=decoder_normalization,
+        )
+        options: dict[str, Any] = (of_indices if entry.indices else {}) | dict(dtype=dtype, rngs=rngs)
+        self.down_layers, self.up_layers = (
+            nnx.List(make(count, **options) for count in self.features[: 1 if once else None] if make is not None)
+            for make in (entry.down_layer, entry.up_layer)
+        )
+
+    @property
+    def _entry(self) -> Stage:
+        return RESAMPLINGS[self.method]
 
     def down(self, stage: int, x: jax.Array) -> tuple[jax.Array, Memory]:
         """Make a map smaller.
@@ -161,12 +102,12 @@ class Resampling(nnx.Module):
 
         Returns:
             (y, memory): the map [B, h, w, `down_features(stage)`] in the dtype of x, and what `up` of this stage needs:
-            None, index maps (encoder, decoder), which are 0 or 1 for maxima, or kernels (down, up).
+            None, index maps (encoder, decoder), which are 0 or 1 for maxima, kernels (down, up), or x itself.
         """
         check_features("x", x, self.features[stage])
         check_divides("scale", 2, "the height of x", x.shape[1])
         check_divides("scale", 2, "the width of x", x.shape[2])
-        return _DOWN[RESAMPLINGS[self.method][0]](_of_stage(self.down_layers, stage), x)
+        return self._entry.down(_of_stage(self.down_layers, stage), x)
 
     def up(self, stage: int, z: jax.Array, memory: Memory) -> jax.Array:
         """Make a map larger.
@@ -180,32 +121,37 @@ class Resampling(nnx.Module):
             [B, 2h, 2w, `up_features(stage)`] in the dtype of z.
         """
         check_features("z", z, self.features[stage])
-        return _UP[RESAMPLINGS[self.method][1]](_of_stage(self.up_layers, stage), z, memory)
+        return self._entry.up(_of_stage(self.up_layers, stage), z, memory)
+
+    def kernels(self, stage: int, z: jax.Array, memory: Memory) -> jax.Array:
+        """The weights of the averages by which `up` makes a map larger.
+
+        Args:
+            stage: the number of the stage, from 0.
+            z: [B, h, w, C].
+            memory: what `down` of this stage gave.
+
+        Returns:
+            [B, 2h, 2w, G, K*K], as `ops.reassemble` takes them.
+
+        Raises:
+            ValueError: the method does not average by kernels.
+        """
+        if self._entry.kernels is None:
+            known = ", ".join(name for name, entry in RESAMPLINGS.items() if entry.kernels is not None)
+            fail("method", f"one that averages by kernels: {known}", repr(self.method))
+        check_features("z", z, self.features[stage])
+        return self._entry.kernels(_of_stage(self.up_layers, stage), z, memory)
 
     def down_features(self, stage: int) -> int:
         """Channels of what `down` returns."""
-        return self.features[stage] * (4 if self.method == "space-to-depth" else 1)
+        return self.features[stage] * self._entry.packed
 
     def up_features(self, stage: int) -> int:
         """Channels of what `up` returns."""
-        return self.features[stage] // (4 if self.method == "space-to-depth" else 1)
+        return self.features[stage] // self._entry.packed
 
 
-def _layer(name: str, features: int, *, options: dict[str, Any], dtype: Any, rngs: nnx.Rngs) -> Layer:
-    """The layer of one stage, if it has one."""
-    if name == "conv":
-        return nnx.Conv(features, features, (3, 3), strides=2, padding=((1, 1), (1, 1)), dtype=dtype, rngs=rngs)
-    if name == "deconv":
-        return Deconvolution(features, features, scale=2, use_bias=True, dtype=dtype, rngs=rngs)
-    if name == "carafe":
-        return CARAFE(features, scale=2, dtype=dtype, rngs=rngs)
-    if name in _A2U:
-        return A2UKernels(features, kernel_size=_A2U[name], norm_groups=math.gcd(32, features), dtype=dtype, rngs=rngs)
-    if name in FAMILIES:
-        return IndexNetwork(features, family=name, **options, dtype=dtype, rngs=rngs)
-    return None
-
-
-def _of_stage(layers: Sequence[nnx.Module], stage: int) -> Layer:
+def _of_stage(layers: Sequence[nnx.Module], stage: int) -> nnx.Module | None:
     """Of no layers none, of one always this one."""
     return layers[stage % len(layers)] if layers else None

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_int, fail
-from jaxup.nn.basic import Resize, check_features
+from jaxup._checks import check_features, check_int, fail
+from jaxup.nn.basic import Resize
 from jaxup.nn.factory import UPSAMPLERS, make_upsampler
 from jaxup.ops.resize import resize
 
@@ -150,6 +150,33 @@ class SuperResolutionNetwork(nnx.Module):
         if not self.residual:
             return out
         return out + resize(x, scale=self.scale, method="bicubic", cubic_coefficient=-0.5)
+
+    def kernels(self, x: jax.Array) -> jax.Array:
+        """The weights of the averages of the last block's upsampler, to look at them.
+
+        Args:
+            x: image [B, h, w, Cin].
+
+        Returns:
+            [B, scale*h, scale*w, G, n], see the `kernels` of `jaxup.nn.AttentionUpsample` and `jaxup.nn.CARAFE`.
+
+        Raises:
+            ValueError: the upsampler does not average by kernels, or an x that does not fit.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from flax import nnx
+            >>> network = SuperResolutionNetwork(scale=2, features=8, upsampler="carafe", rngs=nnx.Rngs(0))
+            >>> network.kernels(jnp.ones((1, 5, 6, 1))).shape
+            (1, 10, 12, 1, 25)
+        """
+        *blocks, last = self.blocks
+        if not hasattr(last.up, "kernels"):
+            fail("upsampler", "one that averages by kernels, attention or carafe", type(last.up).__name__)
+        y = self.embed(x)
+        for block in blocks:
+            y = block(y)
+        return last.up.kernels(last.refine(y))
 
     def embed(self, x: jax.Array) -> jax.Array:
         """The features that the first block gets, [B, h, w, F]."""

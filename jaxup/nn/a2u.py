@@ -1,5 +1,7 @@
 """Affinity-aware upsampling and downsampling (Dai et al., A2U, CVPR 2021)."""
 
+import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,15 +12,23 @@ from jaxup._checks import (
     accum_dtype,
     check_choice,
     check_divides,
+    check_features,
     check_int,
     check_odd,
     check_shape,
+    fail,
 )
-from jaxup.nn.basic import check_features
 from jaxup.nn.norms import group_norm
 from jaxup.ops.downsample import downsample_reassemble, strided_filter
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, resize
+
+# The normalisations of the upsampling kernels, one after the other.
+NORMALIZATIONS = ("sigmoid+softmax", "softmax")
+
+# As the official code does: Xavier's, with the gain of the leaky ReLU behind the filters.
+_SLOPE = 0.01
+_init = nnx.initializers.variance_scaling(2 / (1 + _SLOPE**2), "fan_avg", "normal")
 
 # Which of the two filters of a rank-1 term are predicted from the image: (U, V).
 FILTERS = {"dynamic": (True, True), "hybrid": (False, True), "static": (False, False)}
@@ -37,9 +47,9 @@ class _Factor(nnx.Module):
     def __init__(
         self, features: int, *, size: int, shared: bool, dynamic: bool, norm_groups: int, dtype: Any, rngs: nnx.Rngs
     ):
-        filters, init = 1 if shared else features, nnx.initializers.xavier_normal()
+        filters = 1 if shared else features
         self.filters = (
-            nnx.Conv(features, filters, (1, 1), dtype=dtype, kernel_init=init, rngs=rngs)
+            nnx.Conv(features, filters, (1, 1), dtype=dtype, kernel_init=_init, rngs=rngs)
             if dynamic
             else nnx.Param(nnx.initializers.normal(1 / size)(rngs.params(), (size, size, filters)))
         )
@@ -47,7 +57,7 @@ class _Factor(nnx.Module):
 
     def __call__(self, x: jax.Array, pooled: jax.Array) -> jax.Array:
         filters = self.filters(pooled) if isinstance(self.filters, nnx.Conv) else self.filters[...][None]
-        return nnx.leaky_relu(self.norm(strided_filter(x, filters, (2, 2))), 0.01)
+        return nnx.leaky_relu(self.norm(strided_filter(x, filters, (2, 2))), _SLOPE)
 
 
 class _Affinity(nnx.Module):
@@ -57,11 +67,11 @@ class _Affinity(nnx.Module):
         self,
         features: int,
         *,
-        encoder_kernel_size: int = 6,
-        shared: bool = True,
-        rank: int = 1,
-        filters: str = "dynamic",
-        norm_groups: int = 32,
+        encoder_kernel_size: int,
+        shared: bool,
+        rank: int,
+        filters: str,
+        norm_groups: int,
         dtype: Any,
         rngs: nnx.Rngs,
     ):
@@ -86,14 +96,13 @@ class _Affinity(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         pooled = resize(x, size=(self.size, self.size), method="area")
-        products = (u(x, pooled) * v(x, pooled) for u, v in self.terms)
-        return sum(p.sum(-1, keepdims=True) for p in products) * self.features**-0.5
+        terms = [jnp.sum(u(x, pooled) * v(x, pooled), axis=-1, keepdims=True) for u, v in self.terms]
+        return functools.reduce(operator.add, terms) * self.features**-0.5
 
 
 def _head(features: int, kernel_size: int, groups: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear:
     """The layer that predicts, from the mean of the image, how each kernel entry follows the affinity."""
-    init = nnx.initializers.xavier_normal()
-    return nnx.Linear(features, 4 * kernel_size**2 * groups, dtype=dtype, kernel_init=init, rngs=rngs)
+    return nnx.Linear(features, 4 * kernel_size**2 * groups, dtype=dtype, kernel_init=_init, rngs=rngs)
 
 
 def _logits(head: nnx.Linear, affinity: jax.Array, x: jax.Array) -> jax.Array:
@@ -109,9 +118,18 @@ def _down_kernels(logits: jax.Array, groups: int) -> jax.Array:
     return jax.nn.softmax(_grouped(logits, groups), axis=-1)
 
 
-def _up_kernels(logits: jax.Array, groups: int) -> jax.Array:
-    weights = nnx.sigmoid(_grouped(pixel_shuffle(logits, scale=2), groups))
+def _up_kernels(logits: jax.Array, groups: int, normalization: str) -> jax.Array:
+    weights = _grouped(pixel_shuffle(logits, scale=2), groups)
+    if normalization == "sigmoid+softmax":
+        weights = nnx.sigmoid(weights)
     return weights if weights.shape[-1] == 1 else jax.nn.softmax(weights, axis=-1)
+
+
+def _check_up_normalization(value: str, kernel_size: int) -> str:
+    check_choice("up_normalization", value, NORMALIZATIONS)
+    if value == "softmax" and kernel_size == 1:
+        fail("up_normalization", "'sigmoid+softmax' for kernels of one entry, of which softmax makes 1", repr(value))
+    return value
 
 
 def _check_even(name: str, x: jax.Array, features: int) -> None:
@@ -130,7 +148,8 @@ class A2UKernels(nnx.Module):
         up = softmax(sigmoid(pixel_shuffle(f p_up))),            over the K^2 entries; for K = 1 the sigmoid alone
 
     With K > 1 the entries of `up` differ by a factor of at most e, so that none exceeds e / (e + K^2 - 1), or 0.25 for
-    K = 3: whatever the image, upsampling stays near the mean of the window. K = 1 has no such bound.
+    K = 3: whatever the image, upsampling stays near the mean of the window. K = 1 has no such bound, and neither have
+    kernels by a softmax alone.
 
     Dynamic filters are predicted from the image: a 1x1 convolution of x averaged to k x k cells.
     Parameters: per term 2 (C + 1) F + 4C, where F = 1 (shared) or C filters, k^2 F in the place of (C + 1) F where
@@ -145,6 +164,7 @@ class A2UKernels(nnx.Module):
         rank: d, the number of terms.
         filters: "dynamic"; "static": learned, the same for all images; "hybrid": U static and V dynamic.
         norm_groups: groups of the normalisation, a divisor of C.
+        up_normalization: of the upsampling kernels: "sigmoid+softmax", or, which is not in the paper, "softmax" alone.
         dtype: the type in which the 1x1 convolutions compute; parameters are float32, the rest is never below float32.
         rngs: source of the initial parameters.
 
@@ -181,11 +201,13 @@ class A2UKernels(nnx.Module):
         rank: int = 1,
         filters: str = "dynamic",
         norm_groups: int = 32,
+        up_normalization: str = "sigmoid+softmax",
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.in_features, self.groups = check_int("in_features", in_features), check_int("groups", groups)
         self.kernel_size = check_odd("kernel_size", kernel_size)
+        self.up_normalization = _check_up_normalization(up_normalization, kernel_size)
         self.affinity = _Affinity(
             in_features,
             encoder_kernel_size=encoder_kernel_size,
@@ -204,7 +226,7 @@ class A2UKernels(nnx.Module):
         _check_even("x", x, self.in_features)
         affinity = self.affinity(x)
         down = _down_kernels(_logits(self.down, affinity, x), self.groups)
-        up = _up_kernels(_logits(self.up, affinity, x), self.groups)
+        up = _up_kernels(_logits(self.up, affinity, x), self.groups, self.up_normalization)
         return KernelPair(down.astype(x.dtype), up.astype(x.dtype))
 
 
@@ -218,14 +240,27 @@ class _OneKind(nnx.Module):
         *,
         kernel_size: int,
         groups: int,
+        encoder_kernel_size: int,
+        shared: bool,
+        rank: int,
+        filters: str,
+        norm_groups: int,
         dtype: Any,
         rngs: nnx.Rngs,
-        **affinity: Any,
     ):
         self.in_features = check_int("in_features", in_features)
         self.kernel_size, self.groups = check_odd("kernel_size", kernel_size), check_int("groups", groups)
         check_divides("groups", groups, "in_features", in_features)
-        self.affinity = _Affinity(seen_features, dtype=dtype, rngs=rngs, **affinity)
+        self.affinity = _Affinity(
+            seen_features,
+            encoder_kernel_size=encoder_kernel_size,
+            shared=shared,
+            rank=rank,
+            filters=filters,
+            norm_groups=norm_groups,
+            dtype=dtype,
+            rngs=rngs,
+        )
         self.head = _head(seen_features, kernel_size, groups, dtype, rngs)
 
     def _logits(self, x: jax.Array) -> jax.Array:
@@ -244,8 +279,13 @@ class A2UUpsample(_OneKind):
         guide_features: Cg, channels of the guide.
         kernel_size: K, odd, on the LR grid.
         groups: G, a divisor of C: consecutive channels that share a kernel.
+        encoder_kernel_size: k, see `A2UKernels`.
+        shared: one filter for all channels, instead of one for each.
+        rank: d, the number of terms.
+        filters: "dynamic", "static" or "hybrid".
+        norm_groups: groups of the normalisation, a divisor of Cg.
+        up_normalization: of the upsampling kernels: "sigmoid+softmax", or, which is not in the paper, "softmax" alone.
         dtype: see `A2UKernels`.
-        affinity: `encoder_kernel_size`, `shared`, `rank`, `filters`, `norm_groups` of `A2UKernels`.
         rngs: source of the initial parameters.
 
     Returns:
@@ -272,21 +312,33 @@ class A2UUpsample(_OneKind):
         *,
         kernel_size: int = 3,
         groups: int = 1,
+        encoder_kernel_size: int = 6,
+        shared: bool = True,
+        rank: int = 1,
+        filters: str = "dynamic",
+        norm_groups: int = 32,
+        up_normalization: str = "sigmoid+softmax",
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
-        **affinity: Any,
     ):
         self.guide_features = check_int("guide_features", guide_features)
-        options: dict[str, Any] = dict(kernel_size=kernel_size, groups=groups, dtype=dtype, rngs=rngs)
-        super().__init__(in_features, guide_features, **options, **affinity)
+        shape: dict[str, Any] = dict(kernel_size=kernel_size, groups=groups, encoder_kernel_size=encoder_kernel_size)
+        options: dict[str, Any] = dict(shared=shared, rank=rank, filters=filters, norm_groups=norm_groups)
+        super().__init__(in_features, guide_features, **shape, **options, dtype=dtype, rngs=rngs)
+        self.up_normalization = _check_up_normalization(up_normalization, kernel_size)
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Enlarge x under the guide."""
         check_features("x", x, self.in_features)
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], 2 * x.shape[1], 2 * x.shape[2], None))
-        kernels = _up_kernels(self._logits(guide), self.groups)
+        kernels = self.kernels(guide)
         return reassemble(x, kernels, scale=2, kernel_size=self.kernel_size, groups=self.groups)
+
+    def kernels(self, guide: jax.Array) -> jax.Array:
+        """The weights of its averages, [B, 2h, 2w, G, K*K], as `ops.reassemble` takes them."""
+        _check_even("guide", guide, self.guide_features)
+        return _up_kernels(self._logits(guide), self.groups, self.up_normalization)
 
 
 class A2UDownsample(_OneKind):
@@ -300,8 +352,12 @@ class A2UDownsample(_OneKind):
         in_features: C, channels of x.
         kernel_size: K, odd; the window has 2K x 2K pixels.
         groups: G, a divisor of C: consecutive channels that share a kernel.
+        encoder_kernel_size: k, see `A2UKernels`.
+        shared: one filter for all channels, instead of one for each.
+        rank: d, the number of terms.
+        filters: "dynamic", "static" or "hybrid".
+        norm_groups: groups of the normalisation, a divisor of C.
         dtype: see `A2UKernels`.
-        affinity: `encoder_kernel_size`, `shared`, `rank`, `filters`, `norm_groups` of `A2UKernels`.
         rngs: source of the initial parameters.
 
     Returns:
@@ -326,12 +382,17 @@ class A2UDownsample(_OneKind):
         *,
         kernel_size: int = 3,
         groups: int = 1,
+        encoder_kernel_size: int = 6,
+        shared: bool = True,
+        rank: int = 1,
+        filters: str = "dynamic",
+        norm_groups: int = 32,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
-        **affinity: Any,
     ):
-        options: dict[str, Any] = dict(kernel_size=kernel_size, groups=groups, dtype=dtype, rngs=rngs)
-        super().__init__(in_features, in_features, **options, **affinity)
+        shape: dict[str, Any] = dict(kernel_size=kernel_size, groups=groups, encoder_kernel_size=encoder_kernel_size)
+        options: dict[str, Any] = dict(shared=shared, rank=rank, filters=filters, norm_groups=norm_groups)
+        super().__init__(in_features, in_features, **shape, **options, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Halve x."""

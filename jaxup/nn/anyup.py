@@ -8,8 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup._checks import Pair, accum_dtype, check_divides, check_image, check_int, check_odd, check_shape, fail, pair
-from jaxup.nn.basic import check_features
+from jaxup._checks import (
+    Pair,
+    accum_dtype,
+    check_divides,
+    check_features,
+    check_image,
+    check_int,
+    check_odd,
+    check_shape,
+    fail,
+    pair,
+)
 from jaxup.nn.norms import group_norm, normalise
 from jaxup.ops.resize import resize
 from jaxup.ops.unify import unify_features

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_int
-from jaxup.nn.basic import check_features
+from jaxup._checks import check_features, check_int
 from jaxup.nn.norms import BatchNorm, normalise
 
 

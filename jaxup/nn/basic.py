@@ -6,14 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, check_divides, check_image, check_int, check_odd, check_shape, pair
+from jaxup._checks import Pair, check_divides, check_features, check_int, check_odd, pair
 from jaxup.ops.resize import pixel_shuffle, resize
-
-
-def check_features(name: str, x: jax.Array, features: int) -> None:
-    """Require a floating array [B, H, W, features]."""
-    check_image(name, x)
-    check_shape(name, x, (None, None, None, features))
 
 
 class Resize(nnx.Module):

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_int, pair
-from jaxup.nn.basic import check_features
+from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_features, check_int, pair
 from jaxup.ops.resize import pixel_shuffle
 from jaxup.ops.sample import sample
 

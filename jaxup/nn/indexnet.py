@@ -14,13 +14,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_image, check_int, pair
-from jaxup.nn.basic import check_features
+from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_features, check_image, check_int, pair
+from jaxup.nn.functions import by_name
 from jaxup.nn.norms import BatchNorm, normalise
 from jaxup.ops.regions import convolve_channels, convolve_regions
 from jaxup.ops.windows import merge_phases
 
 Activation = Callable[[jax.Array], jax.Array]
+
+# Variance 2 / (K^2 * output maps), as in the official networks.
+OFFICIAL_INIT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class IndexMaps(NamedTuple):
@@ -67,17 +70,18 @@ class _Column(nnx.Module):
         nonlinear: bool,
         context: bool,
         activation: Activation,
+        kernel_init: nnx.Initializer,
         dtype: Any,
         rngs: nnx.Rngs,
     ):
         self.maps = widths.mixed if nonlinear else 1
-        self.per_channel, self.scale, self.activation, self.dtype = per_channel, scale, activation, dtype
-        init, reach = nnx.initializers.lecun_normal(), 2 if context else 1
+        self.per_channel, self.scale, self.dtype = per_channel, scale, dtype
+        self.activation, reach = by_name(activation), 2 if context else 1
         window, first = (reach * scale[0], reach * scale[1]), widths.hidden if nonlinear else widths.outputs
-        self.kernel = nnx.Param(init(rngs.params(), (*window, widths.inputs, first), jnp.float32))
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (*window, widths.inputs, first), jnp.float32))
         self.norm = BatchNorm(first, axis=3, rngs=rngs) if nonlinear else None
         mix = (1, 1, widths.mixed, widths.outputs)
-        self.mix = nnx.Param(init(rngs.params(), mix, jnp.float32)) if nonlinear else None
+        self.mix = nnx.Param(kernel_init(rngs.params(), mix, jnp.float32)) if nonlinear else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
@@ -127,7 +131,8 @@ class IndexNetwork(nnx.Module):
         nonlinear: two layers.
         context: windows of twice the height and width.
         expansion: e, hidden maps per channel.
-        activation: of the hidden maps.
+        activation: of the hidden maps; a function that can be imported, if the module shall be pickled.
+        kernel_init: of all kernels; that of the official code by default.
         encoder_normalization: "sigmoid", "softmax", or both, "softmax+sigmoid" or "sigmoid+softmax", in this order.
         decoder_normalization: likewise.
         dtype: the type in which the layers compute; parameters are float32, normalisations never below float32.
@@ -162,6 +167,7 @@ class IndexNetwork(nnx.Module):
         context: bool = True,
         expansion: int = 2,
         activation: Activation = nnx.relu,
+        kernel_init: nnx.Initializer = OFFICIAL_INIT,
         encoder_normalization: str = "sigmoid+softmax",
         decoder_normalization: str = "sigmoid",
         dtype: Any = jnp.float32,
@@ -174,7 +180,8 @@ class IndexNetwork(nnx.Module):
         self.encoder_normalization, self.decoder_normalization = encoder_normalization, decoder_normalization
         positions = self.scale[0] * self.scale[1]
         widths = FAMILIES[family](in_features, check_int("expansion", expansion), positions)
-        options = dict(scale=self.scale, nonlinear=nonlinear, context=context, activation=activation, dtype=dtype)
+        layers: dict[str, Any] = dict(activation=activation, kernel_init=kernel_init, dtype=dtype)
+        options: dict[str, Any] = dict(scale=self.scale, nonlinear=nonlinear, context=context, **layers)
         per_channel = family.endswith("o2o")
         self.columns = nnx.List(
             [_Column(widths, per_channel=per_channel, rngs=rngs, **options) for _ in range(widths.columns)]

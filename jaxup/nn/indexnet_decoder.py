@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, check_image, check_int, check_odd, check_shape, fail, pair
+from jaxup._checks import Pair, check_features, check_image, check_int, check_odd, check_shape, fail, pair
 from jaxup.nn.aspp import conv_block, through
-from jaxup.nn.basic import check_features
 from jaxup.nn.indexnet import IndexNetwork
 from jaxup.ops.index import indexed_upsample
 

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup._checks import Pair, accum_dtype, check_int, check_shape, fail, pair
-from jaxup.nn.basic import check_features
+from jaxup._checks import Pair, accum_dtype, check_features, check_int, check_shape, fail, pair
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize
 from jaxup.ops.similarity import similarity_scores

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, check_int, check_odd, check_shape, fail, pair
-from jaxup.nn.basic import check_features
+from jaxup._checks import Pair, check_features, check_int, check_odd, check_shape, fail, pair
 from jaxup.ops.pac import pac_conv_transpose
 from jaxup.ops.resize import resize
 

@@ -12,13 +12,13 @@ from jaxup._checks import (
     accum_dtype,
     check_choice,
     check_divides,
+    check_features,
     check_int,
     check_odd,
     check_shape,
     fail,
     pair,
 )
-from jaxup.nn.basic import check_features
 from jaxup.nn.norms import group_norm, normalise
 from jaxup.ops.filters import gaussian_filter, guided_filter
 from jaxup.ops.fine import fine_neighbour_attention

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, check_choice, check_int, check_odd, check_shape, fail, pair
-from jaxup.nn.basic import check_features
+from jaxup._checks import Pair, check_choice, check_features, check_int, check_odd, check_shape, fail, pair
 from jaxup.nn.norms import layer_norm, normalise
 from jaxup.ops.resize import resize
 from jaxup.ops.similarity import similarity_upsample

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxup import ops
 from jaxup.models import ReconstructionNetwork
 from tests.compare import assert_close
 from tests.modules import count, random
@@ -23,6 +24,8 @@ ROWS = {
     "m2o": 3_704_257,
     "a2u": 793_823,
     "a2u-k1": 779_295,
+    "a2u-softmax": 793_823,
+    "holistic-max-unpool": 776_129,
 }
 
 
@@ -71,9 +74,30 @@ def test_widths_follow_the_method(method, width):
     assert network.last.in_features == (1 if method == "space-to-depth" else 4)
 
 
+@pytest.mark.parametrize("method", ["conv-carafe", "max-a2u"])
+def test_kernels_give_the_largest_map(method):
+    network, x = ReconstructionNetwork(method=method, widths=(2, 4), rngs=nnx.Rngs(0)), random(1, 8, 12, 1)
+    network.eval()
+    kernels = nnx.jit(lambda network, x: network.kernels(x))(network, x)
+    z, memories = network.encode(x)
+    z = network.decoder[1](network.resampling.up(1, network.decoder[0](z), memories[1]))
+    enlarged = ops.reassemble(z, kernels, scale=2, kernel_size=int(kernels.shape[-1] ** 0.5))
+    assert_close(network(x), network.last(enlarged), 1e-5)
+
+
+def test_options_of_index_networks():
+    options = dict(nonlinear=False, context=False, encoder_normalization="softmax", decoder_normalization="softmax")
+    network = nnx.eval_shape(lambda: ReconstructionNetwork(method="m2o", widths=(4,), rngs=nnx.Rngs(0), **options))
+    (index,) = network.resampling.down_layers
+    assert index.columns[0].kernel.shape == (2, 2, 4, 4) and index.columns[0].mix is None
+    assert (index.encoder_normalization, index.decoder_normalization) == ("softmax", "softmax")
+
+
 def test_bad_input():
     network = ReconstructionNetwork(method="avg-nearest", widths=(4, 8), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="stride: expected a divisor of width = 6, got 4"):
         network(random(1, 8, 6, 1))
     with pytest.raises(ValueError, match=r"x: expected shape \(\*, \*, \*, 1\)"):
         network(random(1, 8, 8, 3))
+    with pytest.raises(ValueError, match="method: expected one that averages by kernels"):
+        network.kernels(random(1, 8, 8, 1))

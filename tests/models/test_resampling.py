@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxup import ops
 from jaxup.models.resampling import RESAMPLINGS, Resampling
+from jaxup.nn.indexnet import FAMILIES
 from tests.compare import assert_close
 from tests.modules import count, random, randomised
 
@@ -105,6 +106,67 @@ def test_blind_and_guided():
     assert_close(stages.up(0, jnp.ones_like(z), stages.down(0, x)[1])[:, 2:-2, 2:-2], jnp.ones((1, 0, 2, 4)), 1e-6)
 
 
+@pytest.mark.parametrize("method", ["conv-carafe", "a2u", "a2u-softmax", "max-a2u"])
+def test_kernels_are_the_weights_of_the_averages(method):
+    stages = make(method)
+    randomised(stages, 0.3)
+    x, z = jnp.asarray(random(1, 4, 6, 4)), jnp.asarray(random(1, 2, 3, 4))
+    memory = jax.jit(stages.down, static_argnums=0)(0, x)[1]
+    kernels = stages.kernels(0, z, memory)
+    size = {25: 5, 9: 3}[kernels.shape[-1]]
+    expected = ops.reassemble(z, kernels[..., 0, :], scale=2, kernel_size=size)
+    assert_close(stages.up(0, z, memory), expected, 1e-5)
+    assert_close(kernels.sum(-1), np.ones((1, 4, 6, 1)), 1e-5)
+
+
+def test_holistic_maxima():
+    """All channels are pooled, and return, where the largest of them has its maximum."""
+    x, z = random(1, 4, 6, 4), random(1, 2, 3, 4)
+    stages = make("holistic-max-unpool")
+    y, memory = stages.down(0, jnp.asarray(x))
+    up = stages.up(0, jnp.asarray(z), memory)
+    largest = x.max(3)
+    for i, j in np.ndindex(2, 3):
+        u, v = np.unravel_index(np.argmax(largest[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]), (2, 2))
+        np.testing.assert_array_equal(y[0, i, j], x[0, 2 * i + u, 2 * j + v])
+        expected = np.zeros((2, 2, 4), np.float32)
+        expected[u, v] = z[0, i, j]
+        np.testing.assert_array_equal(up[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2], expected)
+
+
+def test_max_pooling_before_affinity_aware_upsampling():
+    x = random(1, 4, 6, 4)
+    y, memory = make("max-a2u").down(0, jnp.asarray(x))
+    assert_close(y, x.reshape(1, 2, 2, 3, 2, 4).max((2, 4)), 0)
+    np.testing.assert_array_equal(memory, x)
+
+
+@pytest.mark.parametrize("encoder, decoder", [("sigmoid", "softmax"), ("softmax+sigmoid", "sigmoid+softmax")])
+def test_normalisations_of_table_6(encoder, decoder):
+    options = dict(nonlinear=False, context=False, encoder_normalization=encoder, decoder_normalization=decoder)
+    stages = make("holistic", **options)
+    index = stages.down(0, jnp.asarray(random(1, 4, 6, 4)))[1]
+    for map_, steps in zip(index, (encoder, decoder), strict=True):
+        cells = np.asarray(map_).reshape(2, 2, 3, 2).sum((1, 3))
+        assert np.allclose(cells, 1, atol=1e-5) == steps.endswith("softmax")
+    logits = stages.down_layers[0].columns[0](jnp.asarray(random(1, 4, 6, 4)))
+    steps = {"sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}
+    for name in encoder.split("+"):
+        logits = steps[name](logits)
+    assert_close(np.asarray(index.encoder)[0, ::2, ::2, 0], logits[0, ..., 0], 1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_index_networks_start_as_he_has_it(family):
+    """Variance 2 / fan-in, the "improved Xavier" of Lu et al., Sec. 6.2; a kernel sees K^2 inputs of each channel."""
+    stages = Resampling(method=family, features=(64,), rngs=nnx.Rngs(0))
+    kernels = [column.kernel[...] for column in stages.down_layers[0].columns]
+    fan_in = np.prod(kernels[0].shape[:3])
+    values = np.concatenate([np.ravel(kernel) for kernel in kernels])
+    error = 5 / np.sqrt(2 * values.size)  # five standard errors
+    assert abs(values.std() * np.sqrt(fan_in / 2) - 1) < error
+
+
 def test_modelwise_is_one_network():
     stages = make("modelwise_o2o")
     assert len(stages.down_layers) == 1
@@ -118,6 +180,11 @@ def test_modelwise_is_one_network():
     [
         (lambda: make("max-nearest"), "method: expected one of 'avg-nearest'"),
         (lambda: Resampling(method="a2u", features=(0,), rngs=nnx.Rngs(0)), "features: expected an integer >= 1"),
+        (
+            lambda: make("avg-nearest").kernels(0, random(1, 2, 2, 4), None),
+            "method: expected one that averages by kernels: avg-carafe, .* got 'avg-nearest'",
+        ),
+        (lambda: make("holistic", encoder_normalization="max"), "encoder_normalization: expected one of 'sigmoid'"),
         (lambda: Resampling(method="space-to-depth", features=(6,), rngs=nnx.Rngs(0)), "features: expected multiples"),
         (lambda: make("max-unpool").down(0, random(1, 3, 4, 4)), "scale: expected a divisor of the height of x"),
         (lambda: make("max-unpool").down(1, random(1, 4, 4, 4)), r"x: expected shape \(\*, \*, \*, 8\)"),

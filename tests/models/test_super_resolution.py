@@ -46,6 +46,15 @@ def test_follows_figure_6():
     assert_close(network(x), network.last(y), 1e-6)
 
 
+@pytest.mark.parametrize("upsampler", ["carafe", "attention"])
+def test_kernels_are_of_the_last_block(upsampler):
+    network, x = small(scale=4, upsampler=upsampler), random(1, 3, 5, 1)
+    kernels = network.kernels(x)
+    assert kernels.shape[:4] == (1, 12, 20, 1)
+    first, last = network.blocks
+    np.testing.assert_array_equal(kernels, last.up.kernels(last.refine(first(network.embed(x)))))
+
+
 @pytest.mark.parametrize("upsampler", [name for name, entry in UPSAMPLERS.items() if not entry.guided])
 def test_every_upsampler_without_guide_takes_the_place_of_attention(upsampler):
     network = small(features=8, upsampler=upsampler)
@@ -77,6 +86,10 @@ def test_residual_starts_as_bicubic():
         (lambda: small(upsampler="sapa"), "upsampler: expected one without a guide: nearest, .* got 'sapa'"),
         (lambda: small(upsampler="karafe"), "did you mean 'carafe'"),
         (lambda: small(kernel_size=4), "kernel_size: expected an odd integer"),
+        (
+            lambda: small(upsampler="bilinear").kernels(random(1, 2, 2, 1)),
+            "upsampler: expected one that averages by kernels, attention or carafe, got Resize",
+        ),
         (lambda: small()(random(1, 2, 2, 3)), r"x: expected shape \(\*, \*, \*, 1\)"),
     ],
 )
