@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxup import interop, ops
 from jaxup.cli import METHODS, main
-from jaxup.cli.depth import upsample_depth, windows
+from jaxup.cli.depth import far_values, upsample_depth, windows
 from jaxup.cli.methods import CLASSICAL, LEARNED, Method, make_method
 from jaxup.files import InputError, read_depth, write_depth
 from tests.goldens import shared
@@ -136,6 +136,121 @@ def test_tiles_give_what_the_whole_image_gives(tmp_path, name, scale, length):
     np.testing.assert_allclose(tiled, upsample_depth(depth, guide, method, tile=0), atol=2e-5)
 
 
+def sampled(true, height, width):
+    """The pixel at the centre of each cell."""
+    rows, columns = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip((height, width), true.shape, strict=True))
+    return true[np.ix_(rows, columns)]
+
+
+def step(height, width, *, near=1000, far=3000, at=0.4):
+    """Depth with one edge, and the grey guide of it."""
+    right = np.arange(width)[None].repeat(height, 0) >= width * at
+    return np.where(right, far, near), np.where(right, 200, 60).astype(np.uint8)[..., None].repeat(3, 2)
+
+
+@pytest.mark.parametrize("method", CLASSICAL)
+@pytest.mark.parametrize(
+    "low, high, shown",
+    [((12, 16), (90, 120), "7.5"), ((12, 16), (30, 60), "3.75 x 2.5"), ((14, 7), (21, 240), "34.2857 x 1.5")],
+    ids=["7.5", "2.5 x 3.75", "1.5 x 240/7"],
+)
+def test_any_ratio(folder, capsys, method, low, high, shown):
+    """Flat parts stay flat, the edge is where the guide has it to within four cells, and holes are their own pixels."""
+    true, guide = step(*high)
+    depth = sampled(true, *low).astype(np.uint16)
+    depth[3, 1] = 0
+    Image.fromarray(guide).save("rgb.png")
+    stored(depth, "depth.png")
+    assert run("--method", method, *(() if " " in shown else ("--scale", shown))) == 0
+    out, err = capsys.readouterr()
+    assert out == f"out.png: {high[1]} x {high[0]}, uint16, {method} {shown}x\n"
+    assert err.count("\n") == (" " in shown) == ("do they show the same view?" in err)
+    result, hole = read_depth(Path("out.png")), np.zeros(low, bool)
+    hole[3, 1] = True
+    rows, columns = (((np.arange(m) + 0.5) * n / m).astype(int) for n, m in zip(low, high, strict=True))
+    np.testing.assert_array_equal(result == 0, hole[np.ix_(rows, columns)])
+    error = np.where(result == 0, 0, np.abs(result.astype(float) - true))
+    edge, cell = int(high[1] * 0.4), -(-high[1] // low[1])
+    assert error[:, : max(0, edge - 4 * cell)].max(initial=0) < 20 and error[:, edge + 4 * cell :].max(initial=0) < 40
+
+
+@pytest.mark.parametrize("low, high", [((60, 2), (150, 5)), ((63, 4), (72, 15)), ((61, 2), (64, 4))], ids=str)
+def test_tiles_of_any_ratio(low, high):
+    """Windows begin where both grids do: every 2, 7 or 61 pixels; what cannot be cut is whole."""
+    guide = RANDOM.integers(0, 256, (*high, 3)).astype(np.uint8)
+    depth, shown = RANDOM.random(low), []
+    for name in ("jbu", "bicubic", "guided-filter"):
+        method = make_method(name, None)
+        tiled = upsample_depth(depth, guide, method, tile=8, show=lambda *tile: shown.append(tile))
+        np.testing.assert_allclose(tiled, upsample_depth(depth, guide, method, tile=0), atol=2e-5)
+    assert (len(shown) > 3) == (low[0] != 61)
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_far_values_spoil_nothing(name):
+    """Codes of pixels without depth come back as they are; elsewhere the result is as if they were NaN."""
+    true, guide = step(48, 64, near=1.0, far=3.0)
+    clean, method = sampled(true, 12, 16), make_method(name, None)
+    for codes in ([1e10], [65504], [65535], [np.finfo(np.float32).max], [-1e10], [65504, 1e10, -1e10], [-65504]):
+        depth, holes, lines = clean.copy(), clean.copy(), []
+        for n, code in enumerate(codes):
+            depth[2 * n, 1], holes[2 * n, 1] = code, np.nan
+        depth[9:, 13:], holes[9:, 13:] = codes[0], np.nan
+        result = upsample_depth(depth, guide, method, tile=16, warn=lines.append)
+        expected = upsample_depth(holes, guide, method, tile=16)
+        np.testing.assert_array_equal(result, np.where(np.isnan(expected), depth.repeat(4, 0).repeat(4, 1), expected))
+        assert len(lines) == 1 and "--invalid" in lines[0] and f"{9 + len(codes)} pixels" in lines[0]
+
+
+def test_far_values_of_integers(folder, capsys):
+    """65535 in millimetres is only some twenty times what is near."""
+    true, guide = step(24, 32)
+    depth = sampled(true, 6, 8).astype(np.uint16)
+    depth[0, :2] = 65535
+    Image.fromarray(guide).save("rgb.png")
+    assert run(depth=stored(depth, "far.png")) == 0
+    result = read_depth(Path("out.png"))
+    assert (result[:4, :8] == 65535).all() and (result[4:, :8] == 1000).all()
+    assert capsys.readouterr().err == (
+        "warning: 2 pixels of 65535 are far from the others, 1000 to 3000: taken as pixels without depth, "
+        "as --invalid would\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        (np.geomspace(0.1, 1000, 50), 0),  # four decades of depth
+        ([0.1, 0.1, 1000, 1000], 0),
+        ([0.1, 1000, 1000, 1000], 0),
+        ([500, 800, 65535], 1),
+        ([500, 40_000, 65535], 0),  # a map that is stretched over its type
+        ([1, 65535, 1, 65535], 0),  # a mask
+        ([1, 1, 65535e3], 1),
+        ([1, 2, *[1e10] * 7], 7),  # a small thing before the sky
+        ([1, 2, 3, 1e10, 1.1e10, 9e9], 3),
+        ([1e-9, 1, 2, 3, 4], 0),  # nearly nothing is no reason to drop all others
+        ([0, 0, 0, 1e-9, 5, 6, 7], 0),
+        ([0, 0, 0], 0),
+        ([-2, -3, -1, 1e308, -1e308], 2),
+    ],
+)
+def test_which_values_are_far(values, expected):
+    values = np.array([values], float)
+    far = far_values(values, np.ones_like(values, bool))
+    np.testing.assert_array_equal(np.sort(np.abs(values[far])), np.sort(np.abs(values))[0, values.size - expected :])
+    assert not far_values(values, np.zeros_like(values, bool)).any()
+
+
+@pytest.mark.parametrize("name", ["bicubic", "jbu", "guided-filter"])
+def test_wide_ranges_are_precise(name):
+    """A map of 0.1 m and of 1000 m has no far values, and what is near keeps its digits."""
+    true, guide = step(48, 64, near=0.1, far=1000.0)
+    result = upsample_depth(sampled(true, 12, 16), guide, make_method(name, None), warn=pytest.fail)
+    error = np.abs(result - true)[:, np.r_[0:8, 44:64]]
+    assert (error < (1e-3 if name == "guided-filter" else 1e-5 * true[:, np.r_[0:8, 44:64]])).all()
+
+
 def test_methods_of_global_support_see_the_whole_image():
     """As every method does without tiles, whatever the size."""
     shapes = []
@@ -212,6 +327,9 @@ def test_bad_weights(folder, capsys):
         refused(capsys, f"error: {weights}{message}", "--method", method, "--weights", weights)
     Image.fromarray(GUIDE[:18, :24]).save("three.png")
     refused(capsys, "attention: expected a scale of 2, 4, 8, ...", "--method", "attention", guide="three.png")
+    Image.fromarray(GUIDE[:15, :20]).save("half.png")
+    for method in LEARNED:
+        refused(capsys, "the sizes make it 2.5; bicubic, guided-filter, jbu, fgi", "--method", method, guide="half.png")
 
 
 def refused(capsys, message, *arguments, **files):
@@ -233,6 +351,8 @@ def refused(capsys, message, *arguments, **files):
         (("--method", "fdkn"), "fdkn needs --weights FILE"),
         (("--weights", "x"), "x: jbu takes no weights"),
         (("--scale", "8"), "--scale 8: the image is 4 times as large"),
+        (("--scale", "nan"), "--scale nan: the image is 4 times as large"),
+        (("--scale", "x"), "invalid float value: 'x'"),
         (("--tile", "-1"), "expected a number of pixels, or 0, got '-1'"),
         (("--quick",), "unrecognized arguments: --quick"),
     ],
@@ -244,7 +364,7 @@ def test_bad_options(folder, capsys, arguments, message):
 def test_bad_files(folder, capsys):
     Path("text.png").write_text("no image")
     Path("text.npy").write_text("no array")
-    stored(np.ones((7, 8)), "seven_rows.npy")
+    stored(np.ones((7, 8)), "tall.npy")
     stored(np.ones((24, 32), np.float32), "float.tiff")
     stored(np.zeros((6, 8), np.uint8), "empty.png")
     stored(np.full((6, 8), np.nan), "nan.npy")
@@ -257,9 +377,7 @@ def test_bad_files(folder, capsys):
         "text.npy: cannot be read": dict(depth="text.npy"),
         "rgb.png: expected an image of one channel, got RGB": dict(depth="rgb.png"),
         "float.tiff: expected an image of at most 16 bits a channel, got float32": dict(guide="float.tiff"),
-        "the guide of 8 x 6 pixels is smaller than the depth map of 8 x 7": dict(
-            depth="seven_rows.npy", guide="depth.png"
-        ),
+        "the guide of 8 x 6 pixels is smaller than the depth map of 8 x 7": dict(depth="tall.npy", guide="depth.png"),
         "the depth map has no valid pixel": dict(depth="empty.png"),
         "flags.npy: expected numbers [H, W], got bool": dict(depth="flags.npy"),
         "three.npy: expected numbers [H, W], got float64 (6, 8, 3)": dict(depth="three.npy"),

@@ -163,7 +163,8 @@ def _in_tiles(target: np.ndarray, guide: np.ndarray, method: Method, tile: int, 
 
 def _tiles(low: int, high: int, tile: int, margin: int) -> Iterator[Window]:
     """Windows that begin where a pixel of the guide does, too: at 7.5 every second one, at 240 / 7 every seventh."""
-    return windows(low, tile * low // high, margin, align=math.lcm(_ALIGN, low // math.gcd(low, high)))
+    period = low // math.gcd(low, high)
+    return windows(low, tile * low // high, margin, align=_ALIGN if period == 1 else period)
 
 
 def windows(length: int, side: int, margin: int, align: int = _ALIGN) -> Iterator[Window]:

@@ -1,31 +1,47 @@
 """Reading the files that official checkpoints come in."""
 
 import importlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxup._checks import fail
 from jaxup.interop.keys import as_array
 
+# Entries of a checkpoint that hold a state dict; each may have a twin X_ema, the average that was evaluated.
+_ENTRIES = ("state_dict", "model_state_dict", "model", "params", "net", "network", "generator", "netG", "weights")
+# Components of keys that PyTorch's wrappers of modules put anywhere, and that no module has as a name.
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+_SMALL_FLOATS = {  # types of safetensors that NumPy does not have
+    "BF16": np.dtype(jnp.bfloat16),
+    "F8_E4M3": np.dtype(jnp.float8_e4m3fn),
+    "F8_E5M2": np.dtype(jnp.float8_e5m2),
+}
 
-def load_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
+
+def load_checkpoint(path: str | Path, *, entry: str | None = None) -> dict[str, np.ndarray]:
     """Read the tensors of a checkpoint: safetensors, or a file of `torch.save` read with `weights_only=True`.
 
-    A state dict may lie under "state_dict" or "model" in the file, and every key may begin with "module.", as
-    `DataParallel` leaves it; both are taken off. Nothing in the file is executed.
+    A state dict may lie in the file under "state_dict", "model_state_dict", "model", "params", "net", "network",
+    "generator", "netG" or "weights", one in the other too; of "params" and "params_ema" (or any other name and its twin
+    in "_ema") the average is read. What wrappers of modules leave in keys is taken off: "_orig_mod." of
+    `torch.compile` and the like anywhere, and "module." of `DataParallel` where every key begins with it. Other names
+    that all keys begin with, such as "model.", are left to `from_torch`, which knows the keys that it needs. Nothing in
+    the file is executed.
 
     Args:
         path: a file whose name ends in .safetensors, or any other, which then needs PyTorch.
+        entry: the name of the state dict in the file, where there are several; None finds it.
 
     Returns:
-        {official key: NumPy array}.
+        {official key: NumPy array}; floating-point numbers of fewer than 32 bits that NumPy does not have are float32.
 
     Raises:
-        ValueError: no such format, PyTorch or safetensors is not installed, or the file holds more than tensors.
+        ValueError: no such format, a damaged file, PyTorch or safetensors is not installed, the file holds more than
+            tensors, several state dicts or none, or types that NumPy does not have.
         OSError: the file cannot be read.
 
     Example:
@@ -38,14 +54,9 @@ def load_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     with path.open("rb"):  # a missing file is an OSError, whatever the reader would say
         pass
-    tensors: Any = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
-    while isinstance(tensors, Mapping) and (inner := [k for k in ("state_dict", "model") if k in tensors]):
-        tensors = tensors[inner[0]]
-    if not isinstance(tensors, Mapping) or not all(hasattr(x, "shape") for x in tensors.values()):
-        fail(str(path), "a state dict: tensors by name", _describe(tensors))
-    if tensors and all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): x for key, x in tensors.items()}
-    return {key: as_array(x) for key, x in tensors.items()}
+    content: Any = read_safetensors(path)[1] if path.suffix == ".safetensors" else _load_torch(path)
+    tensors = _unwrapped(path, _state_dict(path, content, entry))
+    return {key: _as_array(path, key, x) for key, x in tensors.items()}
 
 
 def require(name: str, path: Path) -> Any:
@@ -57,23 +68,85 @@ def require(name: str, path: Path) -> Any:
         return fail(str(path), f"{package} installed, which reads this format", "no such package")
 
 
-def _load_safetensors(path: Path) -> Any:
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The metadata and the arrays of a file."""
     reader = require("safetensors", path)
     try:
-        return require("safetensors.numpy", path).load_file(path)
+        with reader.safe_open(path, framework="numpy") as file:
+            types = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+            small = {key for key, kind in types.items() if kind in _SMALL_FLOATS}
+            for key, kind in types.items():
+                if kind.startswith(("F8", "F6", "F4", "BF")) and key not in small:
+                    fail(str(path), "types that NumPy has, or " + ", ".join(_SMALL_FLOATS), f"{key}: {kind}")
+            arrays = {key: file.get_tensor(key) for key in types.keys() - small}
+            metadata = file.metadata() or {}
+        stored = reader.deserialize(path.read_bytes()) if small else []
     except reader.SafetensorError as error:
         return fail(str(path), "a safetensors file", error)
+    for key, tensor in stored:
+        if key in small:
+            numbers = np.frombuffer(tensor["data"], _SMALL_FLOATS[tensor["dtype"]])
+            arrays[key] = numbers.reshape(tensor["shape"]).astype(np.float32)
+    return metadata, {key: arrays[key] for key in types}
 
 
 def _load_torch(path: Path) -> Any:
     torch = require("torch", path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # readers of damaged files raise nearly anything
         return fail(str(path), "a file of tensors that torch.load(weights_only=True) accepts", error)
 
 
-def _describe(tensors: Any) -> str:
-    if not isinstance(tensors, Mapping):
-        return type(tensors).__name__
-    return ", ".join(f"{key}: {type(x).__name__}" for key, x in tensors.items() if not hasattr(x, "shape"))
+def _state_dict(path: Path, content: Any, entry: str | None) -> Mapping[str, Any]:
+    """The tensors by name inside of what a file holds."""
+    if entry is not None:
+        if not isinstance(content, Mapping) or entry not in content:
+            fail(str(path), f"an entry {entry!r}", _describe(content))
+        content = content[entry]
+    while isinstance(content, Mapping):
+        names = [n for name in _ENTRIES for n in (name, f"{name}_ema") if _has_tensors(content.get(n))]
+        names = [name for name in names if f"{name}_ema" not in names]
+        if len(names) > 1:
+            fail(str(path), "one state dict, or its name as entry", f"several: {', '.join(names)}")
+        if not names:
+            break
+        content = content[names[0]]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(k, str) and hasattr(x, "shape") for k, x in content.items()
+    ):
+        fail(str(path), "a state dict: tensors by name", _describe(content))
+    return content
+
+
+def _has_tensors(content: Any) -> bool:
+    return isinstance(content, Mapping) and any(hasattr(x, "shape") or _has_tensors(x) for x in content.values())
+
+
+def _unwrapped(path: Path, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors by the names that they have without wrappers of modules."""
+    names = {key: ".".join(part for part in key.split(".") if part not in _WRAPPERS) for key in tensors}
+    averaged = any(name.startswith("module.") for name in names.values())
+    names = {key: name for key, name in names.items() if not (averaged and name == "n_averaged")}  # AveragedModel
+    while names and all(name.startswith("module.") for name in names.values()):
+        names = {key: name.removeprefix("module.") for key, name in names.items()}
+    if len(set(names.values())) < len(names):
+        fail(str(path), "keys that differ without their wrappers", sorted(tensors))
+    return {name: tensors[key] for key, name in names.items()}
+
+
+def _as_array(path: Path, key: str, x: Any) -> np.ndarray:
+    try:
+        return np.asarray(as_array(x))
+    except (TypeError, RuntimeError):
+        return fail(str(path), "tensors of types that NumPy has", f"{key}: {x.dtype}")
+
+
+def _describe(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return type(content).__name__
+    return (
+        ", ".join(f"{key}: {type(x).__name__}" for key, x in content.items() if not hasattr(x, "shape"))
+    )

@@ -30,8 +30,10 @@ OPERATORS: Operators = {
 def from_torch(operator: str, state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> nnx.Module:
     """Build the module of an official class and give it the tensors of an official state dict.
 
-    Parameters become float32. JAX arrays may be traced: the result is differentiable in the state dict. As any new
-    module, one with BatchNorm or dropout is in training mode: call `module.eval()` for inference.
+    Parameters become float32. Names that all keys begin with, such as the "model." of a module that holds the operator,
+    are taken off where only the rest is a key of the operator. JAX arrays may be traced: the result is differentiable
+    in the state dict. As any new module, one with BatchNorm or dropout is in training mode: call `module.eval()` for
+    inference.
 
     Args:
         operator: the official class, a key of `OPERATORS`.
@@ -64,6 +66,7 @@ def from_torch(operator: str, state_dict: Mapping[str, Any], config: Mapping[str
         The files of `jaxup.nn` name the official repositories.
     """
     module, *tables = _build(operator, config)
+    state_dict = _inner(state_dict, set().union(*tables))
     table = max(tables, key=lambda table: len(table.keys() & state_dict.keys()))
     return read(table, state_dict, module)
 
@@ -106,6 +109,17 @@ def to_torch(
     if shapes != actual:
         fail("module", f"arrays {shapes}", actual)
     return write(tables[0], given, constants=whole)
+
+
+def _inner(state_dict: Mapping[str, Any], expected: set[str]) -> Mapping[str, Any]:
+    """The same without the names that all keys begin with, where only then they are those of the operator."""
+    inner = dict(state_dict)
+    while inner and not expected & inner.keys():
+        first = {key.partition(".")[0] for key in inner}
+        if len(first) > 1 or not all("." in key for key in inner):
+            return state_dict
+        inner = {key.partition(".")[2]: x for key, x in inner.items()}
+    return inner
 
 
 def _build(operator: str, config: Mapping[str, Any]) -> tuple[nnx.Module, *tuple[Table, ...]]:

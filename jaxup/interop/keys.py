@@ -157,12 +157,12 @@ def flat_variables(state: nnx.Module | nnx.State[Any, Any]) -> dict[str, Any]:
 
 
 def as_array(x: Any) -> Any:
-    """A tensor as an array; NumPy has no bfloat16 of its own, so 16-bit torch tensors go through float32."""
+    """A tensor as an array; NumPy has no bfloat16 and no 8-bit floats, so torch tensors of these go through float32."""
     if isinstance(x, jax.Array):
         return x
     if hasattr(x, "detach"):
         x = x.detach().cpu()
-        x = (x.float() if x.is_floating_point() and x.element_size() == 2 else x).numpy()
+        x = (x.float() if x.is_floating_point() and x.element_size() <= 2 else x).numpy()
     return np.asarray(x)
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxup import models, nn
 from jaxup._checks import fail
-from jaxup.interop.checkpoint import require
+from jaxup.interop.checkpoint import read_safetensors, require
 from jaxup.interop.keys import flat_variables, unfilled
 
 _ENTRY = "jaxup"  # of the metadata: {"class": name, "options": {...}}
@@ -76,7 +76,9 @@ def load_module(path: str | Path) -> nnx.Module:
         https://github.com/huggingface/safetensors
     """
     path = Path(path)
-    metadata, arrays = _read(path)
+    with path.open("rb"):  # a missing file is an OSError
+        pass
+    metadata, arrays = read_safetensors(path)
     if _ENTRY not in metadata:
         fail(str(path), "a file of save_module", "a safetensors file of another origin")
     try:
@@ -98,18 +100,7 @@ def is_module_file(path: str | Path) -> bool:
     path = Path(path)
     with path.open("rb"):  # a missing file is an OSError
         pass
-    return path.suffix == ".safetensors" and _ENTRY in _read(path)[0]
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    with path.open("rb"):
-        pass
-    reader = require("safetensors", path)
-    try:
-        with reader.safe_open(path, framework="numpy") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except reader.SafetensorError as error:
-        return fail(str(path), "a safetensors file", error)
+    return path.suffix == ".safetensors" and _ENTRY in read_safetensors(path)[0]
 
 
 def _find(name: Any) -> Any:

@@ -1,5 +1,6 @@
 """Pixel-adaptive transposed convolution, and the network for joint upsampling made of it (Su et al., CVPR 2019)."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -102,10 +103,14 @@ class PacJointUpsample(nnx.Module):
         in_features: channels of x and of the result.
         guide_features: channels of the guide.
         scale: 2^N.
-        features: F, channels of all hidden layers.
+        features: F, channels of all hidden layers, where no widths are given.
         key_features: D, channels in which likeness is measured.
         kernel_size: k of the convolutions, odd.
         pac_kernel_size: K of the transposed convolutions, odd.
+        target_widths: channels after each convolution of the target, at least one; None is (F, F, F).
+        guide_widths: channels after each convolution of the guide but the last; None is (F, F).
+        final_widths: channels after each doubling and then after each final convolution but the last; None is F for
+            all, with two final convolutions.
         dtype: the type in which convolutions compute; parameters and likeness are never below float32.
         rngs: source of the initial parameters.
 
@@ -138,6 +143,9 @@ class PacJointUpsample(nnx.Module):
         key_features: int = 16,
         kernel_size: int = 5,
         pac_kernel_size: int = 5,
+        target_widths: Sequence[int] | None = None,
+        guide_widths: Sequence[int] | None = None,
+        final_widths: Sequence[int] | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -149,6 +157,9 @@ class PacJointUpsample(nnx.Module):
         self.scale, self.key_features = scale, check_int("key_features", key_features)
         check_int("features", features)
         size = check_odd("kernel_size", kernel_size)
+        target = _widths("target_widths", target_widths, [features] * 3, 1)
+        guide = _widths("guide_widths", guide_widths, [features] * 2, 0)
+        final = [target[-1], *_widths("final_widths", final_widths, [features] * (doublings + 1), doublings)]
 
         def branch(*widths: int, last_bias: bool = True) -> nnx.List:
             last = len(widths) - 2
@@ -157,13 +168,13 @@ class PacJointUpsample(nnx.Module):
                 for n, (a, b) in enumerate(pairwise(widths))
             )
 
-        self.target = branch(in_features, features, features, features)
-        self.guide = branch(guide_features, features, features, doublings * key_features, last_bias=False)
+        self.target = branch(in_features, *target)
+        self.guide = branch(guide_features, *guide, doublings * key_features, last_bias=False)
         self.doublings = nnx.List(
-            PacConvTranspose(features, features, scale=2, kernel_size=pac_kernel_size, dtype=dtype, rngs=rngs)
-            for _ in range(doublings)
+            PacConvTranspose(a, b, scale=2, kernel_size=pac_kernel_size, dtype=dtype, rngs=rngs)
+            for a, b in pairwise(final[: doublings + 1])
         )
-        self.final = branch(features, features, in_features)
+        self.final = branch(*final[doublings:], in_features)
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Enlarge x under the guide."""
@@ -176,6 +187,14 @@ class PacJointUpsample(nnx.Module):
             size = (2 * target.shape[1], 2 * target.shape[2])
             target = nnx.relu(double(target, resize(key, size=size, method="bilinear")))
         return _branch(self.final, target).astype(x.dtype)
+
+
+def _widths(name: str, given: Sequence[int] | None, default: list[int], minimum: int) -> list[int]:
+    if given is None:
+        return default
+    if len(given) < minimum:
+        fail(name, f"at least {minimum} widths", repr(given))
+    return [check_int(name, width) for width in given]
 
 
 def _branch(convs: nnx.List, x: jax.Array) -> jax.Array:
