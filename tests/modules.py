@@ -39,3 +39,20 @@ def scratch(fn: Any, *shapes: tuple[int, ...], gradients: bool) -> float:
     unit = sum(4 * int(np.prod(x.shape)) for x in [*inputs, jax.eval_shape(fn, *inputs)])
     compiled = jax.jit(run if gradients else fn).lower(*inputs).compile()
     return compiled.memory_analysis().temp_size_in_bytes / unit
+
+
+def check_reach(network: Any, scale: int) -> None:
+    """What lies beyond `network.reach(scale)` low-resolution pixels changes nothing, and what is much nearer does."""
+    randomised(network)
+    reach = network.reach(scale)
+    length, run = 2 * reach + 8, jax.jit(lambda x, guide: network(x, guide))
+    x, guide = random(1, length, 2, 1), random(1, scale * length, 2 * scale, 3)
+    out = run(x, guide)
+    bound = 1e-5 * np.abs(out).max()
+    for middle in range(reach + 1, reach + 5):  # also where cells of several pixels lie differently
+        for kept, same in ((reach, True), (reach // 4, False)):
+            inside, cell = slice(middle - kept, middle + kept + 1), slice(scale * middle, scale * (middle + 1))
+            fine, changed_x, changed_guide = slice(scale * inside.start, scale * inside.stop), 1 - x, 1 - guide
+            changed_x[:, inside], changed_guide[:, fine] = x[:, inside], guide[:, fine]
+            difference = np.abs(run(changed_x, changed_guide)[:, cell] - out[:, cell]).max()
+            assert (difference <= bound) == same

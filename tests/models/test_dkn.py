@@ -7,7 +7,7 @@ from flax import nnx
 from jaxup import interop, models, ops
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import count, random, randomised, scratch
+from tests.modules import check_reach, count, random, randomised, scratch
 from tests.oracles import dkn as oracle
 
 
@@ -120,6 +120,29 @@ def test_low_resolution_depth_is_enlarged(size):
     out = call(module, x, guide)
     assert out.shape == (1, *size, 1)
     assert_close(out, call(module, enlarged, guide), 1e-6)
+
+
+@pytest.mark.parametrize("network", [models.DKN, models.FDKN])
+def test_enlargement(network):
+    """By PyTorch's cubic convolution, or Pillow's: official weights have seen that."""
+    x, guide = random(1, 3, 4, 1), random(1, 6, 8, 3)
+    config = {"kernel_size": 3, "filter_size": 15, "residual": True}
+    for coefficient in (-0.75, -0.5):
+        module = network(cubic_coefficient=coefficient, grid="compressed", rngs=nnx.Rngs(0))
+        module.eval()
+        up = ops.resize(x, size=(6, 8), method="bicubic", cubic_coefficient=coefficient)
+        assert_close(models.dkn._enlarged(x, guide, module), up, 1e-6)
+    if network is models.FDKN:
+        module = models.FDKN(luminance=True, grid="compressed", rngs=nnx.Rngs(0))
+    official = interop.from_torch(network.__name__, interop.to_torch(network.__name__, module, config), config)
+    assert official.cubic_coefficient == -0.5
+
+
+@pytest.mark.parametrize("network", [models.FDKN, pytest.param(models.DKN, marks=pytest.mark.slow)])
+def test_reach(network):
+    module = network(widths=(4, 4), window_size=7, rngs=nnx.Rngs(0))
+    module.eval()
+    check_reach(module, 8)
 
 
 @pytest.mark.parametrize("residual", [True, False])

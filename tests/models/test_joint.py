@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxup import models, ops
 from tests.compare import assert_close, assert_finite
+from tests.modules import check_reach
 
 COUNTS = {
     "SA_M1_F8": 73_241,
@@ -96,6 +97,18 @@ def test_the_guide_matters():
     x, guide = random(1, 8, 8, 1), random(1, 32, 32, 3)
     for network in (small(), models.DJF(widths=(4, 3), joint_widths=(4, 2), rngs=nnx.Rngs(0))):
         assert np.abs(network(x, guide) - network(x, 1 - guide)).max() > 1e-2
+
+
+REACHING = {
+    "attention": (lambda: small(residual=True), 4),
+    "djf": (lambda: models.DJF(widths=(4, 3), joint_widths=(4, 2), rngs=nnx.Rngs(0)), 2),
+}
+
+
+@pytest.mark.parametrize("name", REACHING)
+def test_reach(name):
+    make, scale = REACHING[name]
+    check_reach(make(), scale)
 
 
 @pytest.mark.parametrize(
