@@ -102,6 +102,25 @@ def test_matconvnet_file(tmp_path, write, old):
     np.testing.assert_array_equal(module.final_cnn.convs[0].kernel[...], kernel)  # MATLAB's layout is also ours
 
 
+@pytest.mark.parametrize("borders", [{}, {"pad": (4, 0, 2, 4, 0, 2), "pad_depth": (4, 0, 2)}], ids=["cropped", "same"])
+def test_upsampling_as_in_training(borders):
+    """Where the network passes the enlarged depth on, that lies (s - 1) / 2 to the left and above, as in training."""
+    arrays = {name: np.zeros_like(x) for name, x in filters_and_biases().items()}
+    state = {  # MATLAB's layout to the official one
+        name: x.reshape(-1) if "biases" in name else x.reshape(x.shape + (1,) * (4 - x.ndim)).transpose(3, 2, 0, 1)
+        for name, x in arrays.items()
+    }
+    module = interop.from_torch("DJFR", state, CONFIG | borders)
+    random = np.random.default_rng(0)
+    for scale in (1, 4):
+        depth, guide = random.random((2, 5, 6, 1), np.float32), random.random((2, 5 * scale, 6 * scale, 3), np.float32)
+        out = interop.djf_upsample(module, depth, guide)
+        assert out.shape == (2, 5 * scale, 6 * scale, 1)
+        assert_close(out[:, ::scale, ::scale], depth, 1e-5)
+    with pytest.raises(ValueError, match=r"guide: expected shape \(2, 5, 6, \*\), got shape \(2, 7, 9, 3\)"):
+        interop.djf_upsample(module, depth, np.ones((2, 7, 9, 3), np.float32))
+
+
 def test_other_files(tmp_path):
     path = tmp_path / "net.mat"
     with pytest.raises(FileNotFoundError):
