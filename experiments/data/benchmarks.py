@@ -179,7 +179,7 @@ def saliency(path: Path | str) -> Pairs:
 
 
 def _mask(path: Path) -> np.ndarray:
-    mask = (images.read_map(path) >= 128).astype(np.float32)
+    mask = (images.read_rgb(path)[..., 0] >= 128).astype(np.float32)
     if not mask.any():
         raise InputError(f"{path}: no pixel of the object")
     return mask

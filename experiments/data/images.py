@@ -6,17 +6,25 @@ from pathlib import Path
 import numpy as np
 
 from jaxup import files
-from jaxup.files import InputError, as_map, read_grey, read_npy, read_rgb, reading
+from jaxup.files import InputError, as_map, read_grey, read_npy, reading, white_level
 
 __all__ = ["ARRAY_SUFFIXES", "SUFFIXES", "InputError", "read_dpt", "read_map", "read_rgb", "reading", "with_mask"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
-ARRAY_SUFFIXES = (".npy", ".npz")
+ARRAY_SUFFIXES = (".npy", ".npz", ".pfm")
 DPT_TAG = 202021.25
 
 
+def read_rgb(path: Path) -> np.ndarray:
+    """Read a colour or grey image, see `jaxup.files.read_rgb`; 16 bits a channel are rounded to 8: uint8 [H, W, 3]."""
+    stored = files.read_rgb(path)
+    return (
+        stored if stored.dtype == np.uint8 else np.rint(stored * np.float32(255 / white_level(stored))).astype(np.uint8)
+    )
+
+
 def read_map(path: Path, key: str = "depth") -> np.ndarray:
-    """Read a map of one channel: a grey image of 8, 16 or 32 bits, an `.npy`, or an array of an `.npz`.
+    """Read a map of one channel: a grey image, a PFM, an `.npy`, or an array of an `.npz`.
 
     Args:
         path: The file; its suffix decides between array and image.

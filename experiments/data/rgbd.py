@@ -131,9 +131,9 @@ class NYUDepthV2:
 class PairFolder:
     """A folder of pairs `<id>_rgb.*` with one of `<id>_depth.*`, `<id>_disp.*`, `<id>_depth8.*`.
 
-    RGB is an image of 8 bits; depth a grey image of 8, 16 or 32 bits, an `.npy`, or an `.npz` with the key
-    "depth". Values are used as stored, whatever their unit. Other files are ignored. Files are decoded when
-    they are asked for: wrap the folder in `Cached` to keep them.
+    RGB is read in 8 bits; depth is a grey image, a `.pfm`, an `.npy`, or an `.npz` with the key "depth". Values
+    are used as stored, whatever their unit. Other files are ignored. Files are decoded when they are asked for: wrap
+    the folder in `Cached` to keep them.
 
     Args:
         path: The folder.

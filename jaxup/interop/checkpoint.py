@@ -147,6 +147,4 @@ def _as_array(path: Path, key: str, x: Any) -> np.ndarray:
 def _describe(content: Any) -> str:
     if not isinstance(content, Mapping):
         return type(content).__name__
-    return (
-        ", ".join(f"{key}: {type(x).__name__}" for key, x in content.items() if not hasattr(x, "shape"))
-    )
+    return ", ".join(f"{key}: {type(x).__name__}" for key, x in content.items() if not hasattr(x, "shape"))

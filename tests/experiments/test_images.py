@@ -34,9 +34,11 @@ def test_rgb_of_other_modes(tmp_path):
     alpha = np.concatenate([COLOUR, COLOUR[..., :1]], -1)
     Image.fromarray(alpha).save(tmp_path / "alpha.png")
     np.testing.assert_array_equal(read_rgb(tmp_path / "alpha.png"), COLOUR)
-    Image.fromarray(DEPTH).save(tmp_path / "deep.png")
-    with pytest.raises(InputError, match=r"deep\.png: expected an image of mode RGB, .* got I;16"):
-        read_rgb(tmp_path / "deep.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "deep.png"), np.stack([grey] * 3, -1))
+    Image.fromarray(DEPTH.astype(np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(InputError, match=r"float\.tiff: expected an image of at most 16 bits a channel, got float32"):
+        read_rgb(tmp_path / "float.tiff")
 
 
 def test_foreign_formats_and_large_images_are_refused(tmp_path, monkeypatch):

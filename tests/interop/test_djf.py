@@ -3,6 +3,7 @@ import pytest
 
 from jaxup import interop
 from tests import goldens
+from tests.compare import assert_close
 
 CONFIG = {"widths": [5, 4, 1, 3, 2, 1]}
 SHAPES = {  # as MATLAB stores them: [h, w, in, out], without last axes of length 1
