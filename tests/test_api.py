@@ -24,7 +24,7 @@ from tests.registry import MODULES
 
 ROOT = Path(__file__).parents[1]
 LOCK = Path(__file__).with_name("api.lock")
-NAMESPACES = ["jaxup", "jaxup.ops", "jaxup.nn", "jaxup.models", "jaxup.solvers", "jaxup.metrics"]
+NAMESPACES = ["jaxup", "jaxup.ops", "jaxup.nn", "jaxup.models", "jaxup.solvers", "jaxup.metrics", "jaxup.interop"]
 SECTIONS = ["Args:", "Returns:", "Example:", "Reference:"]
 FORBIDDEN = {  # package or file -> what it must not import
     "jaxup/ops": ["jaxup.nn", "jaxup.models", "jaxup.interop", "jaxup.solvers", "flax"],
@@ -76,7 +76,9 @@ def describe(x: Any) -> str:
     if is_module_class(x):
         return f"{signature(x)} called {signature(x.__call__)}"
     if isinstance(x, Mapping):
-        return repr({k: dict(v) if isinstance(v, Mapping) else v for k, v in x.items()})
+        return repr(
+            {k: dict(v) if isinstance(v, Mapping) else _Name("function") if callable(v) else v for k, v in x.items()}
+        )
     return signature(x) if callable(x) else type(x).__name__
 
 
@@ -119,7 +121,11 @@ def test_documented(path):
     text = inspect.getdoc(x) or ""
     if is_module_class(x):
         text += inspect.getdoc(x.__call__) or ""
-    wanted = [s for s in SECTIONS if s != "Args:" or arguments(x)]
+    needless = {
+        "Args:": not arguments(x),
+        "Returns:": inspect.isfunction(x) and inspect.signature(x).return_annotation is None,
+    }
+    wanted = [s for s in SECTIONS if not needless.get(s)]
     assert [s for s in wanted if not re.search(rf"^\s*{s}", text, re.MULTILINE)] == []
     assert ">>>" in text
 
@@ -128,7 +134,7 @@ def test_documented(path):
 def test_arguments(path):
     """Arrays, feature counts and the name a factory is asked for may be positional, everything else may not.
 
-    `rngs` is the last named option.
+    Converters have neither: there, what must be given may be positional. `rngs` is the last named option.
     """
     x = find(path)
     if not (inspect.isfunction(x) or is_module_class(x)):
@@ -141,7 +147,8 @@ def test_arguments(path):
     for p in positional:
         array = annotations.get(p.name) in (jax.Array, jax.Array | None)
         features = is_module_class(x) and p.name.endswith("_features")
-        assert array or features, f"{p.name} should be keyword-only"
+        required = path.startswith("jaxup.interop.") and p.default is p.empty
+        assert array or features or required, f"{p.name} should be keyword-only"
     named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     if "rngs" in named:
         assert named[-1] == "rngs"
@@ -157,6 +164,13 @@ def test_layers(package):
         for name in imports(file):
             for forbidden in FORBIDDEN[package]:
                 assert not f"{name}.".startswith(f"{forbidden}."), f"{file.relative_to(ROOT)} imports {name}"
+
+
+def test_the_experiments_are_apart():
+    """The library and its tests do without them: they are not installed with it."""
+    library = [*(ROOT / "jaxup").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    users = {str(f.relative_to(ROOT)) for f in library if any(n.split(".")[0] == "experiments" for n in imports(f))}
+    assert {name for name in users if not name.startswith("tests/experiments/")} == set()
 
 
 def test_every_module_has_an_example():

@@ -23,6 +23,8 @@ from jaxup.nn import UPSAMPLERS, AttentionUpsample, Deconvolution, make_upsample
 
 Function = Callable[..., jax.Array]
 
+_NONE = "\N{EN DASH}"
+
 
 def literal_attention_upsample(
     query: jax.Array, key: jax.Array, value: jax.Array, px: jax.Array, py: jax.Array, *, scale: int, kernel_size: int
@@ -165,14 +167,10 @@ def run(*, size: int = 64, channels: int = 64, scale: int = 2, kernel_size: int 
         print()
 
 
-GUIDE_CHANNELS = {"jbu": 3, "stack_jbu": 3, "pac": 16, "pac_joint": 3, "anyup": 3}
-"""Of the upsamplers whose guide is an image, or features as narrow as PAC's; the others take an encoder's map."""
-
-
 def upsamplers(
     *, size: int = 64, channels: int = 256, scale: int = 2, repeats: int = 3, only: tuple[str, ...] = ()
 ) -> None:
-    """Measure every upsampler of `jaxup.nn` against the deconvolution: a Markdown table.
+    """Measure every upsampler of `jaxup.nn` against the deconvolution: the README's table.
 
     Args:
         size: height and width of the low-resolution map.
@@ -188,23 +186,24 @@ def upsamplers(
     names = ["deconvolution", *(n for n in only or UPSAMPLERS if n != "deconvolution")]
     rows = []
     for name in names:
-        entry, guide = UPSAMPLERS[name], GUIDE_CHANNELS.get(name, channels)
+        entry, guide = UPSAMPLERS[name], UPSAMPLERS[name].guide_channels(channels)
         module = make_upsampler(name, in_features=channels, guide_features=guide, scale=scale, rngs=nnx.Rngs(0))
         module.eval()
         inputs = arrays((1, size, size, channels), (1, scale * size, scale * size, guide))
         row = measure(_module_case(name, module, *(inputs if entry.guided else inputs[:1])), repeats)
         parameters = sum(x.size for x in jax.tree.leaves(nnx.state(module, nnx.Param)))
-        about = {"guide": f"{guide} channels" if entry.guided else "", "scales": entry.scales}
-        rows.append(row | about | {"parameters": parameters, "paper": entry.paper, "official": entry.official})
+        about = {"name": f"`{name}`", "guide": str(guide) if entry.guided else _NONE, "scales": entry.allowed.short}
+        about |= {"parameters": f"{parameters:,}", "paper": entry.paper or _NONE}
+        rows.append(row | about | {"official code, its licence": entry.official or _NONE})
         figures = (f"{row[f'{kind} ms']:.1f} ms and {row[f'{kind} MiB']:.1f} MiB" for kind in ("forward", "gradients"))
         print(f"{name}: {', with gradients '.join(figures)}", flush=True)
     headings = {
         "forward ms": "time",
-        "gradients ms": "+ gradients",
+        "gradients ms": "time, gradients",
         "forward MiB": "memory",
-        "gradients MiB": "+ grad.",
+        "gradients MiB": "memory, gradients",
     }
     for row in rows[::-1]:
         row |= {to: row[of] / rows[0][of] for of, to in headings.items()}
-    columns = ["name", "guide", "scales", "parameters", *headings.values(), "paper", "official"]
+    columns = ["name", "guide", "scales", "parameters", *headings.values(), "paper", "official code, its licence"]
     print("\n" + markdown_table(rows, columns, digits=2))

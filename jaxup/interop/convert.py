@@ -1,5 +1,6 @@
 """The converters between official state dicts and modules, for every operator that has a key table."""
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,23 +8,15 @@ import numpy as np
 from flax import nnx
 
 from jaxup._checks import fail
-from jaxup.interop import a2u, anyup, carafe, djf, dkn, dysample, fade, indexnet, jbu, pac, resfu, sapa
 from jaxup.interop.keys import Operators, Table, flat_variables, read, unfilled, write
+from jaxup.nn import UPSAMPLERS
 
-# The official class names, collected from one file per paper.
+# One file per paper: those of the upsamplers, and of whole networks.
+_FILES = sorted({entry.converter for entry in UPSAMPLERS.values() if entry.converter} | {"djf", "dkn"})
+
+# By official class names.
 OPERATORS: Operators = {
-    **a2u.OPERATORS,
-    **anyup.OPERATORS,
-    **carafe.OPERATORS,
-    **djf.OPERATORS,
-    **dkn.OPERATORS,
-    **dysample.OPERATORS,
-    **fade.OPERATORS,
-    **indexnet.OPERATORS,
-    **jbu.OPERATORS,
-    **pac.OPERATORS,
-    **resfu.OPERATORS,
-    **sapa.OPERATORS,
+    name: build for file in _FILES for name, build in importlib.import_module(f"jaxup.interop.{file}").OPERATORS.items()
 }
 
 

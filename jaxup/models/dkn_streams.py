@@ -92,7 +92,8 @@ class KernelStream(nnx.Module):
             maps = jax.lax.map(run, phases)
         else:
             maps = jax.tree.map(partial(_from_batch, len(phases)), run(_to_batch(phases)))
-        return jax.tree.map(partial(_join, stride), maps)
+        joined: Maps = jax.tree.map(partial(_join, stride), maps)
+        return joined
 
 
 def _to_batch(x: jax.Array) -> jax.Array:

@@ -216,7 +216,7 @@ class DnCNNSegNet(nnx.Module):
         return x, memories
 
 
-def _block(in_features: int, widths: Sequence[int], stride: int = 1, **options: Any) -> nnx.List:
+def _block(in_features: int, widths: Sequence[int], stride: int = 1, **options: Any) -> nnx.List[_Layer]:
     """Layers one after the other, the stride in the last."""
     strides = [1] * (len(widths) - 1) + [stride]
     inputs = (in_features, *widths[:-1])

@@ -91,7 +91,7 @@ class ReconstructionNetwork(nnx.Module):
         )
         numbers = range(len(widths))
 
-        def blocks(inputs: Sequence[int], outputs: Sequence[int]) -> nnx.List:
+        def blocks(inputs: Sequence[int], outputs: Sequence[int]) -> nnx.List[_Block]:
             return nnx.List(_Block(i, o, dtype=dtype, rngs=rngs) for i, o in zip(inputs, outputs, strict=True))
 
         down, up = [stages.down_features(n) for n in numbers], [stages.up_features(n) for n in numbers]

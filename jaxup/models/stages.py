@@ -92,7 +92,7 @@ def _interpolate(method: str) -> Callable[[None, jax.Array, Memory], jax.Array]:
     return lambda _, z, memory: resize(z, scale=2, method=method)
 
 
-def _by_layer(layer: Any, z: jax.Array, _: Memory) -> jax.Array:
+def _by_layer(layer: Callable[[jax.Array], jax.Array], z: jax.Array, _: Memory) -> jax.Array:
     return layer(z)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_features, check_int, fail
+from jaxup._checks import check_features, check_int, check_power_of_two, fail
 from jaxup.nn.basic import Resize
 from jaxup.nn.factory import UPSAMPLERS, make_upsampler
 from jaxup.ops.resize import resize
@@ -58,12 +58,15 @@ class UpsamplingBlock(nnx.Module):
         options: dict[str, Any] = {"kernel_size": kernel_size} if upsampler in _SIZED else {}
         if upsampler in UPSAMPLERS and UPSAMPLERS[upsampler].module is not Resize:  # which computes in the type of x
             options["dtype"] = dtype
+        if upsampler in UPSAMPLERS and features % UPSAMPLERS[upsampler].multiple:
+            fail("features", f"a multiple of {UPSAMPLERS[upsampler].multiple} for {upsampler}", features)
         self.convs = nnx.List(_conv(features, features, 3, dtype, rngs) for _ in range(2))
         self.up: Any = make_upsampler(upsampler, in_features=features, scale=2, **options, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Double the size of x."""
-        return self.up(self.refine(x))
+        y: jax.Array = self.up(self.refine(x))
+        return y
 
     def refine(self, x: jax.Array) -> jax.Array:
         """What the upsampler enlarges, [B, h, w, C]."""
@@ -126,8 +129,7 @@ class SuperResolutionNetwork(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if check_int("scale", scale) < 2 or scale & (scale - 1):
-            fail("scale", "2, 4, 8, ...", scale)
+        doublings = check_power_of_two("scale", scale)
         self.scale, self.residual = scale, residual
         self.in_features = check_int("in_features", in_features)
         check_int("features", features)
@@ -135,7 +137,7 @@ class SuperResolutionNetwork(nnx.Module):
         self.slope = nnx.Param(jnp.full(features, 0.25, jnp.float32))
         self.blocks = nnx.List(
             UpsamplingBlock(features, upsampler=upsampler, kernel_size=kernel_size, dtype=dtype, rngs=rngs)
-            for _ in range(scale.bit_length() - 1)
+            for _ in range(doublings)
         )
         self.last = _conv(features, in_features, 3, dtype, rngs)
         if residual:
@@ -176,7 +178,8 @@ class SuperResolutionNetwork(nnx.Module):
         y = self.embed(x)
         for block in blocks:
             y = block(y)
-        return last.up.kernels(last.refine(y))
+        kernels: jax.Array = last.up.kernels(last.refine(y))
+        return kernels
 
     def embed(self, x: jax.Array) -> jax.Array:
         """The features that the first block gets, [B, h, w, F]."""

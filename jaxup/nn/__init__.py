@@ -6,8 +6,9 @@ from jaxup.nn.aspp import ASPP
 from jaxup.nn.attention import AttentionUpsample, JointAttentionUpsample
 from jaxup.nn.basic import Deconvolution, PixelShuffle, Resize
 from jaxup.nn.carafe import CARAFE
+from jaxup.nn.doubling import Iterated
 from jaxup.nn.dysample import DySample
-from jaxup.nn.factory import UPSAMPLERS, Iterated, make_upsampler
+from jaxup.nn.factory import UPSAMPLERS, make_upsampler
 from jaxup.nn.fade import FADE, SemiShift
 from jaxup.nn.indexnet import IndexNetwork
 from jaxup.nn.indexnet_decoder import IndexedUpsample, IndexNetUpsample

@@ -1,7 +1,5 @@
 """Affinity-aware upsampling and downsampling (Dai et al., A2U, CVPR 2021)."""
 
-import functools
-import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -97,7 +95,8 @@ class _Affinity(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         pooled = resize(x, size=(self.size, self.size), method="area")
         terms = [jnp.sum(u(x, pooled) * v(x, pooled), axis=-1, keepdims=True) for u, v in self.terms]
-        return functools.reduce(operator.add, terms) * self.features**-0.5
+        affinity: jax.Array = sum(terms[1:], start=terms[0]) * self.features**-0.5
+        return affinity
 
 
 def _head(features: int, kernel_size: int, groups: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear:

@@ -43,7 +43,9 @@ class ConvNorm(nnx.Module):
         return nnx.relu6(normalise(self.norm, self.conv(x), self.dtype))
 
 
-def conv_block(inputs: int, outputs: int, size: int, *, separable: bool, dilation: int = 1, **options: Any) -> nnx.List:
+def conv_block(
+    inputs: int, outputs: int, size: int, *, separable: bool, dilation: int = 1, **options: Any
+) -> nnx.List[ConvNorm]:
     """A convolution, or a depthwise one and a pointwise one."""
     if not separable:
         return nnx.List([ConvNorm(inputs, outputs, size, dilation=dilation, **options)])
@@ -51,7 +53,7 @@ def conv_block(inputs: int, outputs: int, size: int, *, separable: bool, dilatio
     return nnx.List([depthwise, ConvNorm(inputs, outputs, 1, **options)])
 
 
-def through(blocks: nnx.List, x: jax.Array) -> jax.Array:
+def through(blocks: nnx.List[ConvNorm], x: jax.Array) -> jax.Array:
     """One block after the other."""
     for block in blocks:
         x = block(x)

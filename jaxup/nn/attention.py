@@ -16,7 +16,7 @@ def _projection(in_features: int, out_features: int, dtype: Any, rngs: nnx.Rngs)
     return nnx.Linear(in_features, out_features, use_bias=False, dtype=dtype, rngs=rngs)
 
 
-def _positions(kernel_size: int, features: int, rngs: nnx.Rngs) -> nnx.Param:
+def _positions(kernel_size: int, features: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
     """Learned relative positions along one axis, [K, features / 2]."""
     init = nnx.initializers.normal(features**-0.5)
     return nnx.Param(init(rngs.params(), (check_odd("kernel_size", kernel_size), features // 2), jnp.float32))

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup._checks import Pair, accum_dtype, check_features, check_int, check_shape, fail, pair
+from jaxup._checks import Pair, accum_dtype, check_features, check_int, check_power_of_two, check_shape, pair
+from jaxup.nn.doubling import doubled
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize
 from jaxup.ops.similarity import similarity_scores
@@ -183,9 +184,7 @@ class StackJBU(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        stages = check_int("scale", scale, 2).bit_length() - 1
-        if scale != 2**stages:
-            fail("scale", "a power of two", scale)
+        stages = check_power_of_two("scale", scale)
         self.stages = nnx.List(
             JBU(
                 in_features,
@@ -204,8 +203,7 @@ class StackJBU(nnx.Module):
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Enlarge x under the guide."""
-        for stage in self.stages:
-            x = stage(x, resize(guide, size=(2 * x.shape[1], 2 * x.shape[2]), method="area"))
+        x = doubled(self.stages, x, guide)
         if self.fixup is None:
             return x
         return x + FIXUP * self.fixup(self.dropout(x)).astype(x.dtype)

@@ -38,7 +38,7 @@ class BatchNorm(nnx.BatchNorm):
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:  # type: ignore[override]
         """Normalise x, and move the running statistics unless they are in use."""
         kept = self.momentum * self.var[...]
-        y = super().__call__(x, use_running_average)
+        y: jax.Array = super().__call__(x, use_running_average)
         if not (self.use_running_average if use_running_average is None else use_running_average):
             count = x.size // self.num_features
             self.var[...] = kept + (self.var[...] - kept) * (count / max(1, count - 1))
@@ -47,4 +47,5 @@ class BatchNorm(nnx.BatchNorm):
 
 def normalise(norm: Norm, x: jax.Array, dtype: Any) -> jax.Array:
     """Apply a norm in float32 or more; Flax refuses 16-bit inputs under strict dtype promotion."""
-    return norm(x.astype(accum_dtype(x))).astype(dtype)
+    y: jax.Array = norm(x.astype(accum_dtype(x)))
+    return y.astype(dtype)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, check_features, check_int, check_odd, check_shape, fail, pair
+from jaxup._checks import Pair, check_features, check_int, check_odd, check_power_of_two, check_shape, fail, pair
 from jaxup.ops.pac import pac_conv_transpose
 from jaxup.ops.resize import resize
 
@@ -149,9 +149,7 @@ class PacJointUpsample(nnx.Module):
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        doublings = check_int("scale", scale, 2).bit_length() - 1
-        if scale != 2**doublings:
-            fail("scale", "a power of two", scale)
+        doublings = check_power_of_two("scale", scale)
         self.in_features = check_int("in_features", in_features)
         self.guide_features = check_int("guide_features", guide_features)
         self.scale, self.key_features = scale, check_int("key_features", key_features)
@@ -161,7 +159,7 @@ class PacJointUpsample(nnx.Module):
         guide = _widths("guide_widths", guide_widths, [features] * 2, 0)
         final = [target[-1], *_widths("final_widths", final_widths, [features] * (doublings + 1), doublings)]
 
-        def branch(*widths: int, last_bias: bool = True) -> nnx.List:
+        def branch(*widths: int, last_bias: bool = True) -> nnx.List[nnx.Conv]:
             last = len(widths) - 2
             return nnx.List(
                 nnx.Conv(a, b, (size, size), use_bias=last_bias or n < last, dtype=dtype, rngs=rngs)
@@ -197,7 +195,7 @@ def _widths(name: str, given: Sequence[int] | None, default: list[int], minimum:
     return [check_int(name, width) for width in given]
 
 
-def _branch(convs: nnx.List, x: jax.Array) -> jax.Array:
+def _branch(convs: nnx.List[nnx.Conv], x: jax.Array) -> jax.Array:
     """Convolutions with relu between them."""
     for n, conv in enumerate(convs):
         x = conv(nnx.relu(x) if n else x)

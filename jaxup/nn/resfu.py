@@ -1,5 +1,6 @@
 """The refreshed similarity-based upsampler (Zhou et al., ReSFU, 2024)."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -105,8 +106,8 @@ class ReSFU(nnx.Module):
 
     with the guided filter per channel (the query, linearly transformed to be like the key) and a Gaussian of 3 x 3
     taps and unit deviation. PCDC (`PCDCBlock`) scores K x K neighbours on the HR grid, as far apart as the scale; the
-    values are those neighbours in the bilinearly upsampled x. Both inputs are group-normalised, in 32 groups, or per
-    channel below 32 channels.
+    values are those neighbours in the bilinearly upsampled x. Both inputs are group-normalised, in 32 groups (fewer
+    where 32 does not divide the channels), or per channel below 32 channels.
 
     `form="official"` is what the published code computes where that differs from the paper: 128 outputs (not 32) of
     the difference convolutions, a ReLU behind them, and neighbours whose positions leave the image get no weight
@@ -184,8 +185,8 @@ class ReSFU(nnx.Module):
         self.form, self.dtype = form, dtype
         init = nnx.initializers.normal(0.02)
         linear = partial(nnx.Linear, use_bias=use_bias, kernel_init=init, dtype=dtype, rngs=rngs)
-        self.norm_x = _input_norm("in_features", in_features, rngs) if norm_x else None
-        self.norm_guide = _input_norm("guide_features", guide_features, rngs) if norm_guide else None
+        self.norm_x = _input_norm(in_features, rngs) if norm_x else None
+        self.norm_guide = _input_norm(guide_features, rngs) if norm_guide else None
         self.query = linear(guide_features, depth) if project_guide else None
         self.key = linear(in_features, depth)
         self.align = GuidedFilter(radius=radius, eps=eps, subsample=subsample)
@@ -223,11 +224,9 @@ class ReSFU(nnx.Module):
         return jnp.where(jnp.stack(open_, axis=-1), 0, 1e7).astype(dtype)[None]
 
 
-def _input_norm(name: str, features: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    groups = min(features, 32)
-    if features % groups:
-        fail(name, "a multiple of 32 (or less than 32) for the normalisation", features)
-    return group_norm(features, groups, rngs)
+def _input_norm(features: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    """In 32 groups, or as many as divide the channels, or per channel."""
+    return group_norm(features, features if features < 32 else math.gcd(32, features), rngs)
 
 
 def _smooth(query: jax.Array) -> jax.Array:

@@ -50,6 +50,38 @@ def test_equals_the_loops(grid, size, options):
     assert_close(tuple(nnx.jit(module)(x)), expected, 1e-5)
 
 
+def test_softmax_alone():
+    """Its kernels may be as sharp as they will, which the sigmoid before the softmax forbids."""
+    x = 5 * random(1, 4, 6, 4)
+    options = dict(encoder_kernel_size=2, norm_groups=2, filters="static")
+    both = [nn.A2UKernels(4, up_normalization=n, **options, rngs=nnx.Rngs(0)) for n in ("sigmoid+softmax", "softmax")]
+    for module in both:
+        randomised(module)
+    blurred, sharp = (module(x).up for module in both)
+    np.testing.assert_array_equal(both[0](x).down, both[1](x).down)
+    assert_close(sharp.sum(-1), np.ones(sharp.shape[:-1]), 1e-5)
+    assert blurred.max() <= 0.2537 < 0.5 < sharp.max()  # e / (e + 8)
+    logits = jnp.log(sharp)
+    # Up to a constant per kernel, which the softmax loses, the logits are those that the sigmoid sees.
+    profile = both[1].up(x.mean((1, 2))).reshape(9, 4)
+    affinity = both[1].affinity(x)[0, ..., 0]
+    expected = affinity[:, None, :, None, None] * profile.T.reshape(2, 2, 9)[None, :, None]
+    centred = lambda y: y - y.mean(-1, keepdims=True)  # noqa: E731
+    assert_close(centred(logits[0, :, :, 0]), centred(expected.reshape(4, 6, 9)), 1e-4)
+
+
+def test_initial_values():
+    """Xavier's with the gain of the leaky ReLU, sqrt(2 / (1 + 0.01^2)), as the official code has; no biases."""
+    module = nn.A2UKernels(64, kernel_size=5, shared=False, rngs=nnx.Rngs(0))
+    gain = np.sqrt(2 / (1 + 0.01**2))
+    for layer in (module.up, module.down, module.affinity.terms[0][0].filters, module.affinity.terms[0][1].filters):
+        kernel = np.asarray(layer.kernel[...]).reshape(-1, layer.kernel.shape[-1])
+        deviation = gain * np.sqrt(2 / sum(kernel.shape))
+        assert abs(kernel.std() / deviation - 1) < 5 / np.sqrt(2 * kernel.size)
+        assert np.abs(kernel).max() > 2.5 * deviation  # not truncated
+        assert not np.any(layer.bias[...])
+
+
 def test_modules_use_the_kernels():
     """The same parameters give the same kernels."""
     options = dict(groups=2, encoder_kernel_size=2, norm_groups=2, filters="static")
@@ -60,6 +92,7 @@ def test_modules_use_the_kernels():
         nnx.update(module.affinity, nnx.state(kernels.affinity))
         nnx.update(module.head, nnx.state(head))
     x, guide = random(1, 2, 3, 6), random(1, 4, 6, 4)
+    assert_close(up.kernels(guide), kernels(guide).up, 1e-6)
     both = kernels(guide)
     assert_close(up(x, guide), ops.reassemble(x, both.up, scale=2, kernel_size=3, groups=2), 1e-5)
     expected = ops.downsample_reassemble(guide, both.down, scale=2, kernel_size=6, groups=2)
@@ -103,6 +136,11 @@ def test_scratch_memory(gradients, bound):
         (dict(filters="fixed"), "filters: expected one of 'dynamic', 'hybrid', 'static', got 'fixed'"),
         (dict(rank=0), "rank: expected an integer >= 1, got 0"),
         (dict(norm_groups=3), "norm_groups: expected a divisor of the features = 4, got 3"),
+        (dict(up_normalization="sigmoid"), "up_normalization: expected one of .*, got 'sigmoid'"),
+        (
+            dict(up_normalization="softmax", kernel_size=1),
+            "up_normalization: expected 'sigmoid.softmax' for kernels of one",
+        ),
         (dict(groups=4), "groups: expected a divisor of in_features = 6, got 4"),
     ],
 )

@@ -1,6 +1,8 @@
 """One call for every upsampler, and what it promises for all of them: shapes, scales, errors, and memory."""
 
+import importlib
 import inspect
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,30 +10,18 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments.bench.operators import GUIDE_CHANNELS
-from jaxup.nn import UPSAMPLERS, Iterated, make_upsampler
+from jaxup import interop
+from jaxup.nn import UPSAMPLERS, Iterated, Resize, make_upsampler
 from tests.compare import assert_finite
 from tests.modules import random, scratch
 
-# Options that keep the tests small; they change no code path.
-SMALL = {
-    "carafe": dict(compressed_features=4),
-    "sapa": dict(embedding_features=4),
-    "fade": dict(embedding_features=4),
-    "a2u": dict(norm_groups=2),
-    "resfu": dict(embedding_features=8, radius=2),
-    "jbu": dict(key_features=4, radius=1),
-    "stack_jbu": dict(key_features=4, radius=1),
-    "pac_joint": dict(features=4, key_features=4),
-    "anyup": dict(qk_features=8, num_heads=2, unify_kernel_size=3),
-}
 GUIDED = [name for name, entry in UPSAMPLERS.items() if entry.guided]
 
 
 def make(name, scale=2, features=16, guide_features=16, **options):
     rngs = nnx.Rngs(0)
     common = dict(in_features=features, guide_features=guide_features, scale=scale, rngs=rngs)
-    module = make_upsampler(name, **common, **(SMALL.get(name, {}) | options))
+    module = make_upsampler(name, **common, **(dict(UPSAMPLERS[name].small) | options))
     module.eval()
     return module
 
@@ -48,7 +38,7 @@ def test_every_scale(name):
     taken = 0
     for scale in (1, 2, 3, 4, 8, 16, (2, 1)):
         factor = scale if isinstance(scale, tuple) else (scale, scale)
-        if not UPSAMPLERS[name].allowed[0](factor):
+        if not UPSAMPLERS[name].allowed.fits(factor):
             with pytest.raises(ValueError, match=rf"scale: expected .* for {name}"):
                 make(name, scale)
             continue
@@ -88,7 +78,7 @@ def test_iterated_resizes_the_guide():
     np.testing.assert_allclose(up(x, guide), up.steps[1](up.steps[0](x, small), guide), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in GUIDED if n not in ("anyup", "stack_jbu")])  # guides of any size
+@pytest.mark.parametrize("name", [n for n in GUIDED if not UPSAMPLERS[n].any_size])
 def test_guide_of_another_size(name):
     x, _ = maps(name)
     with pytest.raises(ValueError, match=r"guide: expected shape \(1, 4, 6, (\*|16)\), got shape \(1, 6, 6, 16\)"):
@@ -101,22 +91,77 @@ def test_errors():
         make_upsampler("caraffe", **options)
     with pytest.raises(ValueError, match="guide_features: expected the channels of the guide, which sapa needs"):
         make_upsampler("sapa", **options)
-    with pytest.raises(ValueError, match=r"options: expected those of CARAFE, got .*'window'"):
+    with pytest.raises(ValueError, match=r"options: expected those of CARAFE: kernel_size, .*, dtype, got 'window'$"):
         make_upsampler("carafe", **options, window=5)
-    with pytest.raises(ValueError, match=r"options: expected those of A2UUpsample, got .*'depth'"):
+    with pytest.raises(ValueError, match=r"options: expected those of A2UUpsample: kernel_size, .*, got 'depth'$"):
         make_upsampler("a2u", guide_features=32, depth=2, **options)
     with pytest.raises(ValueError, match="scale: expected 2 for a2u, or iterated=True for a power of two, got 4"):
         make_upsampler("a2u", guide_features=32, **(options | {"scale": 4}))
     with pytest.raises(ValueError, match="scale: expected a power of two where doublings are iterated, got 6"):
         make_upsampler("carafe", iterated=True, **(options | {"scale": 6}))
+    with pytest.raises(ValueError, match="scale: expected a power of two where doublings are iterated, got \\(2, 4\\)"):
+        make_upsampler("carafe", iterated=True, **(options | {"scale": (2, 4)}))
+    for value in (0, 2.5, "3", True):
+        with pytest.raises(ValueError, match="in_features: expected an integer >= 1"):
+            make_upsampler("carafe", **(options | {"in_features": value}))
+        with pytest.raises(ValueError, match="guide_features: expected an integer >= 1"):
+            make_upsampler("pac", guide_features=value, **options)
+    for name in ("self", "in_channels", "rng"):
+        with pytest.raises(ValueError, match=f"options: expected those of Resize: method, .* got {name!r}"):
+            make_upsampler("bilinear", **options, **{name: 1})
     with pytest.raises(ValueError, match="groups: expected a divisor of in_features = 8, got 3"):
         make_upsampler("carafe", groups=3, **options)
+
+
+# Of the channels of map and guide each number appears with each kind of the other: odd, small, no multiple of 32.
+CHANNELS = [(1, 3), (2, 1), (3, 3), (5, 24), (6, 5), (7, 3), (10, 1), (24, 24), (48, 5), (100, 24), (33, 48)]
+
+
+@pytest.mark.parametrize("name", UPSAMPLERS)
+def test_any_channels(name):
+    """The defaults fit, or an error names the argument that the caller gave."""
+    refused = []
+    for features, guide in CHANNELS:
+        make = partial(make_upsampler, name, in_features=features, guide_features=guide, scale=2)
+        x, y = jnp.zeros((1, 2, 3, features)), jnp.zeros((1, 4, 6, guide))
+        try:
+            out = jax.eval_shape(
+                lambda x, y, make=make: make(rngs=nnx.Rngs(0))(*((x, y) if UPSAMPLERS[name].guided else (x,))), x, y
+            )
+        except ValueError as error:
+            assert str(error).startswith(("in_features: expected", "guide_features: expected")), error
+            refused.append((features, guide))
+        else:
+            assert out.shape == (1, 4, 6, features)
+    odd = [(f, g) for f, g in CHANNELS if f % 2]
+    unequal = [(f, g) for f, g in CHANNELS if f != g]
+    expected = {"attention": odd, "joint_attention": odd, "max_unpool": unequal, "fade": unequal, "fade_lite": unequal}
+    assert refused == expected.get(name, [])
+
+
+def test_channels_that_fit_by_an_option():
+    build = partial(make_upsampler, scale=2, rngs=nnx.Rngs(0))
+    x, guide = jnp.zeros((1, 2, 3, 3)), jnp.zeros((1, 4, 6, 5))
+    assert build("attention", in_features=3, out_features=4)(x).shape == (1, 4, 6, 4)
+    assert build("max_unpool", in_features=3, guide_features=5, holistic=True)(x, guide).shape == (1, 4, 6, 3)
+    assert build("dysample", in_features=6).groups == 2
+    with pytest.raises(ValueError, match=r"norm_groups: expected a divisor of .* = 24, got 32"):
+        build("a2u", in_features=8, guide_features=24, norm_groups=32)
+
+
+def test_entries_have_converters():
+    """Every official class that an entry's file knows is there, and one of them makes its module or a part of it."""
+    for name, entry in UPSAMPLERS.items():
+        if entry.converter:
+            operators = importlib.import_module(f"jaxup.interop.{entry.converter}").OPERATORS
+            assert operators and operators.items() <= interop.OPERATORS.items(), name
 
 
 def test_entries_are_documented():
     for name, entry in UPSAMPLERS.items():
         assert entry.guided == ("guide" in inspect.signature(entry.module.__call__).parameters), name
-        assert entry.paper or name in ("nearest", "bilinear"), name
+        assert entry.paper or entry.module is Resize, name
+        assert bool(entry.converter) == bool(entry.official), name
         assert entry.scales
 
 
@@ -131,7 +176,7 @@ EXCEPTIONS = {
 @pytest.mark.parametrize("name", UPSAMPLERS)
 @pytest.mark.parametrize("gradients", [False, True], ids=["forward", "gradients"])
 def test_scratch_memory(name, gradients):
-    guide = GUIDE_CHANNELS.get(name, 256)
+    guide = UPSAMPLERS[name].guide_channels(256)
     up = make_upsampler(name, in_features=256, guide_features=guide, scale=2, rngs=nnx.Rngs(0))
     up.eval()
     shapes = [(1, 64, 64, 256), (1, 128, 128, guide)] if UPSAMPLERS[name].guided else [(1, 64, 64, 256)]

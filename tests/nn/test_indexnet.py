@@ -25,6 +25,15 @@ def abstract(build, *args, **options):
     return nnx.eval_shape(lambda: build(*args, **options, rngs=nnx.Rngs(0)))
 
 
+@pytest.mark.parametrize("family", ["holistic", "unshared_o2o", "m2o"])
+def test_initial_values(family):
+    """Deviation sqrt(2 / (K^2 outputs)), where the outputs are all maps of a layer, as in the official networks."""
+    column = jitted(nn.IndexNetwork, 64, family=family).columns[0]
+    for kernel, outputs in ((column.kernel, 128), (column.mix, 4 if family == "holistic" else 64)):
+        expected = np.sqrt(2 / (kernel.shape[0] ** 2 * outputs))
+        assert abs(np.std(kernel[...]) / expected - 1) < 5 / np.sqrt(2 * kernel.size)
+
+
 @pytest.mark.parametrize("case", goldens.cases("indexnet/*"))
 def test_golden(case):
     goldens.check(goldens.load(case))
