@@ -226,6 +226,8 @@ def test_far_values_of_integers(folder, capsys):
         ([500, 800, 65535], 1),
         ([500, 40_000, 65535], 0),  # a map that is stretched over its type
         ([1, 65535, 1, 65535], 0),  # a mask
+        ([700, 700, 65535], 1),
+        ([100, 100, 2000, -32768, 65535], 2),
         ([1, 1, 65535e3], 1),
         ([1, 2, *[1e10] * 7], 7),  # a small thing before the sky
         ([1, 2, 3, 1e10, 1.1e10, 9e9], 3),

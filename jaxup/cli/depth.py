@@ -20,8 +20,8 @@ _ALIGN = 4
 
 # What lies beyond the other values by this factor is no depth; maps from 0.1 m to 1000 m have gaps of less.
 _FAR = 1e5
-# The largest numbers of float16 and uint16, which mark pixels without depth also where others come closer.
-_CODES = (65504, 65535)
+# The limits of float16, uint16 and int16, which mark pixels without depth also where others come closer.
+_CODES = (65504, 65535, 32767, 32768)
 
 
 class Window(NamedTuple):
@@ -47,7 +47,8 @@ def far_values(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Where a map holds numbers of pixels without depth that are finite and huge, as renderers and cameras write them.
 
     Among the magnitudes of valid values, those above a gap of five decades, if those below are the most pixels or the
-    most different numbers; and 65504 and 65535 where they are the largest, and more than twice the next of several.
+    most different numbers; and the limits of 16-bit types that are more than twice the others, if those are several
+    numbers, or one of more pixels.
 
     Args:
         values: [h, w].
@@ -62,10 +63,11 @@ def far_values(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     below, total = np.cumsum(counts), found.size
     most = (2 * below >= below[-1]) | (2 * np.arange(1, total + 1) >= total)
     gaps = np.flatnonzero((found[:-1] < found[1:] / _FAR) & most[:-1])
-    last = gaps[0] if gaps.size else total - 1
-    while last > 1 and found[last] in _CODES and found[last] > 2 * found[last - 1]:
-        last -= 1
-    far: np.ndarray = valid & (np.abs(values) > found[last])
+    near = slice(gaps[0] + 1 if gaps.size else total)
+    limit, others = found[near][-1], ~np.isin(found[near], _CODES)
+    if others.sum() > 1 or 2 * counts[near][others].sum() > counts[near].sum():
+        limit = min(limit, 2 * found[near][others][-1])
+    far: np.ndarray = valid & (np.abs(values) > limit)
     return far
 
 
