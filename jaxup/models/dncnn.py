@@ -132,7 +132,8 @@ class DnCNNSegNet(nnx.Module):
     Args:
         in_features: Cin, channels of the image.
         method: of resampling, one of `DENOISING_METHODS`: "max-unpool" is the paper's DnCNN-SegNet, the others are
-            "max-carafe", "avg-carafe", "conv-carafe", and the families of index networks.
+            "max-carafe", "avg-carafe", "conv-carafe", and the families of index networks; the further ones of
+            `Resampling` are not in the paper.
         features: in the place of 64; the others are twice to eight times as many.
         nonlinear: of index networks, see `jaxup.nn.IndexNetwork`.
         context: of index networks.

@@ -15,7 +15,7 @@ NONE = "\N{EN DASH}"
 
 def rows():
     text = Path(__file__).parents[2].joinpath("README.md").read_text()
-    lines = [line for line in text.splitlines() if re.match(r"\| `\w+` \|(.*\|){9}$", line)]
+    lines = [line for line in text.splitlines() if re.match(r"\| `\w+` +\|(.*\|){9}$", line)]
     return {cells[0].strip("`"): cells[1:] for cells in ([c.strip() for c in line.split("|")[1:-1]] for line in lines)}
 
 
