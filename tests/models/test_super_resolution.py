@@ -80,9 +80,9 @@ def test_residual_starts_as_bicubic():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: small(scale=3), r"scale: expected 2, 4, 8, \.\.\., got 3"),
-        (lambda: small(scale=1), r"scale: expected 2, 4, 8"),
-        (lambda: small(features=5), "out_features: expected an even number"),
+        (lambda: small(scale=3), "scale: expected a power of two, got 3"),
+        (lambda: small(scale=1), "scale: expected an integer >= 2, got 1"),
+        (lambda: small(features=5), "features: expected a multiple of 2 for attention, got 5"),
         (lambda: small(upsampler="sapa"), "upsampler: expected one without a guide: nearest, .* got 'sapa'"),
         (lambda: small(upsampler="karafe"), "did you mean 'carafe'"),
         (lambda: small(kernel_size=4), "kernel_size: expected an odd integer"),
