@@ -1,8 +1,10 @@
 """Argument checks at trace time: a `ValueError` that names the argument, what was expected and what came."""
 
+import functools
 import math
-from collections.abc import Collection
-from typing import Any, NoReturn
+import warnings
+from collections.abc import Callable, Collection
+from typing import Any, NoReturn, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +12,29 @@ import numpy as np
 
 Pair = tuple[int, int]
 Ratio = float | tuple[float, float]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def fail(name: str, expected: str, actual: object) -> NoReturn:
     """Raise the one error message of the library."""
     raise ValueError(f"{name}: expected {expected}, got {actual}")
+
+
+def renamed(old: str, new: str) -> Callable[[F], F]:
+    """Let a function take an argument by the name that it had before, with a warning."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            if old in options and new not in options:
+                message = f"{function.__name__}: the argument {old} is now called {new}"
+                warnings.warn(message, DeprecationWarning, stacklevel=2)
+                options[new] = options.pop(old)
+            return function(*args, **options)
+
+        return cast(F, call)
+
+    return decorate
 
 
 def check_rank(name: str, x: jax.Array, ndim: int, layout: str = "") -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_shape
+from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_shape, renamed
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar, falloff
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize, take_lines
@@ -58,7 +58,7 @@ def bilateral_filter(
         A NaN in an input spoils the outputs whose windows touch it.
 
     Raises:
-        ValueError: an input is no floating [B, H, W, C] array, the guide has another B, H or W or no channel,
+        ValueError: an input is not a floating-point array [B, H, W, C], the guide has another B, H or W or no channel,
             `radius` is negative or no integer, or a sigma is not a positive scalar.
 
     Example:
@@ -80,8 +80,9 @@ def bilateral_filter(
     return _bilateral_mean(x.astype(dtype), guide.astype(dtype), radius, near, alike).astype(x.dtype)
 
 
+@renamed("src", "x")
 def joint_bilateral_upsample(
-    src: jax.Array,
+    x: jax.Array,
     guide: jax.Array,
     *,
     scale: Ratio | None = None,
@@ -92,7 +93,7 @@ def joint_bilateral_upsample(
 ) -> jax.Array:
     r"""Upsample under a guide: a mean of LR neighbours, weighted by distance and by likeness of their guides.
 
-        y_p = \sum_q w_pq src_q / \sum_q w_pq,
+        y_p = \sum_q w_pq x_q / \sum_q w_pq,
         w_pq = exp(-|p' - q|^2 / (2 sigma_spatial^2)) exp(-|I_p - J_q|^2 / (2 sigma_range^2))
 
     over the LR pixels q inside the image and in the (2 radius + 1)^2 window around the source cell of the
@@ -101,7 +102,7 @@ def joint_bilateral_upsample(
     a pixel between two cells belongs to the second.
 
     Args:
-        src: [B, h, w, C].
+        x: [B, h, w, C].
         guide: [B, sy*h, sx*w, G], any number of channels.
         scale: a number >= 1 that makes whole pixels (7.5, say), or a pair (vertical, horizontal); None takes the ratio
             of the sizes.
@@ -112,19 +113,19 @@ def joint_bilateral_upsample(
         guide_lr: [B, h, w, G]; None takes the guide's mean over each sy x sx block (and the pixels that it cuts).
 
     Returns:
-        [B, sy*h, sx*w, C] in the dtype of `src`; weights and sums are in float32, or in float64 if an input
+        [B, sy*h, sx*w, C] in the dtype of `x`; weights and sums are in float32, or in float64 if an input
         is. A NaN in an input spoils the outputs whose windows touch it.
 
     Raises:
-        ValueError: an input is no floating [B, H, W, C] array, `guide` is not `scale` times as large as
-            `src` or has no channel, `guide_lr` is not as large as `src` or has other channels than `guide`,
+        ValueError: an input is not a floating-point array [B, H, W, C], `guide` is not `scale` times as large as
+            `x` or has no channel, `guide_lr` is not as large as `x` or has other channels than `guide`,
             `scale` or `radius` is out of range, or a sigma is not a positive scalar.
 
     Example:
-        >>> src = jnp.array([2.0, 8.0]).reshape(1, 1, 2, 1)
+        >>> x = jnp.array([2.0, 8.0]).reshape(1, 1, 2, 1)
         >>> guide = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 6, 1)
         >>> y = joint_bilateral_upsample(
-        ...     src, guide, scale=(1, 3), radius=1, sigma_spatial=1.0, sigma_range=0.1
+        ...     x, guide, scale=(1, 3), radius=1, sigma_spatial=1.0, sigma_range=0.1
         ... )
         >>> print(y.ravel().round(2))
         [2. 2. 2. 8. 8. 8.]
@@ -133,18 +134,18 @@ def joint_bilateral_upsample(
         Kopf, Cohen, Lischinski, Uyttendaele, "Joint Bilateral Upsampling", SIGGRAPH 2007, Eq. (3), which
         leaves the LR guide open.
     """
-    check_image("src", src)
-    check_larger_guide(guide, src, scale)
+    check_image("x", x)
+    check_larger_guide(guide, x, scale)
     if guide_lr is not None:
         check_image("guide_lr", guide_lr)
-        check_shape("guide_lr", guide_lr, (*src.shape[:3], guide.shape[-1]))
+        check_shape("guide_lr", guide_lr, (*x.shape[:3], guide.shape[-1]))
     check_scalar("sigma_spatial", sigma_spatial)
     check_scalar("sigma_range", sigma_range)
-    radius = _clipped(check_int("radius", radius, minimum=0), src)
-    dtype = accum_dtype(src, guide, *([] if guide_lr is None else [guide_lr]))
+    radius = _clipped(check_int("radius", radius, minimum=0), x)
+    dtype = accum_dtype(x, guide, *([] if guide_lr is None else [guide_lr]))
     near, alike = falloff(sigma_spatial, dtype), falloff(sigma_range, dtype)
     coarse = None if guide_lr is None else guide_lr.astype(dtype)
-    return _upsample(src.astype(dtype), guide.astype(dtype), coarse, near, alike, radius).astype(src.dtype)
+    return _upsample(x.astype(dtype), guide.astype(dtype), coarse, near, alike, radius).astype(x.dtype)
 
 
 class _Axis(NamedTuple):
@@ -168,18 +169,18 @@ def _axis(low: int, high: int) -> _Axis:
 
 @partial(jax.jit, static_argnames="radius")
 def _upsample(
-    src: jax.Array, guide: jax.Array, guide_lr: jax.Array | None, near: jax.Array, alike: jax.Array, radius: int
+    x: jax.Array, guide: jax.Array, guide_lr: jax.Array | None, near: jax.Array, alike: jax.Array, radius: int
 ) -> jax.Array:
-    sides = [_axis(low, high) for low, high in zip(src.shape[1:3], guide.shape[1:3], strict=True)]
+    sides = [_axis(low, high) for low, high in zip(x.shape[1:3], guide.shape[1:3], strict=True)]
     scale = (sides[0].pixels.shape[1], sides[1].pixels.shape[1])
     if guide_lr is None and all(side.even for side in sides):
         guide_lr = split_phases(guide, scale).mean((2, 4))
     elif guide_lr is None:
-        guide_lr = resize(guide, size=src.shape[1:3], method="area")
+        guide_lr = resize(guide, size=x.shape[1:3], method="area")
     for axis, side in enumerate(sides, 1):
         guide = guide if side.even else take_lines(guide, side.pixels.ravel(), axis)
     weights = _weights(split_phases(guide, scale), guide_lr, radius, [side.offset for side in sides], near, alike)
-    out = reassemble(src, merge_phases(weights), scale=scale, kernel_size=2 * radius + 1)
+    out = reassemble(x, merge_phases(weights), scale=scale, kernel_size=2 * radius + 1)
     for axis, side in enumerate(sides, 1):
         out = out if side.even else take_lines(out, side.place, axis)
     return out

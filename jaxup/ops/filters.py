@@ -25,6 +25,7 @@ from jaxup._checks import (
     fail,
     pair,
     ratio,
+    renamed,
 )
 from jaxup.ops.resize import resize
 from jaxup.ops.windows import pad_window
@@ -48,7 +49,7 @@ def box_filter(x: jax.Array, *, radius: int | Pair) -> jax.Array:
         [B, H, W, C] in the dtype of `x`; 16-bit inputs are summed in float32.
 
     Raises:
-        ValueError: `x` is no floating [B, H, W, C] array, or `radius` is negative or no integer.
+        ValueError: `x` is not a floating-point array [B, H, W, C], or `radius` is negative or no integer.
 
     Example:
         >>> x = jnp.array([0.0, 3.0, 6.0, 9.0]).reshape(1, 1, 4, 1)
@@ -80,7 +81,7 @@ def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = 
         [B, H, W, C] in the dtype of `x`; 16-bit inputs are summed in float32.
 
     Raises:
-        ValueError: `x` is no floating [B, H, W, C] array, `sigma` is not a positive scalar, `radius` is
+        ValueError: `x` is not a floating-point array [B, H, W, C], `sigma` is not a positive scalar, `radius` is
             negative or no integer, or `radius` is None while `sigma` is traced.
 
     Example:
@@ -103,8 +104,9 @@ def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = 
     return y.astype(x.dtype)
 
 
+@renamed("src", "x")
 def guided_filter(
-    src: jax.Array,
+    x: jax.Array,
     guide: jax.Array,
     *,
     radius: int | Pair,
@@ -131,25 +133,25 @@ def guided_filter(
     be compared with `eps`.
 
     Args:
-        src: [B, H, W, C], what to filter; its channels share the guide.
+        x: [B, H, W, C], what to filter; its channels share the guide.
         guide: [B, H, W, n].
         radius: of the window, an integer >= 0 or a pair (vertical, horizontal).
         eps: a number > 0, in squared units of the guide: what varies less is smoothed. It may be traced.
-        per_channel: filter each channel of `src` under the same channel of the guide, n = C.
+        per_channel: filter each channel of `x` under the same channel of the guide, n = C.
         subsample: the spacing of the pixels from which the linear models are computed, an integer >= 1.
 
     Returns:
-        [B, H, W, C] in the dtype of `src`; sums are in float32, or in float64 if either input is.
+        [B, H, W, C] in the dtype of `x`; sums are in float32, or in float64 if either input is.
 
     Raises:
-        ValueError: an input is no floating [B, H, W, C] array, the guide has another B, H or W or no channel (or,
-            with `per_channel`, another C), `radius` is negative or no integer, `subsample` is no positive integer, or
-            `eps` is not a positive scalar.
+        ValueError: an input is not a floating-point array [B, H, W, C], the guide has another B, H or W or no channel
+            (or, with `per_channel`, another C), `radius` is negative or no integer, `subsample` is no positive integer,
+            or `eps` is not a positive scalar.
 
     Example:
         >>> guide = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 6, 1)
-        >>> src = jnp.array([2.0, 4.0, 3.0, 7.0, 9.0, 8.0]).reshape(1, 1, 6, 1)
-        >>> [round(float(y), 2) for y in guided_filter(src, guide, radius=2, eps=1e-6).ravel()]
+        >>> x = jnp.array([2.0, 4.0, 3.0, 7.0, 9.0, 8.0]).reshape(1, 1, 6, 1)
+        >>> [round(float(y), 2) for y in guided_filter(x, guide, radius=2, eps=1e-6).ravel()]
         [3.0, 3.13, 3.1, 7.8, 8.0, 8.0]
 
     Reference:
@@ -157,28 +159,28 @@ def guided_filter(
         He, Sun, "Fast Guided Filter", 2015, for `subsample`; Zhou et al., "A Refreshed Similarity-based Upsampler for
         Direct High-Ratio Feature Upsampling", Eqs. (4) to (6), for `per_channel`.
     """
-    check_image("src", src)
-    check_guide(guide, src.shape[:3])
+    check_image("x", x)
+    check_guide(guide, x.shape[:3])
     if per_channel:
-        check_shape("guide", guide, src.shape)
+        check_shape("guide", guide, x.shape)
     check_scalar("eps", eps)
     step = check_int("subsample", subsample)
     ry, rx = pair("radius", radius, minimum=0)
-    dtype = accum_dtype(src, guide)
-    src_level, guide_level = _level(src.astype(dtype)), _level(guide.astype(dtype))
+    dtype = accum_dtype(x, guide)
+    level, guide_level = _level(x.astype(dtype)), _level(guide.astype(dtype))
     guides = [guide.astype(dtype) - guide_level]
     if not per_channel:
         guides = jnp.split(guides[0], guide.shape[-1], axis=-1)
     slopes, intercept = _linear_model(
-        _every(src.astype(dtype) - src_level, step),
+        _every(x.astype(dtype) - level, step),
         [_every(g, step) for g in guides],
         (ry // step, rx // step),
         jnp.asarray(eps, dtype),
     )
     if step > 1:
-        *slopes, intercept = (resize(m, size=src.shape[1:3], method="bilinear") for m in (*slopes, intercept))
+        *slopes, intercept = (resize(m, size=x.shape[1:3], method="bilinear") for m in (*slopes, intercept))
     filtered = sum((a * g for a, g in zip(slopes, guides, strict=True)), intercept)
-    return (filtered + src_level).astype(src.dtype)
+    return (filtered + level).astype(x.dtype)
 
 
 def check_guide(guide: jax.Array, grid: tuple[int, ...]) -> None:
@@ -256,18 +258,18 @@ def _level(x: jax.Array) -> jax.Array:
 
 
 def _linear_model(
-    src: jax.Array, guides: list[jax.Array], radius: Pair, eps: jax.Array
+    x: jax.Array, guides: list[jax.Array], radius: Pair, eps: jax.Array
 ) -> tuple[list[jax.Array], jax.Array]:
     """Box means of the slopes, one [B, H, W, C] per guide channel [B, H, W, 1], and of the intercept."""
-    mean_src, means = _box_mean(src, radius), [_box_mean(g, radius) for g in guides]
+    mean_x, means = _box_mean(x, radius), [_box_mean(g, radius) for g in guides]
     n = len(guides)
     covariance = {
         (i, j): _box_mean(guides[i] * guides[j], radius) - means[i] * means[j] for i in range(n) for j in range(i, n)
     }
     system = [[covariance[min(i, j), max(i, j)] + (eps if i == j else 0) for j in range(n)] for i in range(n)]
-    with_src = [_box_mean(g * src, radius) - m * mean_src for g, m in zip(guides, means, strict=True)]
-    slopes = _solve(system, with_src)
-    intercept = mean_src - sum(a * m for a, m in zip(slopes, means, strict=True))
+    with_x = [_box_mean(g * x, radius) - m * mean_x for g, m in zip(guides, means, strict=True)]
+    slopes = _solve(system, with_x)
+    intercept = mean_x - sum(a * m for a, m in zip(slopes, means, strict=True))
     return [_box_mean(a, radius) for a in slopes], _box_mean(intercept, radius)
 
 

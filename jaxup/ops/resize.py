@@ -216,7 +216,7 @@ def resize(
         Images [B, H, W, C] of x's dtype; sums of 16-bit images are accumulated in float32.
 
     Raises:
-        ValueError: x is not a floating array [B, h, w, C] with at least one pixel; not exactly one of `scale`
+        ValueError: x is not a floating-point array [B, h, w, C] with at least one pixel; not exactly one of `scale`
             and `size`, or not positive integers; an unknown method or border; an option the method lacks.
 
     Example:
@@ -251,7 +251,7 @@ def zero_upsample(x: jax.Array, *, scale: int | Pair) -> jax.Array:
         [B, s h, s w, C] of x's dtype.
 
     Raises:
-        ValueError: x is not a floating array with four axes, or `scale` is not a positive integer or pair.
+        ValueError: x is not a floating-point array with four axes, or `scale` is not a positive integer or pair.
 
     Example:
         >>> zero_upsample(jnp.ones((1, 1, 2, 1)), scale=2)[0, :, :, 0]
@@ -278,7 +278,7 @@ def pixel_shuffle(x: jax.Array, *, scale: int | Pair) -> jax.Array:
         [B, s h, s w, C] of x's dtype.
 
     Raises:
-        ValueError: x is not a floating array with four axes, `scale` is not a positive integer or pair, or
+        ValueError: x is not a floating-point array with four axes, `scale` is not a positive integer or pair, or
             s s does not divide the channels.
 
     Example:
@@ -310,7 +310,7 @@ def pixel_unshuffle(x: jax.Array, *, scale: int | Pair) -> jax.Array:
         [B, h, w, C s s] of x's dtype.
 
     Raises:
-        ValueError: x is not a floating array with four axes, `scale` is not a positive integer or pair, or
+        ValueError: x is not a floating-point array with four axes, `scale` is not a positive integer or pair, or
             s does not divide the height and width.
 
     Example:

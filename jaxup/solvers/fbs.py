@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.sparse.linalg import cg
 
-from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_positive, check_shape, fail
+from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_positive, check_shape, fail, renamed
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar
 from jaxup.ops.resize import resize
 from jaxup.ops.windows import source_cells
@@ -22,8 +22,9 @@ _BALANCE_ROUNDS = 20
 _YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 
 
+@renamed("target", "x")
 def bilateral_solver(
-    target: jax.Array,
+    x: jax.Array,
     guide: jax.Array,
     *,
     confidence: jax.Array | None = None,
@@ -34,7 +35,7 @@ def bilateral_solver(
     iterations: int = 25,
     tolerance: float = 1e-5,
 ) -> jax.Array:
-    r"""The map closest to a target, where the target is trusted, that is smooth in the bilateral sense.
+    r"""The map closest to a target x, where that is trusted, that is smooth in the bilateral sense.
 
         min_x  lambda / 2 sum_{ij} W_ij (x_i - x_j)^2 + sum_i c_i (x_i - t_i)^2
 
@@ -42,14 +43,14 @@ def bilateral_solver(
     Pixels are gathered in the vertices of a bilateral grid (nearest vertex), where the blur of W is [1 2 1] along
     each axis and the problem is one sparse linear system, (lambda (D_m - D_n B D_n) + diag(S c)) y = S (c t).
 
-    Stopping rule: conjugate gradients, with the diagonal as preconditioner and from the mean target of each vertex,
+    Stopping rule: conjugate gradients, with the diagonal as preconditioner and from the mean of each vertex,
     end when the residual is `tolerance` of the right-hand side, or after `iterations`. The scaling takes 20 rounds.
     The paper's pyramid preconditioner is not used. Only occupied vertices exist, at most as many as pixels; memory
     is proportional to the pixels, so that shapes stay static under `jax.jit`.
-    Differentiable in target, confidence and smoothness; not in the guide, which only chooses vertices.
+    Differentiable in x, confidence and smoothness; not in the guide, which only chooses vertices.
 
     Args:
-        target: [B, H, W, C].
+        x: [B, H, W, C].
         guide: [B, H, W, 1] or RGB [B, H, W, 3], in [0, 1].
         confidence: c, [B, H, W, 1], not negative; None is 1 everywhere.
         smoothness: lambda > 0.
@@ -60,7 +61,7 @@ def bilateral_solver(
         tolerance: of the relative residual.
 
     Returns:
-        [B, H, W, C] in the dtype of target; computed in float32, or float64 if an input is. An image without any
+        [B, H, W, C] in the dtype of x; computed in float32, or float64 if an input is. An image without any
         confidence gives zeros.
 
     Raises:
@@ -69,16 +70,16 @@ def bilateral_solver(
     Example:
         >>> import jax.numpy as jnp
         >>> guide = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 6, 1)
-        >>> target = jnp.array([2.0, 0.0, 0.0, 0.0, 8.0, 0.0]).reshape(1, 1, 6, 1)
-        >>> bilateral_solver(target, guide, confidence=target / 8, sigma_spatial=2.0).round(2).ravel()
+        >>> x = jnp.array([2.0, 0.0, 0.0, 0.0, 8.0, 0.0]).reshape(1, 1, 6, 1)
+        >>> bilateral_solver(x, guide, confidence=x / 8, sigma_spatial=2.0).round(2).ravel()
         Array([2., 2., 2., 8., 8., 8.], dtype=float32)
 
     Reference:
         Barron and Poole, The Fast Bilateral Solver, ECCV 2016. The paper was not at hand; the problem and the system
         above are what the tests compare with.
     """
-    check_image("target", target)
-    check_guide(guide, target.shape[:3])
+    check_image("x", x)
+    check_guide(guide, x.shape[:3])
     if guide.shape[-1] not in (1, 3):
         fail("guide", "1 or 3 channels", guide.shape[-1])
     check_scalar("smoothness", smoothness)
@@ -90,23 +91,24 @@ def bilateral_solver(
     ):
         check_positive(name, value)
     if confidence is None:
-        confidence = jnp.ones_like(target[..., :1])
+        confidence = jnp.ones_like(x[..., :1])
     check_image("confidence", confidence)
-    check_shape("confidence", confidence, (*target.shape[:3], 1))
-    dtype = accum_dtype(target, guide, confidence)
+    check_shape("confidence", confidence, (*x.shape[:3], 1))
+    dtype = accum_dtype(x, guide, confidence)
     return _solve(
-        target.astype(dtype),
+        x.astype(dtype),
         guide.astype(dtype),
         confidence.astype(dtype),
         jnp.asarray(smoothness, dtype),
         (float(sigma_spatial), float(sigma_luma), float(sigma_chroma)),
         check_int("iterations", iterations),
         float(tolerance),
-    ).astype(target.dtype)
+    ).astype(x.dtype)
 
 
+@renamed("src", "x")
 def bilateral_solver_upsample(
-    src: jax.Array,
+    x: jax.Array,
     guide: jax.Array,
     *,
     scale: Ratio | None = None,
@@ -127,7 +129,7 @@ def bilateral_solver_upsample(
     `smoothness` and sigmas, which did well at 4x and 8x on generated scenes and on pairs of Middlebury.
 
     Args:
-        src: [B, h, w, C].
+        x: [B, h, w, C].
         guide: [B, sy*h, sx*w, 1] or RGB [B, sy*h, sx*w, 3], in [0, 1].
         scale: a number >= 1 that makes whole pixels (7.5, say), or a pair (vertical, horizontal); None takes the ratio
             of the sizes.
@@ -140,29 +142,29 @@ def bilateral_solver_upsample(
         tolerance: of the relative residual.
 
     Returns:
-        [B, sy*h, sx*w, C] in the dtype of src.
+        [B, sy*h, sx*w, C] in the dtype of x.
 
     Raises:
-        ValueError: a guide that is not `scale` times as large as `src`, and as `bilateral_solver`.
+        ValueError: a guide that is not `scale` times as large as `x`, and as `bilateral_solver`.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> src, guide = jnp.ones((1, 3, 4, 1)), jnp.zeros((1, 6, 8, 3))
-        >>> bilateral_solver_upsample(src, guide, scale=2).shape
+        >>> x, guide = jnp.ones((1, 3, 4, 1)), jnp.zeros((1, 6, 8, 3))
+        >>> bilateral_solver_upsample(x, guide, scale=2).shape
         (1, 6, 8, 1)
 
     Reference:
         Barron and Poole, The Fast Bilateral Solver, ECCV 2016.
     """
-    check_image("src", src)
-    check_larger_guide(guide, src, scale)
+    check_image("x", x)
+    check_larger_guide(guide, x, scale)
     check_positive("bump", bump)
-    low, high = src.shape[1:3], guide.shape[1:3]
+    low, high = x.shape[1:3], guide.shape[1:3]
     rows, columns = (np.exp(-(source_cells(*sizes)[1] ** 2) / (2 * bump**2)) for sizes in zip(low, high, strict=True))
     spots = rows[:, None] * columns
-    confidence = jnp.zeros_like(guide[..., :1], src.dtype) + jnp.asarray(spots, src.dtype)[None, :, :, None]
+    confidence = jnp.zeros_like(guide[..., :1], x.dtype) + jnp.asarray(spots, x.dtype)[None, :, :, None]
     return bilateral_solver(
-        resize(src, size=high, method="bicubic"),
+        resize(x, size=high, method="bicubic"),
         guide,
         confidence=confidence,
         smoothness=smoothness,

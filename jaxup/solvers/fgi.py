@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxup._checks import Pair, Ratio, accum_dtype, check_choice, check_image, check_int, check_shape
+from jaxup._checks import Pair, Ratio, accum_dtype, check_choice, check_image, check_int, check_shape, renamed
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar
 from jaxup.ops.resize import resize
 
@@ -78,8 +78,9 @@ def wls_smooth(
     )
 
 
+@renamed("src", "x")
 def guided_interpolation(
-    src: jax.Array,
+    x: jax.Array,
     guide: jax.Array,
     *,
     scale: Ratio | None = None,
@@ -105,55 +106,53 @@ def guided_interpolation(
     multiply-adds per output pixel, over all levels.
 
     Args:
-        src: [B, h, w, C].
+        x: [B, h, w, C].
         guide: [B, sy*h, sx*w, G].
         scale: a number >= 1 that makes whole pixels (7.5, say), or a pair (vertical, horizontal); None takes the ratio
             of the sizes. There are as many doublings as both axes have.
         smoothness: lambda of `wls_smooth`, > 0.
         sigma: of the guide, in its unit, > 0.
-        sigma_src: of the intermediate result, in the unit of `src`, > 0.
+        sigma_src: of the intermediate result, in the unit of `x`, > 0.
         iterations: T of `wls_smooth`.
         enlarge: the method of `ops.resize` that carries a level's result to the next.
         prior: confidence of enlarged values beside 1 for given ones, > 0. All numbers may be traced.
 
     Returns:
-        [B, sy*h, sx*w, C] in the dtype of `src`; computed in float32, or float64 if an input is.
+        [B, sy*h, sx*w, C] in the dtype of `x`; computed in float32, or float64 if an input is.
 
     Raises:
-        ValueError: a guide that is not `scale` times as large as `src`, or a wrong option.
+        ValueError: a guide that is not `scale` times as large as `x`, or a wrong option.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> src = jnp.array([2.0, 8.0]).reshape(1, 1, 2, 1)
+        >>> x = jnp.array([2.0, 8.0]).reshape(1, 1, 2, 1)
         >>> guide = jnp.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 8, 1)
-        >>> guided_interpolation(src, guide, scale=(1, 4), sigma_src=0.5).round(1).ravel()
+        >>> guided_interpolation(x, guide, scale=(1, 4), sigma_src=0.5).round(1).ravel()
         Array([2., 2., 2., 2., 2., 8., 8., 8.], dtype=float32)
 
     Reference:
         Li, Min, Do, Lu, Fast Guided Global Interpolation for Depth and Motion, ECCV 2016.
     """
-    check_image("src", src)
-    check_larger_guide(guide, src, scale)
+    check_image("x", x)
+    check_larger_guide(guide, x, scale)
     for name, value in (("smoothness", smoothness), ("sigma", sigma), ("sigma_src", sigma_src), ("prior", prior)):
         check_scalar(name, value)
     check_choice("enlarge", enlarge, ("nearest", "bilinear", "bicubic"))
-    dtype = accum_dtype(src, guide)
+    dtype = accum_dtype(x, guide)
     numbers = tuple(jnp.asarray(n, dtype) for n in (smoothness, sigma, sigma_src, prior))
     count = check_int("iterations", iterations)
-    return _guided(src.astype(dtype), guide.astype(dtype), numbers, count, enlarge).astype(src.dtype)
+    return _guided(x.astype(dtype), guide.astype(dtype), numbers, count, enlarge).astype(x.dtype)
 
 
 @partial(jax.jit, static_argnums=(3, 4))
-def _guided(src: jax.Array, guide: jax.Array, numbers: tuple[jax.Array, ...], count: int, enlarge: str) -> jax.Array:
+def _guided(x: jax.Array, guide: jax.Array, numbers: tuple[jax.Array, ...], count: int, enlarge: str) -> jax.Array:
     smoothness, sigma, sigma_src, prior = numbers
-    low, result = src.shape[1:3], src
+    low, result = x.shape[1:3], x
     for size in _sizes(low, guide.shape[1:3]):
         rows, columns = (_is_centre(*sizes) for sizes in zip(low, size, strict=True))
         known = jnp.asarray((rows[:, None] & columns)[None, :, :, None])
         # Each pixel reads the cell that holds it; only the one at the centre keeps what it reads.
-        data = jnp.where(
-            known, resize(src, size=size, method="nearest_exact"), resize(result, size=size, method=enlarge)
-        )
+        data = jnp.where(known, resize(x, size=size, method="nearest_exact"), resize(result, size=size, method=enlarge))
         confidence = jnp.where(known, jnp.ones_like(data[..., :1]), prior)
         small_guide = guide if size == guide.shape[1:3] else resize(guide, size=size, method="area")
         strength = smoothness * (math.prod(size) / math.prod(low))

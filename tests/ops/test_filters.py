@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
-from jaxup import ops
+from jaxup import ops, solvers
 from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.oracles import filters as oracle
@@ -274,6 +274,35 @@ def test_bad_pixels_stay_local(fn, reach, bad):
     assert finite[far].all() and not finite[4, 4]
 
 
+@pytest.mark.parametrize(
+    ("fn", "old"),
+    [
+        (partial(ops.guided_filter, guide=np.ones((1, 4, 6, 1), np.float32), radius=1, eps=0.1), "src"),
+        (
+            partial(
+                ops.joint_bilateral_upsample,
+                guide=np.ones((1, 4, 6, 1), np.float32),
+                radius=1,
+                sigma_spatial=1.0,
+                sigma_range=1.0,
+            ),
+            "src",
+        ),
+        (partial(solvers.guided_interpolation, guide=np.ones((1, 4, 6, 1), np.float32)), "src"),
+        (partial(solvers.bilateral_solver_upsample, guide=np.ones((1, 4, 6, 1), np.float32)), "src"),
+        (partial(solvers.bilateral_solver, guide=np.ones((1, 4, 6, 1), np.float32)), "target"),
+    ],
+    ids=lambda v: v.func.__name__ if isinstance(v, partial) else v,
+)
+def test_the_first_argument_under_its_old_name(fn, old):
+    (x,) = images(1, size=(4, 6), batch=1)
+    with pytest.warns(DeprecationWarning, match=f"^{fn.func.__name__}: the argument {old} is now called x"):
+        renamed = fn(**{old: x})
+    assert_close(renamed, fn(x=x), 0)
+    with pytest.raises(TypeError):
+        fn(**{old: x}, x=x)
+
+
 # Properties
 
 
@@ -370,7 +399,7 @@ LOW = X[:, :2, :3]
         (lambda: ops.gaussian_filter(X, sigma=np.ones(2)), r"^sigma: .*0 axes.*\(2,\)"),
         (lambda: ops.gaussian_filter(X, sigma=1.0, radius=-2), "^radius: .*>= 0, got -2"),
         (lambda: jax.jit(lambda s: ops.gaussian_filter(X, sigma=s))(1.0), "^radius: .*sigma is traced"),
-        (lambda: ops.guided_filter(X[0], G, radius=1, eps=1.0), "^src: .*4 axes"),
+        (lambda: ops.guided_filter(X[0], G, radius=1, eps=1.0), "^x: .*4 axes"),
         (lambda: ops.guided_filter(X, G[0], radius=1, eps=1.0), "^guide: .*4 axes"),
         (lambda: ops.guided_filter(X, G.astype(int), radius=1, eps=1.0), "^guide: .*floating"),
         (lambda: ops.guided_filter(X, G[:, :3], radius=1, eps=1.0), r"^guide: .*\(2, 4, 6, \*\).*\(2, 3, 6, 3\)"),
@@ -384,7 +413,7 @@ LOW = X[:, :2, :3]
         (lambda: ops.bilateral_filter(X, **BILATERAL | dict(radius=(1, 1))), "^radius: .*integer"),
         (lambda: ops.bilateral_filter(X, **BILATERAL | dict(sigma_spatial=-1.0)), "^sigma_spatial: .*> 0"),
         (lambda: ops.bilateral_filter(X, **BILATERAL | dict(sigma_range=0.0)), "^sigma_range: .*> 0"),
-        (lambda: ops.joint_bilateral_upsample(LOW[0], G, **JBU), "^src: .*4 axes"),
+        (lambda: ops.joint_bilateral_upsample(LOW[0], G, **JBU), "^x: .*4 axes"),
         (lambda: ops.joint_bilateral_upsample(X, G, **JBU), r"^guide: .*\(2, 8, 12, \*\).*\(2, 4, 6, 3\)"),
         (lambda: ops.joint_bilateral_upsample(LOW, G[..., :0], **JBU), "^guide: .*one channel"),
         (lambda: ops.joint_bilateral_upsample(LOW, G, **JBU, guide_lr=G), r"^guide_lr: .*\(2, 2, 3, 3\)"),

@@ -85,6 +85,6 @@ def test_upsampling_in_any_ratio(low, high, scale):
     ],
 )
 def test_bad_input(change, message):
-    good = dict(target=random(1, 4, 6, 1), guide=uniform(1, 4, 6, 3))
+    good = dict(x=random(1, 4, 6, 1), guide=uniform(1, 4, 6, 3))
     with pytest.raises(ValueError, match=message):
         solvers.bilateral_solver(**(good | change))

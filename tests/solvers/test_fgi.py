@@ -53,7 +53,7 @@ def test_upsampling_keeps_constants(scale):
 @pytest.mark.parametrize(
     ("sizes", "scale"),
     [
-        ([(2, 2), (8, 16), (15, 31)], None),  # 7.5 and 15.5
+        ([(2, 2), (4, 8), (8, 16), (15, 31)], None),  # 7.5 and 15.5
         ([(2, 4), (5, 15)], (2.5, 3.75)),
         ([(3, 2), (9, 6), (18, 12)], 6),  # broken ratios change nothing for others
         ([(3, 2), (4, 7)], None),
@@ -87,7 +87,7 @@ def test_half_precision_and_jit():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(scale=0), "scale: expected an integer >= 1, got 0"),
+        (dict(scale=0), "scale: expected a number >= 1, got 0"),
         (dict(guide=np.ones((1, 5, 6, 3), np.float32)), r"guide: expected shape \(1, 4, 6, \*\)"),
         (dict(smoothness=0.0), "smoothness: expected a number > 0, got 0.0"),
         (dict(sigma_src=-1.0), "sigma_src: expected a number > 0, got -1.0"),
@@ -96,7 +96,7 @@ def test_half_precision_and_jit():
     ],
 )
 def test_bad_input(change, message):
-    good = dict(src=random(1, 2, 3, 1), guide=random(1, 4, 6, 3), scale=2)
+    good = dict(x=random(1, 2, 3, 1), guide=random(1, 4, 6, 3), scale=2)
     with pytest.raises(ValueError, match=message):
         solvers.guided_interpolation(**(good | change))
     with pytest.raises(ValueError, match=r"confidence: expected shape \(1, 2, 3, 1\)"):
