@@ -55,6 +55,19 @@ def check_image(name: str, x: jax.Array) -> None:
     check_float(name, x)
 
 
+def known(size: Any, otherwise: int = 1) -> int:
+    """A size, or `otherwise` where it is a symbol of `jax.export`: for choices that bound memory, not for shapes."""
+    return size if isinstance(size, int) else otherwise
+
+
+def check_known_size(name: str, x: jax.Array) -> None:
+    """Require a height and width that are numbers: tables are made from them while tracing."""
+    if not all(isinstance(n, int) for n in x.shape[1:3]):
+        fail(
+            name, "a height and width that are known while tracing (only the batch may be symbolic)", f"shape {x.shape}"
+        )
+
+
 def check_shape(name: str, x: jax.Array, expected: tuple[int | None, ...]) -> None:
     """Require a shape; None stands for any length."""
     shape = jnp.shape(x)

@@ -9,6 +9,7 @@ from flax import nnx
 
 from jaxup._checks import check_features, check_int
 from jaxup.nn.norms import BatchNorm, normalise
+from jaxup.ops.regions import convolve_groups
 
 
 class ConvNorm(nnx.Module):
@@ -31,6 +32,7 @@ class ConvNorm(nnx.Module):
             (size, size),
             kernel_dilation=dilation,
             feature_group_count=inputs if depthwise else 1,
+            conv_general_dilated=convolve_groups,
             use_bias=False,
             dtype=dtype,
             kernel_init=nnx.initializers.variance_scaling(2.0, "fan_in", "normal"),

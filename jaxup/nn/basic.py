@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, check_divides, check_features, check_int, check_odd, pair
+from jaxup.ops.regions import convolve_groups
 from jaxup.ops.resize import pixel_shuffle, resize
 
 
@@ -183,11 +184,11 @@ class Deconvolution(nnx.Module):
         rows, _, cols, _, cin, cout = kernel.shape
         # [rows, sy, cols, sx, cin, cout] -> packed output channels in pixel-shuffle order (cout, sy, sx).
         kernel = kernel.transpose(0, 2, 4, 5, 1, 3).reshape(rows, cols, cin, cout * sy * sx)
-        packed = jax.lax.conv_general_dilated(
+        packed = convolve_groups(
             x.astype(self.dtype),
             kernel,
-            window_strides=(1, 1),
-            padding=((top, bottom), (left, right)),
+            (1, 1),
+            ((top, bottom), (left, right)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=self.groups,
         )

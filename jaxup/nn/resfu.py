@@ -24,6 +24,7 @@ from jaxup.nn.norms import group_norm, normalise
 from jaxup.ops.filters import gaussian_filter, guided_filter
 from jaxup.ops.fine import fine_neighbour_attention
 from jaxup.ops.pcdc import paired_difference_conv
+from jaxup.ops.regions import convolve_groups
 from jaxup.ops.resize import resize
 from jaxup.ops.windows import inside, window_offsets
 
@@ -83,7 +84,9 @@ class PCDCBlock(nnx.Module):
         self.norm = group_norm(features, norm_groups, rngs, use_bias=False)
         self.kernel = nnx.Param(_kaiming(rngs.params(), (size, size, features // groups, outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs))
-        self.compressor = conv(outputs, middle, (1, 1), feature_group_count=groups)
+        self.compressor = conv(
+            outputs, middle, (1, 1), feature_group_count=groups, conv_general_dilated=convolve_groups
+        )
         self.compressor_norm = group_norm(middle, norm_groups, rngs)
         self.scores = conv(middle, size**2, (1, 1))
 

@@ -69,15 +69,17 @@ def bilateral_filter(
     Reference:
         Tomasi, Manduchi, "Bilateral Filtering for Gray and Color Images", ICCV 1998, Eq. (5).
     """
-    guide = x if guide is None else guide
     check_image("x", x)
-    check_guide(guide, x.shape[:3])
+    check_guide(x if guide is None else guide, x.shape[:3])
     check_scalar("sigma_spatial", sigma_spatial)
     check_scalar("sigma_range", sigma_range)
     radius = _clipped(check_int("radius", radius, minimum=0), x)
-    dtype = accum_dtype(x, guide)
+    dtype = accum_dtype(x, x if guide is None else guide)
     near, alike = falloff(sigma_spatial, dtype), falloff(sigma_range, dtype)
-    return _bilateral_mean(x.astype(dtype), guide.astype(dtype), radius, near, alike).astype(x.dtype)
+    values = x.astype(dtype)
+    return _bilateral_mean(values, values if guide is None else guide.astype(dtype), radius, near, alike).astype(
+        x.dtype
+    )
 
 
 @renamed("src", "x")

@@ -32,6 +32,9 @@ from jaxup.ops.windows import pad_window
 
 Number = float | jax.Array
 
+# Rounding errors of a covariance, in units of the last place of what is subtracted, for each channel of the guide.
+_ROUNDING = 8
+
 
 def box_filter(x: jax.Array, *, radius: int | Pair) -> jax.Array:
     r"""Mean over the part of the (2 ry + 1) x (2 rx + 1) window that lies inside the image.
@@ -129,8 +132,9 @@ def guided_filter(
     floor(radius / s); their means are then enlarged bilinearly.
 
     The covariances are taken about each image's mean, because E[I I] - E[I]^2 cancels in float32 where
-    values are far from zero. What is left of that error is some 1e-7 of the square of the guide's range, to
-    be compared with `eps`.
+    values are far from zero. What is left of that error is some 1e-7 of the square of the guide's range. An `eps`
+    below it counts as that error (1e-6 n of the mean square of a channel in the window), so that flat, grey or
+    saturated colours, whose Sigma has no inverse, give what the channels that differ give.
 
     Args:
         x: [B, H, W, C], what to filter; its channels share the guide.
@@ -263,24 +267,27 @@ def _linear_model(
     """Box means of the slopes, one [B, H, W, C] per guide channel [B, H, W, 1], and of the intercept."""
     mean_x, means = _box_mean(x, radius), [_box_mean(g, radius) for g in guides]
     n = len(guides)
-    covariance = {
-        (i, j): _box_mean(guides[i] * guides[j], radius) - means[i] * means[j] for i in range(n) for j in range(i, n)
-    }
-    system = [[covariance[min(i, j), max(i, j)] + (eps if i == j else 0) for j in range(n)] for i in range(n)]
+    moments = {(i, j): _box_mean(guides[i] * guides[j], radius) for i in range(n) for j in range(i, n)}
+    covariance = [[moments[min(i, j), max(i, j)] - means[i] * means[j] for j in range(n)] for i in range(n)]
     with_x = [_box_mean(g * x, radius) - m * mean_x for g, m in zip(guides, means, strict=True)]
-    slopes = _solve(system, with_x)
+    rounding = _ROUNDING * n * jnp.finfo(x.dtype).eps
+    ridge = [jnp.maximum(eps, rounding * lax.stop_gradient(moments[i, i])) for i in range(n)]
+    slopes = _solve(covariance, ridge, with_x)
     intercept = mean_x - sum(a * m for a, m in zip(slopes, means, strict=True))
     return [_box_mean(a, radius) for a in slopes], _box_mean(intercept, radius)
 
 
-def _solve(matrix: list[list[jax.Array]], rhs: list[jax.Array]) -> list[jax.Array]:
-    """Solve a small symmetric positive definite system at every pixel, by elimination without pivoting.
+def _solve(matrix: list[list[jax.Array]], ridge: list[jax.Array], rhs: list[jax.Array]) -> list[jax.Array]:
+    """Solve (matrix + diag(ridge)) y = rhs at every pixel, the matrix small, symmetric and positive semidefinite.
 
-    The closed form for 3 x 3, by determinants, loses all digits where the channels are nearly proportional.
+    By elimination without pivoting: no pivot is less than its ridge but by rounding, of which no more than the size of
+    the ridge is expected. The closed form for 3 x 3, by determinants, loses all digits where the channels are nearly
+    proportional.
     """
     matrix, rhs = [list(row) for row in matrix], list(rhs)
     n = len(rhs)
     for k in range(n):
+        matrix[k][k] = jnp.maximum(matrix[k][k], 0) + ridge[k]
         for i in range(k + 1, n):
             factor = matrix[i][k] / matrix[k][k]
             for j in range(k + 1, n):

@@ -51,8 +51,7 @@ def pac_conv_transpose(
         normalize_kernel: let the A of a pixel sum to one.
 
     Returns:
-        HR map [B, sy*h, sx*w, Cout] in the dtype of x; A and sums are in float32 for 16-bit inputs, products of x and A
-        in the dtype of x.
+        HR map [B, sy*h, sx*w, Cout] in the dtype of x; A, products and sums are in float32 for 16-bit inputs.
 
     Raises:
         ValueError: wrong ranks, dtypes or shapes, an even K.
@@ -82,9 +81,11 @@ def pac_conv_transpose(
 
 @partial(jax.jit, static_argnums=(3, 4))
 def _pac_conv_transpose(x: jax.Array, guide: jax.Array, kernel: jax.Array, scale: Pair, normalised: bool) -> jax.Array:
-    (sy, sx), reach = scale, kernel.shape[0] // 2
+    (sy, sx), reach, dtype = scale, kernel.shape[0] // 2, accum_dtype(x, guide, kernel)
     radius = (-(-reach // sy), -(-reach // sx))
-    fine = split_phases(guide.astype(accum_dtype(guide)), scale)
+    # Everything in the dtype of sums: gradients of products exceed 16 bits where those of the arguments do not.
+    out_dtype, x, kernel = x.dtype, x.astype(dtype), kernel.astype(dtype)
+    fine = split_phases(guide.astype(dtype), scale)
     cells, samples = pad_window(x, radius), pad_window(fine[:, :, 0, :, 0], radius)
     blocks: list[list[jax.Array]] = []
     for row, rows in zip(phase_blocks(fine), occupied_offsets(kernel.shape[0], sy), strict=True):
@@ -99,8 +100,8 @@ def _pac_conv_transpose(x: jax.Array, guide: jax.Array, kernel: jax.Array, scale
             taps = kernel[rows[0][1] :: sy, cols[0][1] :: sx].reshape(len(offsets), *kernel.shape[2:])
             adapting = _adapting_kernel(block, samples, offsets, radius, normalised)
             convolve = _filter if kernel.shape[2:] == (1, 1) else _convolve
-            blocks[-1].append(convolve(adapting, cells, taps, offsets, radius).astype(x.dtype))
-    return merge_phases(join_blocks(blocks))
+            blocks[-1].append(convolve(adapting, cells, taps, offsets, radius))
+    return merge_phases(join_blocks(blocks)).astype(out_dtype)
 
 
 def _adapting_kernel(
@@ -117,23 +118,22 @@ def _adapting_kernel(
 
 def _filter(adapting: jax.Array, cells: jax.Array, taps: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
     """Each channel by itself, with the taps [n, 1, 1]."""
-    weights = adapting * taps[:, 0, 0].astype(adapting.dtype)[None, None, None, None, None]
+    weights = adapting * taps[:, 0, 0][None, None, None, None, None]
     return window_average(weights[..., None, :], cells[..., None, :], offsets, radius)[..., 0, :]
 
 
 def _convolve(adapting: jax.Array, cells: jax.Array, taps: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
     """All channels, with the taps [n, Cin, Cout]: one matrix product per tap, so that no window is ever gathered."""
-    height, width, dtype = adapting.shape[1], adapting.shape[3], accum_dtype(cells, taps)
+    height, width = adapting.shape[1], adapting.shape[3]
 
     @jax.checkpoint  # a modulated map is cheaper to make twice than to keep for every tap
     def add(total: jax.Array, tap: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         start, weight, matrix = tap
         rows = jax.lax.dynamic_slice_in_dim(cells, start[0], height, axis=1)
         near = jax.lax.dynamic_slice_in_dim(rows, start[1], width, axis=2)
-        modulated = near * weight[:, :, 0, :, 0, None].astype(near.dtype)
-        return total + jnp.matmul(modulated, matrix.astype(near.dtype), preferred_element_type=dtype), None
+        return total + jnp.matmul(near * weight[:, :, 0, :, 0, None], matrix), None
 
     starts = jnp.array([(radius[0] + dy, radius[1] + dx) for dy, dx in offsets])
-    empty = jnp.zeros_like(adapting[:, :, 0, :, 0, :1], dtype)  # sharded like the input
+    empty = jnp.zeros_like(adapting[:, :, 0, :, 0, :1])  # sharded like the input
     total = jnp.broadcast_to(empty, (*empty.shape[:3], taps.shape[2]))
     return jax.lax.scan(add, total, (starts, jnp.moveaxis(adapting, -1, 0), taps))[0][:, :, None, :, None]

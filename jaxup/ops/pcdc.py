@@ -17,6 +17,7 @@ from jaxup._checks import (
     check_shape,
     pair,
 )
+from jaxup.ops.regions import convolve_groups
 from jaxup.ops.windows import pad_window
 
 
@@ -79,7 +80,7 @@ def _paired_difference_conv(
 
 
 def _conv(x: jax.Array, kernel: jax.Array, dilation: Pair, groups: int) -> jax.Array:
-    return jax.lax.conv_general_dilated(
+    return convolve_groups(
         x,
         kernel,
         (1, 1),

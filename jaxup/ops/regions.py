@@ -1,4 +1,8 @@
-"""Convolutions with one window per region of sy x sx pixels: windows as large as the regions, or a multiple."""
+"""Convolutions with one window per region of sy x sx pixels, as large as those or a multiple; and grouped ones."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +33,47 @@ def convolve_channels(x: jax.Array, kernel: jax.Array, scale: Pair, maps: int) -
     reach = kernel.shape[0] // scale[0]
     kernel = kernel.reshape(reach, scale[0], reach, scale[1], maps, -1)
     return _weigh(regions, jnp.broadcast_to(kernel, (*kernel.shape[:5], x.shape[3])))
+
+
+def convolve_groups(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[Pair],
+    *,
+    feature_group_count: int,
+    rhs_dilation: Sequence[int] = (1, 1),
+    **options: Any,
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated` of NHWC and HWIO that leaves a sharded batch where it is: one group at a time.
+
+    XLA gathers the whole batch on every device for a grouped convolution. Modules pass this to `nnx.Conv`.
+    """
+    groups = feature_group_count
+    if kernel.shape[2] == 1 and groups > 1:
+        return _convolve_depthwise(x, kernel, strides, padding, rhs_dilation)
+    convolve = partial(jax.lax.conv_general_dilated, rhs_dilation=rhs_dilation, **options)
+    parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
+    return jnp.concatenate([convolve(part, taps, strides, padding) for part, taps in parts], axis=-1)
+
+
+def _convolve_depthwise(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: str | Sequence[Pair], dilation: Sequence[int]
+) -> jax.Array:
+    """A sum over shifted maps; kernel [kh, kw, 1, C * maps], the maps of one channel side by side."""
+    dtype, reach = accum_dtype(x, kernel), [(k - 1) * d + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True)]
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
+    padded = jnp.pad(x.astype(dtype), ((0, 0), *padding, (0, 0)))
+    taps, maps = kernel.astype(dtype), kernel.shape[3] // x.shape[3]
+    total = jnp.zeros((1,) * 4, dtype)
+    for a, b in np.ndindex(*kernel.shape[:2]):
+        rows, cols = (
+            slice(d * n, size - r + d * n + 1, s)
+            for d, n, size, r, s in zip(dilation, (a, b), padded.shape[1:3], reach, strides, strict=True)
+        )
+        total = total + jnp.repeat(padded[:, rows, cols], maps, axis=-1) * taps[a, b][None, None]
+    return total.astype(x.dtype)
 
 
 def _neighbours(regions: jax.Array, reach: int) -> dict[Pair, jax.Array]:

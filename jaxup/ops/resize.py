@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_image, fail, pair
+from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_image, check_known_size, fail, pair
 from jaxup.ops.windows import merge_phases, split_phases
 
 METHODS = ("nearest", "nearest_exact", "bilinear", "bicubic", "area")
@@ -233,6 +233,7 @@ def resize(
     check_image("x", x)
     if 0 in x.shape[1:3]:
         fail("x", "at least one pixel", f"shape {x.shape}")
+    check_known_size("x", x)
     output = _output_size(x, scale, size)
     _check_options(method, align_corners, antialias, cubic_coefficient, border)
     coefficient = float((-0.5 if antialias else -0.75) if cubic_coefficient is None else cubic_coefficient)

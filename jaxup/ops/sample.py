@@ -1,5 +1,6 @@
 """Sampling at fractional positions: the one place that knows bilinear taps and what lies beyond the border."""
 
+import math
 from functools import partial
 
 import jax
@@ -13,6 +14,7 @@ from jaxup._checks import (
     check_image,
     check_shape,
     fail,
+    known,
 )
 
 METHODS = ("bilinear", "nearest")
@@ -172,8 +174,11 @@ def _blend_bwd(corners: Corners, steps: Steps, saved: tuple[jax.Array, ...], ct:
 
 def _block_rows(x: jax.Array) -> int:
     """The largest divisor of the number of rows with which one block of [B, H, W, g, c] fits `_BLOCK_BYTES`."""
-    fit = max(1, _BLOCK_BYTES // max(1, x[:, :1].size * x.dtype.itemsize))
-    return max(d for d in range(1, min(fit, max(1, x.shape[1])) + 1) if x.shape[1] % d == 0)
+    fit = max(
+        1, _BLOCK_BYTES // max(1, math.prod(known(n) for n in x.shape[2:]) * known(x.shape[0]) * x.dtype.itemsize)
+    )
+    rows = known(x.shape[1])
+    return max(d for d in range(1, min(fit, max(1, rows)) + 1) if rows % d == 0)
 
 
 def _add(table: jax.Array, index: jax.Array, values: jax.Array) -> jax.Array:

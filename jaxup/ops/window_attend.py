@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxup._checks import accum_dtype, check_divides, check_image, check_int, check_shape, fail
+from jaxup._checks import accum_dtype, check_divides, check_image, check_int, check_shape, fail, known
 from jaxup.ops.tiling import TILE_BYTES, cut, fill_tiles, map_tiles
 
 # Larger tiles of queries see many keys that only some of them may attend to.
@@ -85,7 +85,7 @@ def _window_attend(query: jax.Array, key: jax.Array, value: jax.Array, ratio: fl
     dtype, size = accum_dtype(query, key, value), (height, width)
     bounds = [window_bounds(n, m, ratio) for n, m in zip(size, lr, strict=True)]
     side = _LONGEST_TILE
-    while side > 1 and max(1, batch) * heads * side**2 * _cells(bounds, side) * dtype.itemsize > TILE_BYTES:
+    while side > 1 and max(1, known(batch)) * heads * side**2 * _cells(bounds, side) * dtype.itemsize > TILE_BYTES:
         side //= 2
     tile = (min(side, height), min(side, width))
     starts, extents, allowed = zip(*(_tiles(b, t, m) for b, t, m in zip(bounds, tile, lr, strict=True)), strict=True)

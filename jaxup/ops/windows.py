@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxup._checks import Pair, accum_dtype
+from jaxup._checks import Pair, accum_dtype, known
 
 Offset = tuple[int, int]
 Offsets = tuple[Offset, ...]
@@ -73,7 +73,9 @@ def pad_window(x: jax.Array, radius: Pair, border: str = "zeros") -> jax.Array:
     ry, rx = radius
     if border == "zeros":
         return jnp.pad(x, ((0, 0), (ry, ry), (rx, rx)) + ((0, 0),) * (x.ndim - 3))
+    # In the dtype of sums: the gradient of a border pixel adds up all its copies, and each may exceed 16 bits.
     # The barrier keeps the padded map in memory: XLA would join it again, from slices, for every neighbour.
+    x = x.astype(accum_dtype(x))
     return jax.lax.optimization_barrier(_continue_axis(_continue_axis(x, 1, ry, border), 2, rx, border))
 
 
@@ -184,8 +186,9 @@ def _scores_by_offset(queries: jax.Array, cells: jax.Array, offsets: Offsets, ra
 def _scores_by_rows(queries: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
     """`window_scores` over blocks of rows, so that the gathered neighbours never exceed a fixed size."""
     height = queries.shape[1]
-    row_bytes = max(1, queries[:, 0, 0, :, 0].size * queries.dtype.itemsize * len(offsets))
-    blocks = max(1, -(-height // max(1, _GATHER_BYTES // row_bytes)))
+    row = known(queries.shape[0]) * known(queries.shape[3]) * queries.shape[5] * queries.shape[6]
+    row_bytes = max(1, row * queries.dtype.itemsize * len(offsets))
+    blocks = max(1, -(-known(height) // max(1, _GATHER_BYTES // row_bytes)))
     rows = -(-height // blocks)
     extra = ((0, 0), (0, blocks * rows - height))
     queries = jnp.pad(queries, extra + ((0, 0),) * (queries.ndim - 2))

@@ -162,9 +162,10 @@ def bilateral_solver_upsample(
     low, high = x.shape[1:3], guide.shape[1:3]
     rows, columns = (np.exp(-(source_cells(*sizes)[1] ** 2) / (2 * bump**2)) for sizes in zip(low, high, strict=True))
     spots = rows[:, None] * columns
-    confidence = jnp.zeros_like(guide[..., :1], x.dtype) + jnp.asarray(spots, x.dtype)[None, :, :, None]
+    dtype = accum_dtype(x, guide)
+    confidence = jnp.zeros_like(guide[..., :1], dtype) + jnp.asarray(spots, dtype)[None, :, :, None]
     return bilateral_solver(
-        resize(x, size=high, method="bicubic"),
+        resize(x.astype(dtype), size=high, method="bicubic"),
         guide,
         confidence=confidence,
         smoothness=smoothness,
@@ -173,7 +174,7 @@ def bilateral_solver_upsample(
         sigma_chroma=sigma_chroma,
         iterations=iterations,
         tolerance=tolerance,
-    )
+    ).astype(x.dtype)
 
 
 class _Grid(NamedTuple):

@@ -11,6 +11,9 @@ from jaxup._checks import Pair, Ratio, accum_dtype, check_choice, check_image, c
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar
 from jaxup.ops.resize import resize
 
+Pivots = tuple[jax.Array, jax.Array]
+Rows = tuple[jax.Array, jax.Array, jax.Array]
+
 # Least share of data that a pixel is divided by: where nothing reaches, the result is zero, not NaN.
 _NO_DATA = 1e-20
 
@@ -223,16 +226,16 @@ def _thomas(links: jax.Array, b: jax.Array) -> jax.Array:
     none = jnp.zeros_like(links[:1])
     before, after = jnp.concatenate([none, links]), jnp.concatenate([links, none])
 
-    def eliminate(carry: tuple[jax.Array, jax.Array], row: tuple[jax.Array, ...]) -> tuple:
-        ratio, value = carry
-        low, high, right = row
-        pivot = 1 / (1 + low + high - low * ratio)
-        carry = high * pivot, (right + low * value) * pivot
-        return carry, carry
+    def eliminate(carry: Pivots, row: Rows) -> tuple[Pivots, Pivots]:
+        (rest, value), (low, high, right) = carry, row
+        own = 1 + low * rest  # 1 + low - low * ratio, without the difference that large links would leave nothing of
+        pivot = 1 / (own + high)
+        value = (right + low * value) * pivot
+        return (own * pivot, value), (high * pivot, value)
 
-    rows: tuple[jax.Array, jax.Array] = jax.lax.scan(eliminate, (none[0], jnp.zeros_like(b[0])), (before, after, b))[1]
+    rows: Pivots = jax.lax.scan(eliminate, (none[0], jnp.zeros_like(b[0])), (before, after, b))[1]
 
-    def substitute(u: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def substitute(u: jax.Array, row: Pivots) -> tuple[jax.Array, jax.Array]:
         ratio, value = row
         u = value + ratio * u
         return u, u

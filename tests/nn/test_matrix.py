@@ -11,11 +11,23 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxup import nn
 from tests.compare import assert_close, assert_finite
 from tests.registry import MODULES
 from tests.registry.examples import ModuleExample, slow
 
 ROUNDING = 1e-5  # float32, after another order of the same sums, through several layers
+SYMBOLIC = [  # upsamplers that can be exported with a symbolic height and width
+    "deconvolution",
+    "pixel_shuffle",
+    "carafe",
+    "dysample",
+    "max_unpool",
+    "indexnet",
+    "joint_attention",
+    "sapa",
+    "pac",
+]
 NOISE = 1e-6  # of the largest gradient: what remains of gradients that vanish identically
 
 
@@ -147,6 +159,28 @@ def test_linen_view(example):
     assert_close(apply(variables, *inputs), expected(example), ROUNDING)
 
 
+@pytest.mark.parametrize("name", nn.UPSAMPLERS)
+def test_export(name):
+    """To other runtimes, with any batch; with any height and width, or an error that says what has to be known."""
+    entry, guide = nn.UPSAMPLERS[name], 32
+    up = nn.make_upsampler(name, in_features=32, guide_features=guide, scale=2, rngs=nnx.Rngs(0))
+    up.eval()
+
+    def export(batch, height, width):
+        shapes = [(batch, height, width, 32)] + [(batch, 2 * height, 2 * width, guide)] * entry.guided
+        xs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+        (out,) = jax.export.export(jax.jit(lambda *xs: up(*xs)))(*xs).out_avals
+        assert out.shape == (batch, 2 * height, 2 * width, 32)
+
+    batch, height, width = jax.export.symbolic_shape("b, h, w")
+    if name in SYMBOLIC:
+        export(batch, height, width)
+    else:
+        export(batch, 4, 3)
+        with pytest.raises(ValueError, match=r"^\w+: expected a height and width that are known .*, got .*h, .*w"):
+            export(batch, height, width)
+
+
 @modules()
 @pytest.mark.parametrize("axis_type", [slow(AxisType.Auto), AxisType.Explicit], ids=["Auto", "Explicit"])
 def test_data_parallel(example, axis_type):
@@ -161,7 +195,10 @@ def test_data_parallel(example, axis_type):
     by_batch, replicated = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
     with jax.set_mesh(mesh):
         state = jax.device_put((params, rest), replicated)
-        outputs, gradients = run(*state, *jax.device_put(inputs, by_batch))
+        placed = (*state, *jax.device_put(inputs, by_batch))
+        sharded = run.lower(*placed).compile()
+        outputs, gradients = sharded(*placed)
+    assert "all-gather" not in sharded.as_text(), "a part of the computation was gathered on every device"
     assert_close(jax.device_get((outputs, gradients)), jax.device_get(expected), ROUNDING, NOISE)
     for y in jax.tree.leaves(outputs):
         assert y.sharding.is_equivalent_to(by_batch, y.ndim), "the output was gathered on one device"
