@@ -105,6 +105,35 @@ def test_half_precision(example, dtype):
     assert_close(outputs, expected[0], 2e-2)
 
 
+FAR = ["pac_conv_transpose", "fine_neighbour_attention", "reassemble_reflect", "gaussian_filter", "attention_upsample"]
+
+
+@pytest.mark.parametrize("example", [e if e.name in FAR else slow(e) for e in EXAMPLES], ids=lambda e: e.name)
+def test_float16_gradients_of_large_values(example):
+    """Finite wherever the true gradient fits float16, and near it: nothing inside may exceed 16 bits."""
+    inputs = [jnp.asarray(100 * x, jnp.float16) for x in example.inputs(batch=1)]
+    positions = differentiable(example, tuple(inputs))
+
+    @jax.jit
+    def gradients(size: jax.Array, *inputs: jax.Array) -> tuple[jax.Array, ...]:
+        def loss(*inputs: jax.Array) -> jax.Array:
+            leaves = [y.astype(jnp.float32) for y in jax.tree.leaves(example.fn(*inputs))]
+            # Numbers of a few bits, which float16 holds as they are.
+            signs = [jnp.round(8 * jnp.cos(jnp.arange(y.size, dtype=jnp.float32))).reshape(y.shape) for y in leaves]
+            return size * sum(jnp.sum(y * sign) for y, sign in zip(leaves, signs, strict=True))
+
+        return jax.grad(loss, positions)(*inputs)
+
+    for size in (0.125, 16.0, 1024.0, 4096.0):
+        half = gradients(size, *inputs)
+        for actual, expected in zip(half, gradients(size, *[x.astype(jnp.float32) for x in inputs]), strict=True):
+            a, b = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+            fits = np.abs(b) < 65000
+            assert np.all(np.isfinite(a[fits]))
+            bound = 1e-3 * np.max(np.abs(b[fits]), initial=0) + 1e-6
+            assert np.all(np.abs(a - b)[fits] <= bound), f"{np.max(np.abs(a - b)[fits]):.3g} > {bound:.3g}"
+
+
 @each_operator
 def test_double_precision(example):
     """float64 is computed in float64, and float32 stays what it is where x64 is enabled."""

@@ -1,10 +1,11 @@
 """Attention upsampling: masked attention over the low-resolution cells inside a K x K window of the output grid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxup._checks import (
     Pair,
@@ -20,6 +21,7 @@ from jaxup._checks import (
 )
 from jaxup.ops.windows import (
     Offset,
+    Offsets,
     inside,
     join_blocks,
     merge_phases,
@@ -28,8 +30,11 @@ from jaxup.ops.windows import (
     phase_blocks,
     split_phases,
     window_average,
+    window_offsets,
     window_scores,
 )
+
+Positions = tuple[jax.Array, jax.Array]
 
 
 def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
@@ -95,7 +100,9 @@ def attention_upsample(
     """
     (sy, sx), window = pair("scale", scale), check_odd("kernel_size", kernel_size)
     heads = check_int("num_heads", num_heads)
-    _check_maps(query, key, value, (sy, sx), heads)
+    check_image("value", value)
+    _check_maps(query, key, value.shape[:3], (sy, sx), heads)
+    check_divides("num_heads", heads, "the channels of value", value.shape[3])
     if positions is not None:
         _check_positions(positions, window, query.shape[-1])
     return _attention_upsample(query, key, value, positions, (sy, sx), window, heads, bool(scaled))
@@ -145,26 +152,19 @@ def attention_kernels(
     Reference:
         Kundu et al., Attention-based Image Upsampling, 2020, Eqs. 7 to 15.
     """
-    factors = pair("scale", scale)
-    radius = -(-(check_odd("kernel_size", kernel_size) // 2) // min(factors))
-    heads, n = check_int("num_heads", num_heads), 2 * radius + 1
+    factors, window, heads = (
+        pair("scale", scale),
+        check_odd("kernel_size", kernel_size),
+        check_int("num_heads", num_heads),
+    )
     check_image("query", query)
     for name, factor, length in zip(("height", "width"), factors, query.shape[1:3], strict=True):
         check_divides("scale", factor, f"the {name} of query", length)
-    # Cells take n^2 colours in turn, so that those of a window differ: averages of their one-hot codes are kernels.
-    around = jnp.arange(-radius, radius + 1, dtype=jnp.int32)[None]
-    sides = zip(query.shape[1:3], factors, strict=True)
-    down, right = ((jnp.arange(length, dtype=jnp.int32)[:, None] // s + around) % n for length, s in sides)
-    colours = down[:, None, :, None] * n + right[None, :, None, :]
-    centres = colours[:: factors[0], :: factors[1], radius, radius]
-    codes = jnp.tile(jax.nn.one_hot(centres, n * n, dtype=accum_dtype(query)), heads)
-    cells = jnp.zeros_like(query[:, :: factors[0], :: factors[1], :1], dtype=codes.dtype)  # sharded like the query
-    value = cells + codes[None]
-    weights = attention_upsample(
-        query, key, value, scale=scale, kernel_size=kernel_size, positions=positions, num_heads=heads, scaled=scaled
-    )
-    order = colours.reshape(1, *query.shape[1:3], 1, n * n)
-    return jnp.take_along_axis(_heads(weights, heads), order, axis=-1).astype(query.dtype)
+    cells = (query.shape[0], query.shape[1] // factors[0], query.shape[2] // factors[1])
+    _check_maps(query, key, cells, factors, heads)
+    if positions is not None:
+        _check_positions(positions, window, query.shape[-1])
+    return _attention_kernels(query, key, positions, factors, window, heads, bool(scaled))
 
 
 @partial(jax.jit, static_argnums=(4, 5, 6, 7))
@@ -172,56 +172,91 @@ def _attention_upsample(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    positions: tuple[jax.Array, jax.Array] | None,
+    positions: Positions | None,
     scale: Pair,
     window: int,
     heads: int,
     scaled: bool,
 ) -> jax.Array:
-    (batch, height, width, channels), (sy, sx) = value.shape, scale
-    if key.shape[1:3] != (height, width):
+    radius = _radius(window, scale)
+    values = pad_window(_heads(value, heads).astype(accum_dtype(query, key, value)), radius)
+
+    def average(weights: jax.Array, offsets: Offsets) -> jax.Array:
+        if offsets:
+            return window_average(weights, values, offsets, radius)
+        return jnp.pad(weights, [(0, 0)] * 6 + [(0, values.shape[-1])])  # zeros, sharded like the query
+
+    out = _by_phase(query, key, positions, scale, window, heads, scaled, average)
+    return out.reshape(*out.shape[:3], value.shape[3]).astype(value.dtype)
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5, 6))
+def _attention_kernels(
+    query: jax.Array, key: jax.Array, positions: Positions | None, scale: Pair, window: int, heads: int, scaled: bool
+) -> jax.Array:
+    radius = max(_radius(window, scale))
+    order = window_offsets(2 * radius + 1)
+
+    def place(weights: jax.Array, offsets: Offsets) -> jax.Array:
+        """The weights of a phase, whose offsets are known, in the order of the whole window."""
+        chosen = np.array([[float(offset == other) for other in order] for offset in offsets]).reshape(-1, len(order))
+        return jnp.matmul(weights, jnp.asarray(chosen, weights.dtype), precision=jax.lax.Precision.HIGHEST)
+
+    return _by_phase(query, key, positions, scale, window, heads, scaled, place).astype(query.dtype)
+
+
+def _radius(window: int, scale: Pair) -> Pair:
+    """How many cells the window reaches to on each side."""
+    return -(-(window // 2) // scale[0]), -(-(window // 2) // scale[1])
+
+
+def _by_phase(
+    query: jax.Array,
+    key: jax.Array,
+    positions: Positions | None,
+    scale: Pair,
+    window: int,
+    heads: int,
+    scaled: bool,
+    read: Callable[[jax.Array, Offsets], jax.Array],
+) -> jax.Array:
+    """[B, H, W, G, ...] from what `read` makes of each phase's weights [B, h, 1, w, 1, G, N] over its N cells."""
+    (sy, sx), dtype = scale, accum_dtype(query, key)
+    if key.shape[1:3] == query.shape[1:3]:
         key = key[:, ::sy, ::sx]
-    radius = (-(-(window // 2) // sy), -(-(window // 2) // sx))
-    queries = split_phases(_heads(query, heads), scale)
-    keys, values = (pad_window(_heads(x, heads), radius) for x in (key, value))
+    radius = _radius(window, scale)
+    # Cast here, where gradients of all phases add up.
+    queries = split_phases(_heads(query.astype(dtype), heads), scale)
+    keys = pad_window(_heads(key.astype(dtype), heads), radius)
     table = None if positions is None else _position_table(positions, query, heads)
     factor = (query.shape[-1] / heads) ** -0.5 if scaled else 1.0
     rows, cols = occupied_offsets(window, sy), occupied_offsets(window, sx)
+
+    def phase(block: jax.Array, down: Sequence[Offset], right: Sequence[Offset]) -> jax.Array:
+        offsets = tuple((dy, dx) for dy, _ in down for dx, _ in right)
+        taps = None if table is None or not offsets else jnp.stack([table[a, b] for _, a in down for _, b in right])
+        return read(_weights(block, keys, offsets, radius, taps, factor), offsets)
+
     blocks = [
-        [
-            _attend_phase(block, keys, values, row_offsets, col_offsets, radius, table, factor)
-            for block, col_offsets in zip(row, cols, strict=True)
-        ]
+        [phase(block, row_offsets, col_offsets) for block, col_offsets in zip(row, cols, strict=True)]
         for row, row_offsets in zip(phase_blocks(queries), rows, strict=True)
     ]
-    out = merge_phases(join_blocks(blocks))
-    return out.reshape(batch, sy * height, sx * width, channels).astype(value.dtype)
+    return merge_phases(join_blocks(blocks))
 
 
-def _attend_phase(
-    query: jax.Array,
-    keys: jax.Array,
-    values: jax.Array,
-    rows: Sequence[Offset],
-    cols: Sequence[Offset],
-    radius: Pair,
-    table: jax.Array | None,
-    factor: float,
+def _weights(
+    query: jax.Array, keys: jax.Array, offsets: Offsets, radius: Pair, taps: jax.Array | None, factor: float
 ) -> jax.Array:
-    """Attention of one phase [B, h, 1, w, 1, G, D] over its allowed cells."""
-    offsets = tuple((dy, dx) for dy, _ in rows for dx, _ in cols)
+    """Attention weights of one phase [B, h, 1, w, 1, G, D] over its allowed cells; taps are their positions."""
     if not offsets:
-        empty = jnp.zeros_like(query[..., :1], dtype=accum_dtype(query, values))  # sharded like the query
-        return jnp.broadcast_to(empty, (*query.shape[:-1], values.shape[-1]))
+        return query[..., :0]
     scores = window_scores(query, keys, offsets, radius)
-    if table is not None:
-        taps = jnp.stack([table[a, b] for _, a in rows for _, b in cols])
+    if taps is not None:
         highest = jax.lax.Precision.HIGHEST
-        scores = scores + jnp.einsum("bhuwvgc,ngc->bhuwvgn", query.astype(scores.dtype), taps, precision=highest)
+        scores = scores + jnp.einsum("bhuwvgc,ngc->bhuwvgn", query, taps, precision=highest)
     cells = (query.shape[1], query.shape[3])
     mask = jnp.stack([inside(cells, offset) for offset in offsets], axis=-1)
-    weights = masked_softmax(scores * factor, mask[None, :, None, :, None, None, :])
-    return window_average(weights, values, offsets, radius)
+    return masked_softmax(scores * factor, mask[None, :, None, :, None, None, :])
 
 
 def _heads(x: jax.Array, heads: int) -> jax.Array:
@@ -245,14 +280,13 @@ def _check_positions(positions: tuple[jax.Array, jax.Array], window: int, channe
         check_shape(name, part, (window, channels // 2))
 
 
-def _check_maps(query: jax.Array, key: jax.Array, value: jax.Array, scale: Pair, heads: int) -> None:
-    for name, x in (("query", query), ("key", key), ("value", value)):
+def _check_maps(query: jax.Array, key: jax.Array, cells: tuple[int, ...], scale: Pair, heads: int) -> None:
+    """Require a query on the HR grid over cells [B, h, w], and a key on either grid."""
+    for name, x in (("query", query), ("key", key)):
         check_image(name, x)
-    batch, height, width, channels = value.shape
-    grid = (scale[0] * height, scale[1] * width)
-    depth = query.shape[-1]
-    check_shape("query", query, (batch, *grid, depth))
-    if key.shape not in ((batch, height, width, depth), (batch, *grid, depth)):
-        fail("key", f"shape {(batch, height, width, depth)} or {(batch, *grid, depth)}", f"shape {key.shape}")
+    batch, height, width = cells
+    grid, depth = (batch, scale[0] * height, scale[1] * width), query.shape[-1]
+    check_shape("query", query, (*grid, depth))
+    if key.shape not in ((*cells, depth), (*grid, depth)):
+        fail("key", f"shape {(*cells, depth)} or {(*grid, depth)}", f"shape {key.shape}")
     check_divides("num_heads", heads, "the channels of query", depth)
-    check_divides("num_heads", heads, "the channels of value", channels)

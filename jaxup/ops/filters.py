@@ -102,8 +102,9 @@ def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = 
             fail("radius", "an integer where sigma is traced", None)
         radius = int(4 * float(sigma) + 0.5)
     y = x.astype(accum_dtype(x))
+    near = falloff(sigma, y.dtype)  # once: the gradients of both axes add up in its dtype
     for axis, r in zip((1, 2), pair("radius", radius, minimum=0), strict=True):
-        y = _smooth(y, sigma, r, axis)
+        y = _smooth(y, near, r, axis)
     return y.astype(x.dtype)
 
 
@@ -239,10 +240,10 @@ def _box_mean(x: jax.Array, radius: Pair) -> jax.Array:
     return x
 
 
-def _smooth(x: jax.Array, sigma: Number, radius: int, axis: int) -> jax.Array:
+def _smooth(x: jax.Array, near: jax.Array, radius: int, axis: int) -> jax.Array:
     length = x.shape[axis]
     padded = pad_window(x, (radius, 0) if axis == 1 else (0, radius), "edge")
-    weights = jnp.exp(-falloff(sigma, x.dtype) * jnp.arange(-radius, radius + 1, dtype=x.dtype) ** 2)
+    weights = jnp.exp(-near * jnp.arange(-radius, radius + 1, dtype=x.dtype) ** 2)
     weights /= weights.sum()
     return sum(
         (weights[k] * lax.slice_in_dim(padded, k, k + length, axis=axis) for k in range(2 * radius + 1)),
