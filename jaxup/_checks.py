@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 import warnings
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn, TypeVar, cast
@@ -37,22 +38,43 @@ def renamed(old: str, new: str) -> Callable[[F], F]:
     return decorate
 
 
+def jit(*, static_argnums: int | tuple[int, ...] | None = None, static_argnames: str | None = None) -> Callable[[F], F]:
+    """`jax.jit` as a decorator that keeps the types of a function."""
+
+    def decorate(function: F) -> F:
+        return cast(F, jax.jit(function, static_argnums=static_argnums, static_argnames=static_argnames))
+
+    return decorate
+
+
+def check_array(name: str, x: Any) -> None:
+    """Require what JAX takes as an array: no list, no objects, and numbers in the byte order of the machine."""
+    try:
+        jax.typeof(x)
+    except TypeError:
+        fail(name, "an array of numbers in native byte order", f"{type(x).__name__} {getattr(x, 'dtype', '')}".strip())
+
+
 def check_rank(name: str, x: jax.Array, ndim: int, layout: str = "") -> None:
     """Require `x.ndim == ndim`; `layout` names the axes, as in "[B, H, W, C]"."""
+    check_array(name, x)
     if jnp.ndim(x) != ndim:
         fail(name, f"{ndim} axes {layout}".strip(), f"shape {jnp.shape(x)}")
 
 
 def check_float(name: str, x: jax.Array) -> None:
     """Require a real floating dtype."""
+    check_array(name, x)
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         fail(name, "a floating dtype", jnp.result_type(x))
 
 
 def check_image(name: str, x: jax.Array) -> None:
-    """Require a floating array [B, H, W, C]."""
+    """Require a floating-point array [B, H, W, C] with at least one pixel; a batch may be empty."""
     check_rank(name, x, 4, "[B, H, W, C]")
     check_float(name, x)
+    if 0 in x.shape[1:3]:
+        fail(name, "at least one pixel", f"shape {x.shape}")
 
 
 def known(size: Any, otherwise: int = 1) -> int:
@@ -70,6 +92,7 @@ def check_known_size(name: str, x: jax.Array) -> None:
 
 def check_shape(name: str, x: jax.Array, expected: tuple[int | None, ...]) -> None:
     """Require a shape; None stands for any length."""
+    check_array(name, x)
     shape = jnp.shape(x)
     if len(shape) != len(expected) or any(e is not None and e != s for s, e in zip(shape, expected, strict=True)):
         wanted = ", ".join("*" if e is None else str(e) for e in expected)
@@ -84,9 +107,13 @@ def check_features(name: str, x: jax.Array, features: int) -> None:
 
 def check_int(name: str, value: Any, minimum: int = 1) -> int:
     """Require an integer of at least `minimum` and return it."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < minimum:
+    try:
+        number = minimum - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:  # no integer, or an array of several, or a traced one
+        number = minimum - 1
+    if number < minimum:
         fail(name, f"an integer >= {minimum}", repr(value))
-    return int(value)
+    return number
 
 
 def check_odd(name: str, value: Any) -> int:
@@ -106,7 +133,9 @@ def check_power_of_two(name: str, value: Any) -> int:
 
 def check_positive(name: str, value: float) -> None:
     """Require a static number greater than zero; traced values pass unchecked."""
-    if not isinstance(value, jax.core.Tracer) and not value > 0:
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not (isinstance(value, int | float) or np.ndim(value) == 0) or isinstance(value, str) or not value > 0:
         fail(name, "a number > 0", repr(value))
 
 
@@ -124,6 +153,7 @@ def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
 
 def pair(name: str, value: Any, minimum: int = 1) -> Pair:
     """An integer, or a pair of integers (vertical, horizontal), as a pair."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     if isinstance(value, list | tuple):
         if len(value) != 2:
             fail(name, "an integer or a pair of integers", repr(value))
@@ -133,6 +163,7 @@ def pair(name: str, value: Any, minimum: int = 1) -> Pair:
 
 def ratio(name: str, value: Any) -> tuple[float, float]:
     """A number >= 1, or a pair of them (vertical, horizontal), as a pair; what is an integer stays one."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     values = tuple(value) if isinstance(value, list | tuple) else (value, value)
     if len(values) != 2:
         fail(name, "a number or a pair of numbers", repr(value))

@@ -182,6 +182,42 @@ def test_empty_batch(example):
     assert_finite(gradients)
 
 
+BAD = {
+    "list": lambda x: x.tolist(),
+    "big-endian": lambda x: x.astype(">f4"),
+    "integers": lambda x: np.zeros(x.shape, np.int32),
+    "objects": lambda x: x.astype(object),
+    "complex": lambda x: x.astype(np.complex64),
+    "another rank": lambda x: x[None],
+    "nothing": lambda x: None,
+}
+
+
+@each_operator
+def test_bad_arrays(example):
+    """A ValueError that names the argument: while tracing, so that nothing is compiled here."""
+    inputs = [np.asarray(x) for x in example.inputs(batch=1)]
+    for i in range(1 if example.name == "max_unpool" else len(inputs)):  # whose example adds its second argument itself
+        for kind, change in BAD.items():
+            if kind in ("integers", "list") and inputs[i].ndim == 0:
+                continue  # a number may be an integer, and none is a list
+            changed = [change(x) if i == n else x for n, x in enumerate(inputs)]
+            with pytest.raises(ValueError, match=r"^[\w\[\] ]+: expected .*, got "):
+                jax.eval_shape(lambda changed=changed: example.fn(*changed))
+    with pytest.raises(ValueError, match=r"^\w+: expected at least one pixel, got shape \(1, 0, "):
+        jax.eval_shape(lambda: example.fn(*example.inputs(batch=1, grid=(0, 4))))
+
+
+@each_operator
+def test_numpy_arrays(example):
+    """NumPy's own arrays give what JAX's give, those in float64 too, which count as float32 without x64."""
+    inputs = [np.asarray(x) for x in example.inputs()]
+    expected = jax.eval_shape(example.fn, *inputs)
+    for dtype in (np.float32, np.float64):
+        given = [x.astype(dtype) for x in inputs]
+        chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(lambda given=given: example.fn(*given)), expected)
+
+
 @each_operator
 def test_one_pixel(example):
     outputs, gradients = compiled(example)(*example.inputs(grid=(1, 1)))

@@ -1,7 +1,6 @@
 """Attention upsampling: masked attention over the low-resolution cells inside a K x K window of the output grid."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from jaxup._checks import (
     check_odd,
     check_shape,
     fail,
+    jit,
     pair,
 )
 from jaxup.ops.windows import (
@@ -40,7 +40,7 @@ Positions = tuple[jax.Array, jax.Array]
 def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
     """Softmax over the last axis among entries where `mask` is true; zeros where none is. Gradients stay finite."""
     scores = jnp.where(mask, scores, -jnp.inf)
-    top = jax.lax.stop_gradient(scores.max(-1, keepdims=True, initial=jnp.finfo(scores.dtype).min))
+    top = jax.lax.stop_gradient(scores.max(-1, keepdims=True, initial=np.finfo(scores.dtype).min))
     weights = jnp.where(mask, jnp.exp(jnp.where(mask, scores, top) - top), 0)
     total = weights.sum(-1, keepdims=True)
     return weights / jnp.where(total > 0, total, 1)
@@ -167,7 +167,7 @@ def attention_kernels(
     return _attention_kernels(query, key, positions, factors, window, heads, bool(scaled))
 
 
-@partial(jax.jit, static_argnums=(4, 5, 6, 7))
+@jit(static_argnums=(4, 5, 6, 7))
 def _attention_upsample(
     query: jax.Array,
     key: jax.Array,
@@ -190,7 +190,7 @@ def _attention_upsample(
     return out.reshape(*out.shape[:3], value.shape[3]).astype(value.dtype)
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5, 6))
+@jit(static_argnums=(3, 4, 5, 6))
 def _attention_kernels(
     query: jax.Array, key: jax.Array, positions: Positions | None, scale: Pair, window: int, heads: int, scaled: bool
 ) -> jax.Array:

@@ -3,7 +3,6 @@
 Weights come from squared distances only, so that gradients exist also where two pixels are equal.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_shape, renamed
+from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_shape, jit, renamed
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar, falloff
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize, take_lines
@@ -78,7 +77,7 @@ def bilateral_filter(
     near, alike = falloff(sigma_spatial, dtype), falloff(sigma_range, dtype)
     values = x.astype(dtype)
     return _bilateral_mean(values, values if guide is None else guide.astype(dtype), radius, near, alike).astype(
-        x.dtype
+        jnp.result_type(x)
     )
 
 
@@ -147,7 +146,7 @@ def joint_bilateral_upsample(
     dtype = accum_dtype(x, guide, *([] if guide_lr is None else [guide_lr]))
     near, alike = falloff(sigma_spatial, dtype), falloff(sigma_range, dtype)
     coarse = None if guide_lr is None else guide_lr.astype(dtype)
-    return _upsample(x.astype(dtype), guide.astype(dtype), coarse, near, alike, radius).astype(x.dtype)
+    return _upsample(x.astype(dtype), guide.astype(dtype), coarse, near, alike, radius).astype(jnp.result_type(x))
 
 
 class _Axis(NamedTuple):
@@ -169,7 +168,7 @@ def _axis(low: int, high: int) -> _Axis:
     return _Axis(pixels, cell * phases + np.arange(high) - first[cell, 0], away[:1] if even else away, even)
 
 
-@partial(jax.jit, static_argnames="radius")
+@jit(static_argnames="radius")
 def _upsample(
     x: jax.Array, guide: jax.Array, guide_lr: jax.Array | None, near: jax.Array, alike: jax.Array, radius: int
 ) -> jax.Array:
@@ -193,7 +192,7 @@ def _clipped(radius: int, x: jax.Array) -> int:
     return min(radius, max(*x.shape[1:3], 1) - 1)
 
 
-@partial(jax.jit, static_argnames="radius")  # so that eager calls do not compile the loop again
+@jit(static_argnames="radius")  # so that eager calls do not compile the loop again
 def _bilateral_mean(x: jax.Array, guide: jax.Array, radius: int, near: jax.Array, alike: jax.Array) -> jax.Array:
     """Channels are separate [B, H, W] arrays: on CPUs, sums over a short channel axis cost ten times as much."""
     values, guides = _channels(x), _channels(guide)
@@ -209,7 +208,7 @@ def _bilateral_mean(x: jax.Array, guide: jax.Array, radius: int, near: jax.Array
     def add(sums: Sums, offset: jax.Array) -> tuple[Sums, None]:
         near_values, near_guides, near_valid = jax.tree.map(lambda z: shifted(z, offset + radius), padded)
         unlike = sum((a - b) ** 2 for a, b in zip(near_guides, guides, strict=True))
-        weight = near_valid * jnp.exp(-near * jnp.sum(offset**2).astype(x.dtype) - alike * unlike)
+        weight = near_valid * jnp.exp(-near * jnp.sum(offset**2).astype(jnp.result_type(x)) - alike * unlike)
         return ([total + weight * v for total, v in zip(sums[0], near_values, strict=True)], sums[1] + weight), None
 
     zeros = [jnp.zeros_like(v) for v in values], jnp.zeros_like(guides[0])

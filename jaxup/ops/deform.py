@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxup._checks import accum_dtype, check_choice, check_float, check_image, check_odd, check_shape, fail
+from jaxup._checks import accum_dtype, check_choice, check_float, check_image, check_odd, check_shape, fail, jit
 from jaxup.ops.sample import sample
 
 # The regular grid that the offsets start from: the paper's, and what its code makes of it (two conventions).
@@ -62,8 +62,6 @@ def deformable_average(
     check_float("offsets", offsets)
     check_odd("window_size", window_size)
     check_choice("grid", grid, GRIDS)
-    if 0 in x.shape[1:3]:
-        fail("x", "at least one pixel", f"shape {x.shape}")
     check_shape("weights", weights, (*x.shape[:3], None))
     count = weights.shape[3]
     if count == 0 or math.isqrt(count) ** 2 != count:
@@ -72,7 +70,7 @@ def deformable_average(
     return _average(x, weights, offsets, int(window_size), grid)
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@jit(static_argnums=(3, 4))
 def _average(x: jax.Array, weights: jax.Array, offsets: jax.Array, window_size: int, grid: str) -> jax.Array:
     dtype = accum_dtype(x, weights, offsets)
     # The samples become the leading axis, over which the loops run.

@@ -4,7 +4,6 @@ Pixels of one phase form a map of cells, so that a window of pixels becomes, pha
 """
 
 from collections.abc import Iterator
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from jaxup._checks import (
     check_int,
     check_shape,
     fail,
+    jit,
     pair,
 )
 from jaxup.ops.windows import Offsets, neighbour, pad_window, split_phases, strided_offsets, window_average
@@ -74,7 +74,7 @@ def downsample_reassemble(
     return _downsample_reassemble(x, kernels.reshape(*grid, groups, size, size), (sy, sx))
 
 
-@partial(jax.jit, static_argnums=2)
+@jit(static_argnums=2)
 def _downsample_reassemble(x: jax.Array, kernels: jax.Array, scale: Pair) -> jax.Array:
     *grid, groups, size, _ = kernels.shape
     cells = x.reshape(*x.shape[:3], groups, x.shape[3] // groups)

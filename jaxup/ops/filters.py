@@ -33,7 +33,7 @@ from jaxup.ops.windows import pad_window
 Number = float | jax.Array
 
 # Rounding errors of a covariance, in units of the last place of what is subtracted, for each channel of the guide.
-_ROUNDING = 8
+_ROUNDING = 4
 
 
 def box_filter(x: jax.Array, *, radius: int | Pair) -> jax.Array:
@@ -63,7 +63,7 @@ def box_filter(x: jax.Array, *, radius: int | Pair) -> jax.Array:
         He, Sun, Tang, "Guided Image Filtering", PAMI 2013, section 3.4 (the mean filter of its Algorithm 1).
     """
     check_image("x", x)
-    return _box_mean(x.astype(accum_dtype(x)), pair("radius", radius, minimum=0)).astype(x.dtype)
+    return _box_mean(x.astype(accum_dtype(x)), pair("radius", radius, minimum=0)).astype(jnp.result_type(x))
 
 
 def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = None) -> jax.Array:
@@ -105,7 +105,7 @@ def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = 
     near = falloff(sigma, y.dtype)  # once: the gradients of both axes add up in its dtype
     for axis, r in zip((1, 2), pair("radius", radius, minimum=0), strict=True):
         y = _smooth(y, near, r, axis)
-    return y.astype(x.dtype)
+    return y.astype(jnp.result_type(x))
 
 
 @renamed("src", "x")
@@ -134,7 +134,7 @@ def guided_filter(
 
     The covariances are taken about each image's mean, because E[I I] - E[I]^2 cancels in float32 where
     values are far from zero. What is left of that error is some 1e-7 of the square of the guide's range. An `eps`
-    below it counts as that error (1e-6 n of the mean square of a channel in the window), so that flat, grey or
+    below it counts as that error (5e-7 n of the mean square of a channel in the window), so that flat, grey or
     saturated colours, whose Sigma has no inverse, give what the channels that differ give.
 
     Args:
@@ -185,10 +185,10 @@ def guided_filter(
     if step > 1:
         *slopes, intercept = (resize(m, size=x.shape[1:3], method="bilinear") for m in (*slopes, intercept))
     filtered = sum((a * g for a, g in zip(slopes, guides, strict=True)), intercept)
-    return (filtered + level).astype(x.dtype)
+    return (filtered + level).astype(jnp.result_type(x))
 
 
-def check_guide(guide: jax.Array, grid: tuple[int, ...]) -> None:
+def check_guide(guide: jax.Array, grid: tuple[int | None, ...]) -> None:
     """Require a floating array of at least one channel on the grid (B, H, W)."""
     check_image("guide", guide)
     check_shape("guide", guide, (*grid, None))
@@ -219,6 +219,8 @@ def _times(factor: float, length: int) -> int:
 def check_scalar(name: str, value: Any) -> None:
     """Require a scalar greater than zero; traced values are not looked at."""
     check_rank(name, value, 0)
+    if jnp.iscomplexobj(value):
+        fail(name, "a real number", repr(value))
     check_positive(name, value)
 
 
@@ -271,7 +273,7 @@ def _linear_model(
     moments = {(i, j): _box_mean(guides[i] * guides[j], radius) for i in range(n) for j in range(i, n)}
     covariance = [[moments[min(i, j), max(i, j)] - means[i] * means[j] for j in range(n)] for i in range(n)]
     with_x = [_box_mean(g * x, radius) - m * mean_x for g, m in zip(guides, means, strict=True)]
-    rounding = _ROUNDING * n * jnp.finfo(x.dtype).eps
+    rounding = _ROUNDING * n * np.finfo(x.dtype).eps
     ridge = [jnp.maximum(eps, rounding * lax.stop_gradient(moments[i, i])) for i in range(n)]
     slopes = _solve(covariance, ridge, with_x)
     intercept = mean_x - sum(a * m for a, m in zip(slopes, means, strict=True))

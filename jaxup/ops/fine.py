@@ -1,11 +1,9 @@
 """Fine-grained neighbours: windows of the bilinearly upsampled map, which is never formed."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
-from jaxup._checks import Pair, accum_dtype, check_float, check_image, check_odd, check_shape, pair
+from jaxup._checks import Pair, accum_dtype, check_float, check_image, check_odd, check_shape, jit, pair
 from jaxup.ops.resize import bilinear_phases
 from jaxup.ops.windows import merge_phases, pad_window, split_phases, window_average, window_offsets
 
@@ -54,7 +52,7 @@ def fine_neighbour_attention(x: jax.Array, weights: jax.Array, *, scale: int | P
     return _fine_neighbour_attention(x, weights, (sy, sx), size)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@jit(static_argnums=(2, 3))
 def _fine_neighbour_attention(x: jax.Array, weights: jax.Array, scale: Pair, size: int) -> jax.Array:
     radius = (size // 2 + 1, size // 2 + 1)
     phases = split_phases(weights.astype(accum_dtype(x, weights)), scale)

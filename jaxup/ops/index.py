@@ -5,12 +5,10 @@ Pooling and upsampling with indices are dual: `indexed_pool` sums index * x over
 pooling and nearest interpolation; with the 0/1 map of `max_index` the two are max pooling and max unpooling.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
-from jaxup._checks import Pair, accum_dtype, check_divides, check_image, check_shape, fail, pair
+from jaxup._checks import Pair, accum_dtype, check_divides, check_image, check_shape, fail, jit, pair
 from jaxup.ops.windows import merge_phases, split_phases
 
 
@@ -44,7 +42,7 @@ def indexed_pool(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -> ja
     return _indexed_pool(x, _check_index(index, x.shape), check_regions(x, scale))
 
 
-@partial(jax.jit, static_argnums=2)
+@jit(static_argnums=2)
 def _indexed_pool(x: jax.Array, index: jax.Array, scale: Pair) -> jax.Array:
     dtype = accum_dtype(x, index)
     indexed = x.astype(dtype) * index.astype(dtype)
@@ -83,7 +81,7 @@ def indexed_upsample(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -
     return _indexed_upsample(x, _check_index(index, (batch, sy * height, sx * width, channels)), (sy, sx))
 
 
-@partial(jax.jit, static_argnums=2)
+@jit(static_argnums=2)
 def _indexed_upsample(x: jax.Array, index: jax.Array, scale: Pair) -> jax.Array:
     dtype = accum_dtype(x, index)
     phases = split_phases(index.astype(dtype), scale) * x.astype(dtype)[:, :, None, :, None]

@@ -1,20 +1,9 @@
 """Pixel-adaptive transposed convolution: a transposed convolution whose taps fade where the guide differs."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
-from jaxup._checks import (
-    Pair,
-    accum_dtype,
-    check_float,
-    check_image,
-    check_odd,
-    check_rank,
-    check_shape,
-    pair,
-)
+from jaxup._checks import Pair, accum_dtype, check_float, check_image, check_odd, check_rank, check_shape, jit, pair
 from jaxup.ops.attend import masked_softmax
 from jaxup.ops.windows import (
     Offsets,
@@ -79,7 +68,7 @@ def pac_conv_transpose(
     return _pac_conv_transpose(x, guide, kernel, (sy, sx), bool(normalize_kernel))
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@jit(static_argnums=(3, 4))
 def _pac_conv_transpose(x: jax.Array, guide: jax.Array, kernel: jax.Array, scale: Pair, normalised: bool) -> jax.Array:
     (sy, sx), reach, dtype = scale, kernel.shape[0] // 2, accum_dtype(x, guide, kernel)
     radius = (-(-reach // sy), -(-reach // sx))

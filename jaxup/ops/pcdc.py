@@ -1,7 +1,5 @@
 """Paired central difference convolution: a convolution of the differences between neighbouring keys and the query."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
@@ -15,6 +13,7 @@ from jaxup._checks import (
     check_odd,
     check_rank,
     check_shape,
+    jit,
     pair,
 )
 from jaxup.ops.regions import convolve_groups
@@ -67,7 +66,7 @@ def paired_difference_conv(
     return _paired_difference_conv(key, query, kernel, pair("dilation", dilation), groups)
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@jit(static_argnums=(3, 4))
 def _paired_difference_conv(
     key: jax.Array, query: jax.Array, kernel: jax.Array, dilation: Pair, groups: int
 ) -> jax.Array:

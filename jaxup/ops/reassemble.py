@@ -1,7 +1,5 @@
 """Reassembly: each HR pixel is a weighted sum of the K x K low-resolution window around its source cell."""
 
-from functools import partial
-
 import jax
 
 from jaxup._checks import (
@@ -14,6 +12,7 @@ from jaxup._checks import (
     check_odd,
     check_shape,
     fail,
+    jit,
     pair,
 )
 from jaxup.ops.windows import BORDERS, merge_phases, pad_window, split_phases, window_average, window_offsets
@@ -83,7 +82,7 @@ def reassemble(
     return _reassemble(x, kernels.reshape(*grid, groups, size**2), (sy, sx), size, border)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
+@jit(static_argnums=(2, 3, 4))
 def _reassemble(x: jax.Array, kernels: jax.Array, scale: Pair, size: int, border: str) -> jax.Array:
     groups, radius = kernels.shape[3], (size // 2, size // 2)
     cells = pad_window(x.reshape(*x.shape[:3], groups, x.shape[3] // groups), radius, border)

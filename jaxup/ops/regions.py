@@ -1,7 +1,6 @@
 """Convolutions with one window per region of sy x sx pixels, as large as those or a multiple; and grouped ones."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -52,9 +51,11 @@ def convolve_groups(
     groups = feature_group_count
     if kernel.shape[2] == 1 and groups > 1:
         return _convolve_depthwise(x, kernel, strides, padding, rhs_dilation)
-    convolve = partial(jax.lax.conv_general_dilated, rhs_dilation=rhs_dilation, **options)
-    parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
-    return jnp.concatenate([convolve(part, taps, strides, padding) for part, taps in parts], axis=-1)
+    outputs = [
+        jax.lax.conv_general_dilated(part, taps, strides, padding, rhs_dilation=rhs_dilation, **options)
+        for part, taps in zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
+    ]
+    return jnp.concatenate(outputs, axis=-1)
 
 
 def _convolve_depthwise(
@@ -97,7 +98,8 @@ def _weigh(regions: jax.Array, kernel: jax.Array) -> jax.Array:
 
     # Zeros like a map, not new ones: those of a sharded batch are sharded.
     start = jnp.repeat(jnp.zeros_like(parts[0, 0][:, :, 0, :, 0, None], dtype), kernel.shape[4], axis=3)
-    return jax.lax.fori_loop(0, kernel.shape[1] * columns, pixel, start).astype(regions.dtype)
+    total: jax.Array = jax.lax.fori_loop(0, kernel.shape[1] * columns, pixel, start)
+    return total.astype(regions.dtype)
 
 
 def _weigh_by_products(regions: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_image, check_known_size, fail, pair
+from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_image, check_known_size, fail, jit, pair
 from jaxup.ops.windows import merge_phases, split_phases
 
 METHODS = ("nearest", "nearest_exact", "bilinear", "bicubic", "area")
@@ -117,7 +117,8 @@ def _weighted_sum(x: jax.Array, axis: int, table: Table) -> jax.Array:
     if count == 1:
         return tap(0)
     # A loop rather than straight code: where the result has several readers, XLA would keep every gathered tap.
-    return jax.lax.fori_loop(0, count, lambda t, total: total + tap(t), jnp.zeros_like(tap(0)))
+    total: jax.Array = jax.lax.fori_loop(0, count, lambda t, total: total + tap(t), jnp.zeros_like(tap(0)))
+    return total
 
 
 def _linear(axis: int, forward: Table, transpose: Table) -> Callable[[jax.Array], jax.Array]:
@@ -138,8 +139,8 @@ def take_lines(x: jax.Array, lines: np.ndarray, axis: int) -> jax.Array:
     return _linear(axis, forward, _table(lines, place, ones, x.shape[axis]))(x)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _resize(x: jax.Array, size: Pair, options: tuple) -> jax.Array:
+@jit(static_argnums=(1, 2))
+def _resize(x: jax.Array, size: Pair, options: tuple[Any, ...]) -> jax.Array:
     total = x.astype(accum_dtype(x))
     for axis in (2, 1):
         total = _linear(axis, *_tables(x.shape[axis], size[axis - 1], *options))(total)
@@ -231,8 +232,6 @@ def resize(
         Keys, "Cubic convolution interpolation for digital image processing", 1981.
     """
     check_image("x", x)
-    if 0 in x.shape[1:3]:
-        fail("x", "at least one pixel", f"shape {x.shape}")
     check_known_size("x", x)
     output = _output_size(x, scale, size)
     _check_options(method, align_corners, antialias, cubic_coefficient, border)

@@ -14,6 +14,7 @@ from jaxup._checks import (
     check_image,
     check_shape,
     fail,
+    jit,
     known,
 )
 
@@ -79,8 +80,6 @@ def sample(
     check_float("points", points)
     check_choice("method", method, METHODS)
     check_choice("padding", padding, PADDINGS)
-    if 0 in x.shape[1:3]:
-        fail("x", "at least one pixel", f"shape {x.shape}")
     if points.ndim not in (4, 5):
         fail("points", "4 or 5 axes [B, H, W, (g,) 2]", f"shape {points.shape}")
     check_shape("points", points, (x.shape[0],) + (None,) * (points.ndim - 2) + (2,))
@@ -91,7 +90,7 @@ def sample(
     return _sample(x, grouped, method, padding, bool(align_corners))
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
+@jit(static_argnums=(2, 3, 4))
 def _sample(x: jax.Array, points: jax.Array, method: str, padding: str, align_corners: bool) -> jax.Array:
     (batch, height, width, channels), groups = x.shape, points.shape[3]
     points = points.astype(accum_dtype(x, points))
@@ -147,10 +146,13 @@ def _part(part: jax.Array, step: int) -> jax.Array:
 
 def _read(table: jax.Array, index: jax.Array, corner: Steps, steps: Steps, dtype: jnp.dtype) -> jax.Array:
     index = index + (corner[0] * steps[0] + corner[1] * steps[1])
-    return jax.vmap(lambda t, i: t.at[i].get(mode="promise_in_bounds"))(table, index).astype(dtype)
+    rows: jax.Array = jax.vmap(lambda t, i: t.at[i].get(mode="promise_in_bounds"))(table, index)
+    return rows.astype(dtype)
 
 
-def _blend_bwd(corners: Corners, steps: Steps, saved: tuple[jax.Array, ...], ct: jax.Array) -> tuple:
+def _blend_bwd(
+    corners: Corners, steps: Steps, saved: tuple[jax.Array, ...], ct: jax.Array
+) -> tuple[jax.Array | None, ...]:
     """Blocks of rows one after the other, so that what is gathered and scattered stays small."""
     table, index, row_part, col_part = saved
     rows = _block_rows(ct)
@@ -182,7 +184,8 @@ def _block_rows(x: jax.Array) -> int:
 
 
 def _add(table: jax.Array, index: jax.Array, values: jax.Array) -> jax.Array:
-    return jax.vmap(lambda t, i, v: t.at[i].add(v, mode="promise_in_bounds"))(table, index, values)
+    total: jax.Array = jax.vmap(lambda t, i, v: t.at[i].add(v, mode="promise_in_bounds"))(table, index, values)
+    return total
 
 
 def _blend_fwd(

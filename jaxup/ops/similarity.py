@@ -1,10 +1,8 @@
 """Similarity-based upsampling: attention of HR queries over the window of LR keys around their source cells."""
 
-from functools import partial
-
 import jax
 
-from jaxup._checks import Pair, check_image, check_odd, check_shape, pair
+from jaxup._checks import Pair, check_image, check_odd, check_shape, jit, pair
 from jaxup.ops.windows import (
     merge_phases,
     pad_window,
@@ -58,7 +56,7 @@ def similarity_upsample(
     return _similarity_upsample(query, key, value, (sy, sx), size)
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@jit(static_argnums=(3, 4))
 def _similarity_upsample(query: jax.Array, key: jax.Array, value: jax.Array, scale: Pair, size: int) -> jax.Array:
     radius, offsets = (size // 2, size // 2), window_offsets(size)
     scores = split_phases(similarity_scores(query, key, scale, size), scale)

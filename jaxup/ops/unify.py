@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxup._checks import accum_dtype, check_float, check_image, check_odd, check_rank, check_shape, fail, known
+from jaxup._checks import accum_dtype, check_float, check_image, check_odd, check_rank, check_shape, fail, jit, known
 from jaxup.ops.tiling import TILE_BYTES, cut, fill_tiles, map_tiles
 from jaxup.ops.windows import inside, neighbour, pad_window, window_offsets
 
@@ -53,7 +53,7 @@ def unify_features(x: jax.Array, basis: jax.Array) -> jax.Array:
     return _unify_features(x, basis)
 
 
-@jax.jit
+@jit()
 def _unify_features(x: jax.Array, basis: jax.Array) -> jax.Array:
     (batch, height, width, channels), (size, _, filters) = x.shape, basis.shape
     dtype, radius, offsets = accum_dtype(x, basis), size // 2, window_offsets(size)

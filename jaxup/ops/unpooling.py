@@ -1,12 +1,11 @@
 """Max pooling with indices, and unpooling: the hard form of pooling and upsampling with index maps."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxup._checks import Pair, check_image, check_shape, fail, pair
+from jaxup._checks import Pair, check_image, check_shape, fail, jit, pair
 from jaxup.ops.index import check_regions
 from jaxup.ops.windows import merge_phases, split_phases
 
@@ -47,7 +46,7 @@ def max_index(x: jax.Array, *, scale: int | Pair = 2) -> jax.Array:
     return _max_index(x, check_regions(x, scale))
 
 
-@partial(jax.jit, static_argnums=1)
+@jit(static_argnums=1)
 def _max_index(x: jax.Array, scale: Pair) -> jax.Array:
     return merge_phases(_one_hot(_first_maximum(split_phases(x, scale)), scale).astype(x.dtype))
 
@@ -83,7 +82,7 @@ def max_pool(x: jax.Array, *, scale: int | Pair = 2) -> MaxPooled:
     return _max_pool(x, pair("scale", scale))
 
 
-@partial(jax.jit, static_argnums=1)
+@jit(static_argnums=1)
 def _max_pool(x: jax.Array, scale: Pair) -> MaxPooled:
     (_, height, width, _), (sy, sx) = x.shape, scale
     rows, cols = height // sy, width // sx
@@ -139,7 +138,7 @@ def max_unpool(
     return _max_unpool(x, indices, size)
 
 
-@partial(jax.jit, static_argnums=2)
+@jit(static_argnums=2)
 def _max_unpool(x: jax.Array, indices: jax.Array, size: Pair) -> jax.Array:
     height, width = size
     channel = jnp.arange(x.shape[3])[None, None]

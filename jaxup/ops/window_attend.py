@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxup._checks import accum_dtype, check_divides, check_image, check_int, check_shape, fail, known
+from jaxup._checks import accum_dtype, check_divides, check_image, check_int, check_shape, fail, jit, known
 from jaxup.ops.tiling import TILE_BYTES, cut, fill_tiles, map_tiles
 
 # Larger tiles of queries see many keys that only some of them may attend to.
@@ -70,16 +70,13 @@ def window_attend(
         check_image(name, x)
     check_shape("key", key, (query.shape[0], None, None, query.shape[3]))
     check_shape("value", value, (*key.shape[:3], None))
-    for name, x in (("query", query), ("key", key)):
-        if 0 in x.shape[1:3]:
-            fail(name, "at least one pixel", f"shape {x.shape}")
     check_divides("num_heads", check_int("num_heads", num_heads), "the channels of query", query.shape[3])
-    if not 0 <= window_ratio < np.inf:
+    if isinstance(window_ratio, str) or np.ndim(window_ratio) or not 0 <= window_ratio < np.inf:
         fail("window_ratio", "a number >= 0", repr(window_ratio))
     return _window_attend(query, key, value, float(window_ratio), num_heads)
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@jit(static_argnums=(3, 4))
 def _window_attend(query: jax.Array, key: jax.Array, value: jax.Array, ratio: float, heads: int) -> jax.Array:
     (batch, height, width, depth), lr = query.shape, key.shape[1:3]
     dtype, size = accum_dtype(query, key, value), (height, width)

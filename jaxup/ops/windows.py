@@ -18,7 +18,9 @@ shifted multiply-adds, `window_spread` the same phase by phase, and `window_scor
 rows that fit the cache.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +30,13 @@ from jaxup._checks import Pair, accum_dtype, known
 
 Offset = tuple[int, int]
 Offsets = tuple[Offset, ...]
+T = TypeVar("T")
 
 # What lies outside the image: zeros, the nearest pixel, or the image mirrored at its border pixels (not repeated).
 BORDERS = ("zeros", "edge", "reflect")
+
+# Typed: JAX's own has no annotations.
+_barrier: Callable[[T], T] = jax.lax.optimization_barrier
 
 # Neighbours that `window_scores` gathers at a time: enough to keep matrix units busy, little enough to stay in cache.
 _GATHER_BYTES = 4 << 20
@@ -76,7 +82,7 @@ def pad_window(x: jax.Array, radius: Pair, border: str = "zeros") -> jax.Array:
     # In the dtype of sums: the gradient of a border pixel adds up all its copies, and each may exceed 16 bits.
     # The barrier keeps the padded map in memory: XLA would join it again, from slices, for every neighbour.
     x = x.astype(accum_dtype(x))
-    return jax.lax.optimization_barrier(_continue_axis(_continue_axis(x, 1, ry, border), 2, rx, border))
+    return _barrier(_continue_axis(_continue_axis(x, 1, ry, border), 2, rx, border))
 
 
 def _outside(length: int, radius: int, border: str) -> list[tuple[int, int]]:
@@ -213,20 +219,22 @@ def window_spread(weights: jax.Array, values: jax.Array, offsets: Offsets, radiu
     def add_phase(phase: jax.Array, total: jax.Array) -> jax.Array:
         maps = (_phase(x, phase // columns, phase % columns).astype(dtype) for x in (weights, values))
         # The barrier keeps the padded maps in memory: fused into the loop below, each would be made again per offset.
-        weight, value = jax.lax.optimization_barrier(tuple(pad_window(x, double) for x in maps))
+        weight, value = _barrier(tuple(pad_window(x, double) for x in maps))
         for n, (dy, dx) in enumerate(offsets):
             back = (-dy, -dx)
             total = total + neighbour(weight, back, radius)[..., n, None] * neighbour(value, back, radius)
         return total
 
     start = pad_window(jnp.zeros_like(values[:, :, 0, :, 0], dtype), radius)
-    return jax.lax.fori_loop(0, weights.shape[2] * columns, add_phase, start)
+    total: jax.Array = jax.lax.fori_loop(0, weights.shape[2] * columns, add_phase, start)
+    return total
 
 
 def _phase(x: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
     """Phase (u, v) of a block: [B, h, U, w, V, ...] -> [B, h, w, ...]."""
     row = jax.lax.dynamic_index_in_dim(x, u, axis=2, keepdims=False)
-    return jax.lax.dynamic_index_in_dim(row, v, axis=3, keepdims=False)
+    phase: jax.Array = jax.lax.dynamic_index_in_dim(row, v, axis=3, keepdims=False)
+    return phase
 
 
 def _dot(subscripts: str, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -1,17 +1,17 @@
 """The fast bilateral solver: smoothness between all pixels that are near in space and colour, solved on their grid."""
 
 import math
-from functools import partial
+from collections.abc import Callable
 from itertools import accumulate
 from operator import mul
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.sparse.linalg import cg
 
-from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_positive, check_shape, fail, renamed
+from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_positive, check_shape, fail, jit, renamed
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar
 from jaxup.ops.resize import resize
 from jaxup.ops.windows import source_cells
@@ -103,7 +103,7 @@ def bilateral_solver(
         (float(sigma_spatial), float(sigma_luma), float(sigma_chroma)),
         check_int("iterations", iterations),
         float(tolerance),
-    ).astype(x.dtype)
+    ).astype(jnp.result_type(x))
 
 
 @renamed("src", "x")
@@ -174,7 +174,7 @@ def bilateral_solver_upsample(
         sigma_chroma=sigma_chroma,
         iterations=iterations,
         tolerance=tolerance,
-    ).astype(x.dtype)
+    ).astype(jnp.result_type(x))
 
 
 class _Grid(NamedTuple):
@@ -224,7 +224,7 @@ def _blur(grid: _Grid, y: jax.Array) -> jax.Array:
     return len(grid.neighbours) * y + near
 
 
-@partial(jax.jit, static_argnums=(4, 5, 6))
+@jit(static_argnums=(4, 5, 6))
 def _solve(
     target: jax.Array,
     guide: jax.Array,
@@ -250,9 +250,12 @@ def _solve(
 
         right = _splat(grid, trust * flat)
         diagonal = smoothness * (laplacian - len(grid.neighbours) * scaling**2) + weight + absent
-        floor = jnp.finfo(target.dtype).tiny
+        floor = np.finfo(target.dtype).tiny
         start = jax.lax.stop_gradient(right / jnp.maximum(weight, floor))
-        y, _ = cg(system, right, start, tol=tolerance, maxiter=iterations, M=lambda r: r / jnp.maximum(diagonal, floor))
+        solve: Callable[..., tuple[jax.Array, Any]] = cg  # which has no annotations
+        y, _ = solve(
+            system, right, start, tol=tolerance, maxiter=iterations, M=lambda r: r / jnp.maximum(diagonal, floor)
+        )
         return y[grid.vertex].reshape(target.shape)
 
     return jax.vmap(one)(target, guide, confidence)
@@ -262,6 +265,7 @@ def _balance(grid: _Grid, pixels: jax.Array) -> jax.Array:
     """N with n (B n) = number of pixels: the scaling that makes the affinity doubly stochastic."""
 
     def step(_: int, n: jax.Array) -> jax.Array:
-        return jnp.sqrt(n * pixels / jnp.maximum(_blur(grid, n), jnp.finfo(n.dtype).tiny))
+        return jnp.sqrt(n * pixels / jnp.maximum(_blur(grid, n), np.finfo(n.dtype).tiny))
 
-    return jax.lax.fori_loop(0, _BALANCE_ROUNDS, step, (pixels > 0).astype(pixels.dtype))
+    scaling: jax.Array = jax.lax.fori_loop(0, _BALANCE_ROUNDS, step, (pixels > 0).astype(pixels.dtype))
+    return scaling

@@ -1,13 +1,12 @@
 """Fast guided global interpolation: weighted least squares, one row or column at a time."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxup._checks import Pair, Ratio, accum_dtype, check_choice, check_image, check_int, check_shape, renamed
+from jaxup._checks import Ratio, accum_dtype, check_choice, check_image, check_int, check_shape, jit, renamed
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar
 from jaxup.ops.resize import resize
 
@@ -75,9 +74,9 @@ def wls_smooth(
     count, dtype = check_int("iterations", iterations), accum_dtype(x, guide)
     strength, spread = jnp.asarray(smoothness, dtype), jnp.asarray(sigma, dtype)
     if confidence is None:
-        return _wls(x.astype(dtype), guide.astype(dtype), strength, spread, count).astype(x.dtype)
+        return _wls(x.astype(dtype), guide.astype(dtype), strength, spread, count).astype(jnp.result_type(x))
     return _interpolate(x.astype(dtype), confidence.astype(dtype), guide.astype(dtype), strength, spread, count).astype(
-        x.dtype
+        jnp.result_type(x)
     )
 
 
@@ -144,10 +143,10 @@ def guided_interpolation(
     dtype = accum_dtype(x, guide)
     numbers = tuple(jnp.asarray(n, dtype) for n in (smoothness, sigma, sigma_src, prior))
     count = check_int("iterations", iterations)
-    return _guided(x.astype(dtype), guide.astype(dtype), numbers, count, enlarge).astype(x.dtype)
+    return _guided(x.astype(dtype), guide.astype(dtype), numbers, count, enlarge).astype(jnp.result_type(x))
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@jit(static_argnums=(3, 4))
 def _guided(x: jax.Array, guide: jax.Array, numbers: tuple[jax.Array, ...], count: int, enlarge: str) -> jax.Array:
     smoothness, sigma, sigma_src, prior = numbers
     low, result = x.shape[1:3], x
@@ -164,7 +163,7 @@ def _guided(x: jax.Array, guide: jax.Array, numbers: tuple[jax.Array, ...], coun
     return result
 
 
-def _sizes(low: Pair, high: Pair) -> list[Pair]:
+def _sizes(low: tuple[int, ...], high: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Growing sizes up to `high`: as many doublings as both axes have, or, of broken factors, as leave 2 or more."""
     sizes = [high]
     whole = all(m % n == 0 for n, m in zip(low, high, strict=True))
@@ -187,7 +186,7 @@ def _interpolate(
     return both[..., :-1] / jnp.maximum(both[..., -1:], _NO_DATA)
 
 
-@partial(jax.jit, static_argnums=4)
+@jit(static_argnums=4)
 def _wls(x: jax.Array, guide: jax.Array, smoothness: jax.Array, sigma: jax.Array, count: int) -> jax.Array:
     rows, columns = (_likeness(guide, axis, sigma) for axis in (2, 1))
     for t in range(1, count + 1):

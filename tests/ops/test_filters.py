@@ -230,6 +230,55 @@ def test_guided_filter_solves_nearly_grey_colours():
     assert_close(y, oracle.guided_filter(*double(src, guide), (2, 2), 1e-6), 1e-3)
 
 
+LOW_RANK = {
+    "grey": lambda g, m: g[..., [0, 0, 0]],
+    "duplicated": lambda g, m: g[..., [0, 0, 1]],
+    "saturated": lambda g, m: np.where(m, 255, g),
+    "one saturated channel": lambda g, m: np.where(m & (np.arange(3) == 1), 255, g),
+    "grey parts": lambda g, m: np.where(m, g[..., :1], g),
+    "many mixtures": lambda g, m: np.concatenate([g, g @ np.arange(12.0).reshape(3, 4), g[..., :1]], axis=-1),
+    "flat": lambda g, m: np.full_like(g, 200),
+}
+
+
+@pytest.mark.parametrize("make", LOW_RANK.values(), ids=LOW_RANK)
+@pytest.mark.parametrize("options", [{}, {"subsample": 2}], ids=["full", "subsampled"])
+def test_guided_filter_under_guides_of_low_rank(make, options):
+    """Values are those of float64, where even this eps is far above rounding, and no gradient is larger than there.
+
+    In directions that the guide does not have, its own gradient depends on the size of eps alone.
+    """
+    random = np.random.default_rng(0)
+    guide = np.round(random.uniform(20, 230, (1, 12, 14, 3)))
+    guide = np.float32(make(guide, np.arange(14)[None, None, :, None] > 5))
+    x = np.float32(random.uniform(1, 3, (1, 12, 14, 1)))
+
+    @jax.jit
+    def run(x, guide):
+        y, pull = jax.vjp(partial(ops.guided_filter, radius=4, eps=1e-6, **options), x, guide)
+        return y, *pull(jnp.sin(3 * y))
+
+    y, d_x, d_guide = run(x, guide)
+    with jax.enable_x64(True):
+        expected = run(*double(x, guide))
+    assert_close(y, expected[0], 1e-3)
+    assert_close(d_x, expected[1], 5e-3)
+    assert np.max(np.abs(d_guide)) <= 2 * np.max(np.abs(expected[2])) + 1e-3  # a NaN is not
+
+
+def test_grey_as_rgb_is_grey():
+    x, grey = images(1, 1, size=(12, 14), batch=1)
+    grey = np.round(255 * grey)
+
+    @jax.jit
+    def run(x, guide):
+        y, pull = jax.vjp(partial(ops.guided_filter, radius=3, eps=1e-6), x, guide)
+        d_x, d_guide = pull(jnp.sin(3 * y))
+        return y, d_x, d_guide.sum(-1)
+
+    assert_close(run(x, np.repeat(grey, 3, -1)), run(x, grey), 1e-3)
+
+
 def test_extreme_sigmas_stay_finite():
     src, guide = images(2, 3, size=(4, 6), batch=1)
 

@@ -42,6 +42,14 @@ def test_a_guide_without_edges_has_finite_gradients():
     assert_finite(grads)
 
 
+def test_huge_smoothness_keeps_means():
+    """Links that leave nothing of the one beside them in float32: every line becomes its mean, and the gradient too."""
+    x, guide = jnp.asarray(random(1, 3, 4, 1)), jnp.ones((1, 3, 4, 1))
+    y, pull = jax.vjp(lambda x: solvers.wls_smooth(x, guide, smoothness=1e12, sigma=1.0), x)
+    assert_close(y, jnp.full_like(x, x.mean()), 1e-3)
+    assert_close(pull(x)[0], jnp.full_like(x, x.mean()), 1e-3)
+
+
 @pytest.mark.parametrize("scale", [1, 3, (2, 4), 4], ids=str)
 def test_upsampling_keeps_constants(scale):
     sy, sx = scale if isinstance(scale, tuple) else (scale, scale)
