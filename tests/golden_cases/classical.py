@@ -31,7 +31,7 @@ def guided_filter(inputs, params, config):
 
 def joint_bilateral_upsample(inputs, params, config):
     options = {name: config[name] for name in ("scale", "radius", "sigma_spatial", "sigma_range")}
-    return ops.joint_bilateral_upsample(**inputs, **options)
+    return ops.joint_bilateral_upsample(inputs["src"], inputs["guide"], guide_lr=inputs.get("guide_lr"), **options)
 
 
 def deconvolution(inputs, params, config):

@@ -262,7 +262,7 @@ def test_guided_filter_under_guides_of_low_rank(make, options):
     with jax.enable_x64(True):
         expected = run(*double(x, guide))
     assert_close(y, expected[0], 1e-3)
-    assert_close(d_x, expected[1], 5e-3)
+    assert_close(d_x, expected[1], 1e-2)
     assert np.max(np.abs(d_guide)) <= 2 * np.max(np.abs(expected[2])) + 1e-3  # a NaN is not
 
 
