@@ -4,7 +4,7 @@ Arrays of a sample are NumPy, H x W x C and without a batch axis; batches are [B
 """
 
 from experiments.data.benchmarks import Pairs, by_family, lu, middlebury, saliency, sintel
-from experiments.data.degrade import crop_to_multiple, low_resolution
+from experiments.data.degrade import crop_to_multiple, low_resolution, scored
 from experiments.data.pipeline import normalised, training_batches
 from experiments.data.rgbd import RGBD, Cached, First, Motorcycle, NYUDepthV2, PairFolder, Source, data_dir
 from experiments.data.scenes import HELD_OUT_SEED, Scenes
@@ -29,5 +29,6 @@ __all__ = [
     "data_dir",
     "low_resolution",
     "normalised",
+    "scored",
     "training_batches",
 ]

@@ -1,5 +1,6 @@
 """Photographs for restoration: folders of image files, and the grey versions that papers train and test on."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -84,6 +85,22 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.ndim == 3 and image.dtype != np.uint8:
         return np.stack([resized(channel, size) for channel in np.moveaxis(image, 2, 0)], axis=2)
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def middles(images: Mapping[str, np.ndarray], count: int | None, side: int | None) -> dict[str, np.ndarray]:
+    """The first images of a set, and of each the middle, at most so many pixels wide and high; none: all.
+
+    Raises:
+        InputError: a count or a side below 1.
+    """
+    for name, value in (("images", count), ("crop", side)):
+        if value is not None and value < 1:
+            raise InputError(f"{name}: expected at least 1, got {value}")
+    found = dict(list(images.items())[:count])
+    if side is None:
+        return found
+    corners = {name: [max(n - side, 0) // 2 for n in image.shape[:2]] for name, image in found.items()}
+    return {name: found[name][top : top + side, left : left + side] for name, (top, left) in corners.items()}
 
 
 def grid_patches(image: np.ndarray, size: int, stride: int) -> np.ndarray:

@@ -15,6 +15,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluation.evaluate,
 }
 PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
-    "train": {"short": presets.short, "paper": presets.paper},
-    "table": {"short": presets.short_table, "paper": presets.paper_table},
+    "train": {"short": presets.short, "paper": presets.paper, "smoke": presets.smoke},
+    "table": {"short": presets.short_table, "paper": presets.paper_table, "smoke": presets.smoke_table},
+    "evaluate": {"photos": presets.evaluate_photos, "smoke": presets.evaluate_smoke},
 }

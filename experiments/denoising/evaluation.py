@@ -3,23 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from flax import nnx
 
 from experiments.data.denoising import FOLDERS, Images, grey_images
+from experiments.data.photos import middles
 from experiments.denoising.networks import Network, NetworkConfig, gflops, parameters
 from experiments.denoising.paper import COSTS, RESULTS
 from experiments.denoising.pictures import comparison, index_figure
 from experiments.denoising.training import TrainConfig
-from experiments.engine.checkpoint import load_model
-from experiments.engine.config import load_config
+from experiments.engine.figures import busiest_window
 from experiments.engine.progress import read_metrics
-from experiments.engine.report import busiest_window, check_out, markdown_table, save_results
+from experiments.engine.report import check_out, markdown_table, publish
+from experiments.engine.runs import Run, jitted, load_runs
 from jaxup.files import InputError
 from jaxup.metrics import psnr, ssim
 from jaxup.models import DnCNNSegNet
@@ -43,6 +43,10 @@ class EvaluateConfig:
     data_dir: Path | None = None
     """Folder that has denoise/Set12 and denoise/bsd68.csv or denoise/BSD68. None: the environment variable
     JAXUP_DATA."""
+    images: int | None = None
+    """Test on the first ones of each set only; none: on all."""
+    crop: int | None = None
+    """Test on the middle of each image only, so many pixels wide and high; none: on all of it."""
     own_statistics: bool = False
     """Normalise the features of each image by their own mean and variance, as in training, and not by the running ones;
     shows whether the latter are to blame for a poor result."""
@@ -54,51 +58,38 @@ class EvaluateConfig:
     """Write a picture per image, and the index maps of the first stage, to `out`."""
 
 
-class Trained(NamedTuple):
-    """A network with its name in the tables."""
-
-    label: str
-    config: TrainConfig
-    network: Network
-    run_dir: Path
-
-
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks with total variation and the noisy images: PSNR and SSIM, pictures on request."""
     check_out(config.out, config.pictures)
-    runs = load_runs(config.run_dir)
-    tests = {Path(name).name: read_test(name, config.data_dir) for name in config.tests}
+    if config.data_dir is not None and not set(config.tests) & set(FOLDERS):
+        raise InputError(f"data_dir: has no effect on the tests {', '.join(config.tests)}")
+    if config.own_statistics and not config.run_dir:
+        raise InputError("own_statistics: has no effect without a run_dir")
+    runs = load_runs(TrainConfig, config.run_dir, key=lambda run: (run.label, run.sigma))
+    read = read_tests(config.tests, config.data_dir)
+    tests = {name: middles(images, config.images, config.crop) for name, images in read.items()}
     for run in runs if config.own_statistics else ():
         run.network.train()
     results, text = compare(runs, tests, config.seed, config.out if config.pictures else None)
     if config.own_statistics:
         text += "\nFeatures are normalised by each image's own statistics."
-    print(text)
-    if config.out is not None:
-        save_results(config.out, results, text)
+    publish(config.out, results, text)
 
 
-def read_test(name: str, directory: Path | None) -> Images:
+def read_tests(names: Sequence[str], directory: Path | None) -> dict[str, Images]:
+    """Test sets by name: photos, those of `FOLDERS`, or folders of images."""
+    return {Path(name).name: _read_test(name, directory) for name in names}
+
+
+def _read_test(name: str, directory: Path | None) -> Images:
     """The images of a test set, or of a folder."""
     if name == "photos" or name in FOLDERS:
         return grey_images(name, directory, "test")
     return grey_images("folder", Path(name), "test")
 
 
-def load_runs(run_dirs: Sequence[Path]) -> list[Trained]:
-    """The networks of training runs, named by model, and where that is not enough, by directory as well."""
-    configs = [load_config(TrainConfig, run_dir) for run_dir in run_dirs]
-    labels = [(config.network.label, config.sigma) for config in configs]
-    runs = []
-    for run_dir, config, label in zip(run_dirs, configs, labels, strict=True):
-        network: Any = load_model(run_dir, config.network.build(config.run.seed))
-        name = label[0] if labels.count(label) == 1 else f"{label[0]} ({run_dir})"
-        runs.append(Trained(name, config, network, run_dir))
-    return runs
-
-
 def compare(
-    runs: Sequence[Trained], tests: Mapping[str, Images], seed: int, pictures: Path | None
+    runs: Sequence[Run], tests: Mapping[str, Images], seed: int, pictures: Path | None
 ) -> tuple[dict[str, Any], str]:
     """Results by level of noise and method, and the tables as text; one table for each level."""
     results, texts = {}, []
@@ -132,13 +123,11 @@ PSNR in dB, unclipped. SSIM: window of 11 x 11 Gaussian weights, range 1. SSIM (
 
 def as_method(network: Network) -> Method:
     """A trained network as a function of images of any size: what is missing to a multiple of 8 is reflected."""
-    graph, state = nnx.split(network)
-    run = jax.jit(lambda state, x: nnx.merge(graph, state, copy=True)(x))
-    multiple = 8 if isinstance(network, DnCNNSegNet) else 1
+    run, multiple = jitted(network), 8 if isinstance(network, DnCNNSegNet) else 1
 
     def denoise(image: np.ndarray) -> np.ndarray:
         height, width = image.shape
-        return np.asarray(run(state, _padded(image, multiple)[None, ..., None])[0, :height, :width, 0])
+        return np.asarray(run(_padded(image, multiple)[None, ..., None])[0, :height, :width, 0])
 
     return denoise
 
@@ -185,7 +174,7 @@ def score(result: np.ndarray, truth: np.ndarray) -> Scores:
 
 
 def _row(
-    label: str, runs: Sequence[Trained], scores: Mapping[str, Any], sigma: float, costs: Mapping[str, Any]
+    label: str, runs: Sequence[Run], scores: Mapping[str, Any], sigma: float, costs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A line of the table."""
     row: dict[str, Any] = {"method": label, **costs}
@@ -221,13 +210,16 @@ def speed_cells(run_dir: Path) -> dict[str, Any]:
     return {"s/step": float(np.median(seconds[first:])), "data wait": float(np.median(waits[first:]))} if lines else {}
 
 
-def _index_maps(runs: Sequence[Trained], noisy: np.ndarray) -> dict[str, IndexMaps]:
+def _index_maps(runs: Sequence[Run], noisy: np.ndarray) -> dict[str, IndexMaps]:
     """The index maps of the first stage by network, where there are any."""
     found = {}
     for run in runs:
         stages = getattr(run.network, "resampling", None)
         if isinstance(stages, Resampling) and any(isinstance(layer, IndexNetwork) for layer in stages.down_layers):
-            graph, state = nnx.split(run.network)
-            encode = jax.jit(lambda state, x, graph=graph: nnx.merge(graph, state, copy=True).encode(x)[1][0])
-            found[run.label] = jax.tree.map(lambda x: np.asarray(x[0]), encode(state, noisy[None, ..., None]))
+            maps = jitted(run.network, _first_maps)(noisy[None, ..., None])
+            found[run.label] = jax.tree.map(lambda x: np.asarray(x[0]), maps)
     return found
+
+
+def _first_maps(network: Any, x: jax.Array) -> IndexMaps:
+    return network.encode(x)[1][0]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.engine import runs
 from jaxup._checks import check_choice
 from jaxup.models import DENOISING_METHODS, DnCNN, DnCNNSegNet
 from jaxup.nn.indexnet import FAMILIES
@@ -23,9 +24,9 @@ class NetworkConfig:
     """Which network."""
 
     model: str = "dncnn"
-    """dncnn, max-unpool (the paper's DnCNN-SegNet), max-carafe, avg-carafe, conv-carafe, a2u, a2u-k1, or a family of
-    index networks: holistic, modelwise_o2o, shared_o2o, unshared_o2o or m2o, with -nl nonlinear, with -nl-c with
-    context, too."""
+    """dncnn, max-unpool (the paper's DnCNN-SegNet), max-carafe, avg-carafe, conv-carafe, holistic-max-unpool, a2u,
+    a2u-k1, a2u-softmax, max-a2u, or a family of index networks: holistic, modelwise_o2o, shared_o2o, unshared_o2o or
+    m2o, also with -bilinear, and with -nl nonlinear, with -nl-c with context, too."""
     features: int = 64
     """Channels at full resolution. The paper has 64."""
 
@@ -48,8 +49,7 @@ class NetworkConfig:
 
 def parameters(config: NetworkConfig) -> int:
     """The number of weights."""
-    network = nnx.eval_shape(lambda: config.build(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+    return runs.parameters(nnx.eval_shape(lambda: config.build(0)))
 
 
 def gflops(config: NetworkConfig, size: int = 224) -> float:

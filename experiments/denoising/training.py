@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import optax
 from flax import nnx
 
 from experiments.data.denoising import Images, Patches, batches, cut_patches, grey_images, noisy_patches
-from experiments.denoising.networks import NetworkConfig
-from experiments.engine.config import RunConfig, open_run
+from experiments.denoising.networks import MODELS, Network, NetworkConfig
+from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
+from experiments.engine.optim import Adam
+from experiments.engine.stored import WAS_FLAT
 from experiments.engine.train import fit, squared_error
+from jaxup._checks import check_choice
 from jaxup.files import InputError
 
 
@@ -20,7 +22,7 @@ class DataConfig:
 
     source: Literal["photos", "train400", "folder"] = "photos"
     """Photographs in scikit-image's wheel, the 400 images of TNRD and DnCNN, or all images of `data_dir`."""
-    data_dir: Path | None = None
+    data_dir: Path | None = field(default=None, metadata=MAY_DIFFER)
     """Folder of the data, which has denoise/Train400 or denoise/train400.csv. None: the environment variable
     JAXUP_DATA."""
     patch: int = 40
@@ -50,25 +52,37 @@ class TrainConfig:
     """Standard deviation of the noise, on a scale of 0 to 255."""
     batch_size: int = 128
     """Patches in a batch."""
-    learning_rate: float = 1e-3
-    """Of Adam, at the start."""
-    drops: tuple[int, ...] = ()
-    """Steps at which the learning rate is divided by ten."""
+    optimizer: Adam = field(default=Adam(), metadata=WAS_FLAT)
+
+    @property
+    def label(self) -> str:
+        """What tables call its network."""
+        return self.network.label
+
+    def build(self) -> Network:
+        """Its network with the initial weights."""
+        return self.network.build(self.run.seed)
+
+    def check(self) -> None:
+        """Refuses what cannot be trained."""
+        if not 0 < self.sigma <= 255:
+            raise InputError(f"sigma: expected a number above 0 and up to 255, got {self.sigma}")
+        check_choice("model", self.network.model, MODELS)
+        if self.network.model != "dncnn" and self.data.patch % 8:
+            raise InputError(f"patch: expected a multiple of 8 for {self.network.model}, got {self.data.patch}")
+        if self.data.source == "photos" and self.data.data_dir is not None:
+            raise InputError("data_dir: has no effect with the source photos")
 
 
 def train(config: TrainConfig) -> nnx.Module:
     """Train a network; started again on the same run directory, it goes on where it stopped."""
-    if not 0 < config.sigma <= 255:
-        raise InputError(f"sigma: expected a number above 0 and up to 255, got {config.sigma}")
-    if config.network.model != "dncnn" and config.data.patch % 8:
-        raise InputError(f"patch: expected a multiple of 8 for {config.network.model}, got {config.data.patch}")
-    network = config.network.build(config.run.seed)
+    config.check()
+    network = config.build()
     patches = config.data.patches()
     open_run(config.run.run_dir, config)
-    schedule = optax.piecewise_constant_schedule(config.learning_rate, dict.fromkeys(config.drops, 0.1))
     return fit(
         network,
-        optax.inject_hyperparams(optax.adam)(learning_rate=schedule),
+        config.optimizer.build(),
         squared_error("noisy", "clean"),  # the paper has half the sum over a patch; Adam does not see the factor
         batches(len(patches.starts), config.batch_size, config.run.seed),
         config.run,

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -27,16 +28,19 @@ class MetricsLog:
         run_dir: the run directory.
         start: the step that training goes on from. Lines of later steps, which a killed process wrote after
             its last checkpoint, are removed, since those steps will be done again.
+        tensorboard: also write `run_dir/tensorboard`.
     """
 
-    def __init__(self, run_dir: Path, start: int) -> None:
+    def __init__(self, run_dir: Path, start: int, tensorboard: bool = False) -> None:
         self._path = run_dir / "metrics.jsonl"
         self._pending: list[dict[str, jax.Array]] = []
         self._step = start
         self._since = time.perf_counter()
         self._waited = 0.0
+        self._board: Any = None
         if jax.process_index() == 0:
             _truncate(self._path, start)
+            self._board = summary_writer(run_dir, start) if tensorboard else None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -70,8 +74,23 @@ class MetricsLog:
         if jax.process_index() == 0:
             with self._path.open("a") as file:
                 file.write(json.dumps({"step": step, **line}) + "\n")
+        if self._board is not None:
+            for name, value in line.items():
+                self._board.add_scalar(name, value, step)
         self._pending, self._step, self._since, self._waited = [], step, time.perf_counter(), 0.0
         return line
+
+    def close(self) -> None:
+        """Ends TensorBoard's threads, after what they have to write."""
+        if self._board is not None:
+            self._board.close()
+
+
+def summary_writer(run_dir: Path, start: int) -> Any:
+    """TensorBoard's writer of a run that goes on after a step; later ones, written before, are hidden."""
+    from tensorboardX import SummaryWriter  # here, because only runs that ask for it need it
+
+    return SummaryWriter(str(run_dir / "tensorboard"), purge_step=start + 1)
 
 
 def read_metrics(run_dir: Path) -> list[Metrics]:

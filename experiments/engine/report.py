@@ -1,31 +1,23 @@
-"""Results for people: a Markdown table, and figures of methods side by side, with maps of their errors or without."""
+"""Results for people: Markdown tables with the paper's numbers, printed and saved."""
 
 import json
-import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
 from jaxup.files import InputError
 
-Array = np.ndarray
-_KERNELS = 10  # in a figure
-_WINDOW = 96  # pixels
+Row = Mapping[str, Any]
 
 
-def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, digits: int = 4) -> str:
+def markdown_table(rows: Sequence[Row], columns: Sequence[str] | None = None, *, digits: int = 4) -> str:
     """Formats rows as a Markdown table that is also readable as plain text.
 
     Args:
         rows: one mapping per line; a column that is missing gives an empty cell.
-        columns: keys of the rows, in order; they are the headings.
+        columns: keys of the rows, in order; they are the headings. None: those of the first row.
         digits: significant digits of floating-point numbers.
 
     Returns:
@@ -39,8 +31,9 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *,
         | bicubic |  1.235 |
         | ours    | 0.5000 |
     """
+    columns = list(rows[0]) if columns is None else columns
     cells = [[_cell(row.get(column, ""), digits) for column in columns] for row in rows]
-    numeric = [all(not isinstance(row.get(column, ""), str) for row in rows) for column in columns]
+    numeric = [_is_numeric([row.get(column, "") for row in rows]) for column in columns]
     widths = [max(3, *(len(line[i]) for line in [list(columns), *cells])) for i in range(len(columns))]
     rule = ["-" * (w - 1) + ":" if right else ":" + "-" * (w - 1) for w, right in zip(widths, numeric, strict=True)]
 
@@ -51,10 +44,54 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *,
     return "\n".join([line(columns), line(rule), *(line(row) for row in cells)])
 
 
+def _is_numeric(values: Sequence[Any]) -> bool:
+    filled = [value for value in values if value != ""]
+    return bool(filled) and not any(isinstance(value, str) for value in filled)
+
+
 def _cell(value: Any, digits: int) -> str:
     if isinstance(value, float | np.floating):
         return f"{value:#.{digits}g}".removesuffix(".")
     return str(value).replace("|", "\\|")
+
+
+def beside_paper(rows: Sequence[Row], paper: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Puts the paper's columns beside ours, and the methods that only the paper has below.
+
+    Args:
+        rows: with the key "method" and numbers.
+        paper: by column of the rows, by method: what the paper has, as printed.
+
+    Returns:
+        Rows with a column "paper" after each of these columns.
+
+    Example:
+        >>> rows = beside_paper([{"method": "bicubic", "8x": 7.0}], {"8x": {"bicubic": "7.58", "MRF": "7.43"}})
+        >>> print(markdown_table(rows, digits=3))
+        | method  |   8x | paper |
+        | :------ | ---: | :---- |
+        | bicubic | 7.00 | 7.58  |
+        | MRF     |      | 7.43  |
+    """
+    ours = [row["method"] for row in rows]
+    others = dict.fromkeys(name for column in paper.values() for name in column if name not in ours)
+    result = []
+    for row in [*rows, *({"method": name} for name in others)]:
+        cells: dict[str, Any] = {}
+        for column in rows[0]:
+            cells[column] = row.get(column, "")
+            if column in paper:
+                heading = "paper" if len(paper) == 1 else f"paper {column}"
+                cells[heading] = paper[column].get(row["method"], "")
+        result.append(cells)
+    return result
+
+
+def publish(out: Path | None, results: Any, text: str) -> None:
+    """Prints the tables, and writes them to a directory, if there is one."""
+    print(text, flush=True)
+    if out is not None:
+        save_results(out, results, text)
 
 
 def check_out(out: Path | None, pictures: bool = False) -> None:
@@ -70,208 +107,3 @@ def save_results(directory: Path, results: Any, text: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     (directory / "table.md").write_text(text + "\n")
-
-
-class Comparison(NamedTuple):
-    """One sample as a figure shows it: two rows, the depth maps and below them the errors."""
-
-    title: str
-    guide: Array
-    """[H, W, 3], RGB in [0, 1]."""
-    low: Array
-    """[h, w, 1], the input depth."""
-    results: Mapping[str, Array]
-    """By method, [H, W, 1]."""
-    truth: Array
-    """[H, W, 1]."""
-    valid: Array
-    """[H, W, 1], bool or zeros and ones: where `truth` was measured."""
-    unit: str
-    """Of all depths and errors."""
-
-
-def rmse(result: Array, truth: Array, valid: Array) -> float:
-    """Root of the mean squared error over the valid pixels, sqrt(sum_i v_i (r_i - t_i)^2 / sum_i v_i).
-
-    Args:
-        result: [H, W, 1].
-        truth: [H, W, 1].
-        valid: [H, W, 1], bool or zeros and ones.
-
-    Returns:
-        The error in the unit of the arguments, computed in float64; NaN where no pixel is valid.
-
-    Example:
-        >>> rmse(np.array([[[3.0], [9.0]]]), np.zeros((1, 2, 1)), np.array([[[1], [0]]]))
-        3.0
-    """
-    error = (result.astype(np.float64) - truth)[valid.astype(bool)]
-    return float(np.sqrt(np.mean(error**2))) if error.size else float("nan")
-
-
-def comparison_figure(path: Path, panels: Sequence[Comparison]) -> None:
-    """Draws samples with the result and the error map of every method, and saves the figure as PNG.
-
-    Two rows for each sample. Above: guide, low-resolution input, results, ground truth; the depths share a
-    colour scale that spans the ground truth. Below: |result - truth|; the methods share a colour scale that
-    ends at the 99th percentile of all their errors, so that single pixels at depth edges do not darken the
-    rest. Pixels without ground truth are grey.
-
-    Args:
-        path: file to write; it appears whole or not at all. Its directory is made if need be.
-        panels: the samples, all with the same methods.
-
-    Raises:
-        InputError: a sample has no valid pixel.
-    """
-    for panel in panels:
-        if not panel.valid.any():
-            raise InputError(f"{panel.title}: has no valid pixel")
-    columns = 3 + len(panels[0].results)
-    heights = [2.0 * p.truth.shape[0] / p.truth.shape[1] for p in panels for _ in range(2)]
-    size = (2.0 * columns + 0.9, sum(heights) + 0.4 * len(heights))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(
-        len(heights), columns + 1, squeeze=False, height_ratios=heights, width_ratios=[1] * columns + [0.05]
-    )
-    for i, panel in enumerate(panels):
-        _draw_depths(axes[2 * i], panel)
-        _draw_errors(axes[2 * i + 1], panel)
-    save_figure(figure, path)
-
-
-def picture_row(path: Path, pictures: Mapping[str, Array]) -> None:
-    """Draws pictures side by side under their names, and saves the figure as PNG.
-
-    Args:
-        path: file to write; it appears whole or not at all. Its directory is made if need be.
-        pictures: by name, [H, W, 3] RGB or [H, W, 1] grey, in [0, 1] (cut off at its ends). Small ones are enlarged to
-            the height of the others by nearest neighbour.
-    """
-    height, width = next(iter(pictures.values())).shape[:2]
-    side = max(2.5, width / 150)
-    figure = Figure(figsize=(side * len(pictures), side * height / width + 0.3), layout="constrained")
-    axes = figure.subplots(1, len(pictures), squeeze=False)[0]
-    for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
-        _show(axis, np.broadcast_to(picture, (*picture.shape[:2], 3)).clip(0, 1), name)
-    save_figure(figure, path)
-
-
-def kernel_figure(path: Path, image: Array, kernels: Array) -> None:
-    """Draws the kernels of some pixels beside the image in which these are numbered, and saves the figure as PNG.
-
-    The pixels are the steepest ones that are not close to each other. All kernels have one grey scale, from 0 to their
-    largest entry; the title gives the one of each.
-
-    Args:
-        path: file to write; it appears whole or not at all. Its directory is made if need be.
-        image: [H, W], grey.
-        kernels: [H, W, K*K], not negative.
-    """
-    pixels = _steepest(image, _KERNELS)
-    size = round(kernels.shape[-1] ** 0.5)
-    highest = max(kernels[pixel].max() for pixel in pixels)
-    columns = math.ceil(_KERNELS / 2)
-    figure = Figure(figsize=(3.0 + 1.3 * columns, 3.0), layout="constrained")
-    names = [["image", *range(1, columns + 1)], ["image", *range(columns + 1, 2 * columns + 1)]]
-    axes = figure.subplot_mosaic(names, width_ratios=[3.0] + [1.3] * columns)
-    for axis in axes.values():
-        axis.set_axis_off()
-    whole = axes["image"]
-    whole.imshow(image, cmap="gray", interpolation="nearest")
-    for number, pixel in enumerate(pixels, 1):
-        axis = axes[number]
-        whole.text(*pixel[::-1], str(number), color="yellow", fontsize=8, ha="center", va="center")
-        axis.imshow(kernels[pixel].reshape(size, size), cmap="gray", vmin=0, vmax=highest, interpolation="nearest")
-        axis.set_title(f"{number}: {kernels[pixel].max():.2f}", fontsize=8)
-    save_figure(figure, path)
-
-
-def _steepest(image: Array, count: int) -> list[tuple[int, int]]:
-    """Pixels at the largest gradients, an eighth of the image or more apart, and half of that from its ends."""
-    apart = max(1, min(image.shape) // 8)
-    slope = np.full(image.shape, -1.0)
-    inner = (slice(apart // 2, -(apart // 2) or None),) * 2
-    slope[inner] = np.hypot(*np.gradient(image.astype(np.float64)))[inner]
-    pixels: list[tuple[int, int]] = []
-    for _ in range(count):
-        y, x = (int(i) for i in np.unravel_index(np.argmax(slope), slope.shape))
-        if slope[y, x] < 0:  # none is left
-            break
-        pixels.append((y, x))
-        slope[max(0, y - apart) : y + apart + 1, max(0, x - apart) : x + apart + 1] = -1
-    return pixels
-
-
-def busiest_window(image: Array) -> tuple[slice, slice]:
-    """The window of 96 x 96 pixels, or less, with the largest standard deviation, at multiples of 16 pixels."""
-    height, width = (min(_WINDOW, length) for length in image.shape)
-    places = [
-        (y, x) for y in range(0, image.shape[0] - height + 1, 16) for x in range(0, image.shape[1] - width + 1, 16)
-    ]
-    y, x = max(places, key=lambda place: image[place[0] : place[0] + height, place[1] : place[1] + width].std())
-    return slice(y, y + height), slice(x, x + width)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Saves a figure as PNG, whole or not at all; its directory is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, dpi=150, format="png")
-    os.replace(temporary, path)
-
-
-class _Scale(NamedTuple):
-    """Values as colours."""
-
-    range: Normalize
-    colours: str
-
-
-def _draw_depths(axes: Sequence[Axes], panel: Comparison) -> None:
-    valid = panel.valid.astype(bool)
-    known = panel.truth[valid]
-    scale = _Scale(Normalize(known.min(), known.max()), "viridis")
-    _show(axes[0], np.clip(panel.guide, 0, 1), "guide")
-    axes[0].set_ylabel(panel.title)
-    low = panel.low
-    _show(axes[1], low, f"input, {low.shape[1]} x {low.shape[0]}", scale)
-    for axis, (name, result) in zip(axes[2:], panel.results.items(), strict=False):
-        _show(axis, result, name, scale)
-    _show(axes[-2], panel.truth, "ground truth", scale, valid)
-    _colour_bar(axes[-1], scale, f"depth [{panel.unit}]", "neither")
-
-
-def _draw_errors(axes: Sequence[Axes], panel: Comparison) -> None:
-    valid = panel.valid.astype(bool)
-    errors = {name: np.abs(result - panel.truth) for name, result in panel.results.items()}
-    highest = np.percentile(np.concatenate([error[valid] for error in errors.values()]), 99)
-    scale = _Scale(Normalize(0, highest), "inferno")
-    for axis, (name, error) in zip(axes[2:], errors.items(), strict=False):
-        title = f"RMSE {rmse(panel.results[name], panel.truth, panel.valid):.4g} {panel.unit}"
-        _show(axis, error, title, scale, valid)
-    for axis in (axes[0], axes[1], axes[-2]):
-        axis.set_axis_off()
-    axes[1].text(0.95, 0.5, "|result - truth|", ha="right", va="center", fontsize=9)
-    if not valid.all():
-        axes[-2].text(0.05, 0.5, "grey: no ground truth", va="center", fontsize=9)
-    _colour_bar(axes[-1], scale, f"|error| [{panel.unit}]", "max")
-
-
-def _show(axis: Axes, image: Array, title: str, scale: _Scale | None = None, valid: Array | None = None) -> None:
-    """Draws one picture; a low-resolution one is enlarged by nearest neighbour."""
-    axis.set_title(title, fontsize=9)
-    axis.set_xticks([])
-    axis.set_yticks([])
-    if scale is None:
-        axis.imshow(image, interpolation="nearest")
-        return
-    shown = image[..., 0] if valid is None else np.ma.masked_where(~valid[..., 0], image[..., 0])
-    axis.set_facecolor("0.65")  # where masked
-    axis.imshow(shown, cmap=scale.colours, norm=scale.range, interpolation="nearest")
-
-
-def _colour_bar(axis: Axes, scale: _Scale, label: str, extend: str) -> None:
-    bar = axis.figure.colorbar(ScalarMappable(scale.range, scale.colours), cax=axis, extend=extend, extendfrac=0.03)
-    bar.set_label(label, fontsize=8)
-    bar.ax.tick_params(labelsize=7)

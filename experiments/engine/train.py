@@ -5,6 +5,7 @@ started again ends in the same weights, on a CPU bit for bit. The loop reads res
 only where it writes a line of metrics, and lets at most two steps queue up before it.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -90,8 +91,8 @@ def fit(
     checkpoints = Checkpoints(run.run_dir, run.keep)
     try:
         start, state = checkpoints.restore(state, iterator)
-        log = MetricsLog(run.run_dir, start)
-        with progress(start, run.steps) as show:
+        log = MetricsLog(run.run_dir, start, run.tensorboard)
+        with contextlib.closing(log), progress(start, run.steps) as show:
             for step in range(start + 1, run.steps + 1):
                 with log.waiting():
                     batch = _next_batch(iterator, step, split)

@@ -7,11 +7,17 @@ from pathlib import Path
 import jax
 
 from experiments.engine.config import RunConfig
-from experiments.engine.report import comparison_figure, save_results
+from experiments.engine.figures import comparison_figure
+from experiments.engine.optim import Adam
+from experiments.engine.report import save_results
+from experiments.engine.runs import train_rows
 from experiments.joint_upsampling.classical import FILTERS
-from experiments.joint_upsampling.evaluation import as_method, compare, format_table, mean_table
+from experiments.joint_upsampling.evaluation import as_methods, compare_pairs, mean_table, table_text
 from experiments.joint_upsampling.networks import NetworkConfig
 from experiments.joint_upsampling.training import DataConfig, TrainConfig, train
+
+_MODELS = {"DJF-small": "DJF", "attention": "SA_M1_F8"}
+_PAPER = {"DJF-small": "DJF", "attention": "SA_M2_F32"}  # whose whole networks they stand for
 
 
 @dataclass(frozen=True)
@@ -25,30 +31,32 @@ class DemoConfig:
     do not depend on the factor."""
     seed: int = 0
     """Of weights and order of the data."""
-    smoke: bool = False
-    """A minute's run that shows that everything works, not how well."""
+    steps: int = 3000
+    """Of the attention network; DJF has a third."""
+    scenes: int = 512
+    """Generated scenes to train on."""
+    test_scenes: int = 16
+    """Generated scenes to compare on."""
 
 
 def demo(config: DemoConfig) -> None:
     """Train small networks on generated scenes, compare on held-out scenes and a real pair, and draw the figure."""
-    methods = dict(FILTERS)
-    for name, run in demo_runs(config).items():
-        print(f"training {name} on generated scenes: {run.run.steps} steps", flush=True)
-        methods[name] = as_method(train(run))
-    held_out = DataConfig(scenes=2 if config.smoke else 16)
+    rows = demo_runs(config)
+    held_out = DataConfig(scenes=config.test_scenes, scales=config.scales)
+    for run in rows.values():
+        held_out.check("test")
+        run.network.check(config.scales)
+    methods = FILTERS | as_methods(train_rows(train, rows))
     titles = {"held-out generated scenes": held_out, "real pair (Motorcycle)": replace(held_out, source="motorcycle")}
     tables, texts, figures = {}, [], []
     for title, data in titles.items():
         source = data.open("test")
-        compared = [
-            (f"{scale}x", compare(source[index], scale, data.protocol, methods, source.unit))
-            for scale in config.scales
-            for index in range(len(source))
-        ]
-        tables[title] = mean_table(compared)
-        texts.append(f"{title}: RMSE in {source.unit}, mean of {len(source)}\n\n{format_table(tables[title])}")
+        compared = compare_pairs(source, data, methods)
+        tables[title] = mean_table([(scale, comparison) for _, scale, comparison in compared])
+        heading = f"{title}: RMSE in {source.unit}, mean of {len(source)}"
+        texts.append(table_text(heading, tables[title], data, _PAPER))
         print(f"\n{texts[-1]}", flush=True)
-        figures.append(next(c for scale, c in compared if scale == f"{shown_scale(config)}x"))
+        figures.append(next(c for _, scale, c in compared if scale == f"{shown_scale(config)}x"))
     save_results(config.out, tables, "\n\n".join(texts))
     comparison_figure(config.out / "comparison.png", figures)
     print(f"\nfigure: {config.out / 'comparison.png'}")
@@ -61,19 +69,17 @@ def shown_scale(config: DemoConfig) -> int:
 
 def demo_runs(config: DemoConfig) -> dict[str, TrainConfig]:
     """The two trainings of the demo: narrow streams and residuals, so that minutes are enough."""
-    steps = {"DJF-small": 1000, "attention": 3000}
-    presets = {"DJF-small": "DJF", "attention": "SA_M1_F8"}
-    data = DataConfig(scales=(shown_scale(config),), scenes=16 if config.smoke else 512)
+    data = DataConfig(scales=(shown_scale(config),), scenes=config.scenes)
     runs = {}
-    for name, preset in presets.items():
-        count = 3 if config.smoke else steps[name]
+    for name, model in _MODELS.items():
+        steps = config.steps if name == "attention" else max(1, config.steps // 3)
+        drops = sorted({step for step in (steps * 7 // 10, steps * 9 // 10) if step})
         runs[name] = TrainConfig(
-            run=RunConfig(config.out / name, config.seed, count, log_every=100, save_every=500),
-            network=NetworkConfig(preset, widths=(16, 8), residual=True),
+            run=RunConfig(config.out / name, config.seed, steps, log_every=100, save_every=500),
+            network=NetworkConfig(model, widths=(16, 8), residual=True),
             data=data,
             crop=64,
             batch_size=math.lcm(4, jax.device_count()),
-            learning_rate=4e-3,
-            drops=(count * 7 // 10, count * 9 // 10),
+            optimizer=Adam(4e-3, tuple(drops)),
         )
     return runs

@@ -1,26 +1,27 @@
-"""Comparison of trained networks and the methods without training: tables of RMSE, and figures."""
+"""Comparison of trained networks and the methods without training: tables of RMSE beside the papers', and figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from flax import nnx
 
-from experiments.data import RGBD, crop_to_multiple, normalised
-from experiments.engine.checkpoint import load_model
-from experiments.engine.config import load_config
-from experiments.engine.report import Comparison, check_out, comparison_figure, markdown_table, rmse, save_results
-from experiments.joint_upsampling.classical import METHODS, Method
+from experiments.data import RGBD, Source, crop_to_multiple, normalised, scored
+from experiments.engine.figures import Comparison, comparison_figure
+from experiments.engine.report import beside_paper, check_out, markdown_table, publish
+from experiments.engine.runs import Run, jitted, load_runs
+from experiments.joint_upsampling.classical import FILTERS, METHODS, Method
 from experiments.joint_upsampling.networks import upsample
-from experiments.joint_upsampling.training import DataConfig, TrainConfig
+from experiments.joint_upsampling.paper import SCALES, published
+from experiments.joint_upsampling.training import DataConfig, Protocol, TrainConfig
 from jaxup.files import InputError
+from jaxup.metrics import rmse
 
 Table = dict[str, dict[str, float]]  # method -> scale ("8x") -> RMSE
+Compared = list[tuple[str, str, Comparison]]  # image, scale, comparison
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class EvaluateConfig:
     """Directory of a training run, whose newest checkpoint joins the methods without training in the table; may be
     given several times."""
     data: DataConfig = field(default=DataConfig(source="motorcycle", scales=(4, 8, 16)))
+    protocols: tuple[Protocol, ...] = ()
+    """Several protocols, one table for each; none: `protocol` alone."""
+    border: int | None = None
+    """Pixels at the borders that do not count; none: 6 with the protocol djf, else 0."""
+    solvers: bool = True
+    """Compare FGI and FBS, too, which compile for seconds at every new size of an image."""
     out: Path | None = None
     """Directory for table.md and results.json, which must not exist yet; none: the table is only printed."""
     pictures: bool = False
@@ -38,83 +45,102 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Compare trained networks and the methods without training on pairs: a table of RMSE, pictures on request."""
-    if config.data.protocol == "noise":
+    """Compare trained networks and the methods without training on pairs: RMSE beside the papers', pictures on request.
+
+    The papers' numbers stand beside the protocol under which they were made: `--protocols grid bicubic djf`.
+    """
+    check_out(config.out, config.pictures)
+    chosen = config.protocols or (config.data.protocol,)
+    if config.protocols and config.data.protocol != DataConfig.protocol:
+        raise InputError("protocol: has no effect beside protocols")
+    if config.border is not None and config.border < 0:
+        raise InputError(f"border: expected at least 0, got {config.border}")
+    if "noise" in chosen:
         raise InputError("protocol: noise is for the command denoise")
-    rows, unit, count = compare_pairs(config, METHODS)
-    table = mean_table([(scale, comparison) for _, scale, comparison in rows])
-    text = f"RMSE in {unit}, mean of {count} pairs, protocol {config.data.protocol}\n\n{format_table(table)}"
-    print(text)
-    if config.out is not None:
-        images = [{"image": name, "scale": scale, **errors(c)} for name, scale, c in rows]
-        save_results(config.out, {"unit": unit, "mean": table, "images": images}, text)
+    config.data.check("test", EvaluateConfig.data)
+    runs = load_runs(TrainConfig, config.run_dir)
+    for run in runs:
+        run.config.network.check(config.data.scales)
+    methods = (METHODS if config.solvers else FILTERS) | as_methods(runs)
+    names = {run.label: run.config.network.published for run in runs}
+    source, results, texts = config.data.open("test"), {}, []
+    for protocol in chosen:
+        data = replace(config.data, protocol=protocol)
+        pictures = config.out / (protocol if config.protocols else "") if config.out and config.pictures else None
+        rows = compare_pairs(source, data, methods, pictures, config.border)
+        table = mean_table([(scale, comparison) for _, scale, comparison in rows])
+        images = [{"image": name, "scale": scale, **c.errors} for name, scale, c in rows]
+        results[protocol] = {"unit": source.unit, "mean": table, "images": images}
+        heading = f"RMSE in {source.unit}, mean of {len(source)} pairs, protocol {protocol}"
+        texts.append(table_text(heading, table, data, names))
+    publish(config.out, results if config.protocols else results[chosen[0]], "\n\n".join(texts))
 
 
 def compare_pairs(
-    config: EvaluateConfig, methods: Mapping[str, Method]
-) -> tuple[list[tuple[str, str, Comparison]], str, int]:
-    """(image, scale, comparison) of every test pair and scale with these methods and the trained ones, the unit, and
-    the number of pairs; draws the pictures."""
-    check_out(config.out, config.pictures)
-    methods = {**methods, **trained_methods(config.run_dir)}
-    source = config.data.open("test")
+    source: Source,
+    data: DataConfig,
+    methods: Mapping[str, Method],
+    pictures: Path | None = None,
+    border: int | None = None,
+) -> Compared:
+    """Compares methods on every pair and scale; draws the pictures."""
     rows = []
     for index in range(len(source)):
         sample = source[index]
-        for scale in config.data.scales:
-            comparison = compare(sample, scale, config.data.protocol, methods, source.unit)
+        for scale in data.scales:
+            comparison = compare(sample, scale, data.protocol, methods, source.unit, border)
             rows.append((sample.name, f"{scale}x", comparison))
-            if config.pictures and config.out is not None:
-                comparison_figure(config.out / f"{sample.name}_{scale}x.png", [comparison])
-    return rows, source.unit, len(source)
+            if pictures is not None:
+                comparison_figure(pictures / f"{sample.name}_{scale}x.png", [comparison])
+    return rows
 
 
-def trained_methods(run_dirs: Sequence[Path]) -> dict[str, Method]:
-    """The networks of training runs, by model, and where that is not enough, by directory as well."""
-    configs = [load_config(TrainConfig, run_dir) for run_dir in run_dirs]
-    labels = [config.network.label for config in configs]
-    methods = {}
-    for run_dir, config, label in zip(run_dirs, configs, labels, strict=True):
-        network = load_model(run_dir, config.network.build(config.run.seed))
-        place = run_dir.name if [d.name for d in run_dirs].count(run_dir.name) == 1 else run_dir
-        methods[label if labels.count(label) == 1 else f"{label} ({place})"] = as_method(network)
-    return methods
+def as_methods(runs: Sequence[Run]) -> dict[str, Method]:
+    """Trained networks as compiled functions of normalised depth and guide."""
+    return {run.label: jitted(run.network, upsample) for run in runs}
 
 
-def as_method(network: nnx.Module) -> Method:
-    """A trained network as a compiled function of normalised depth and guide."""
-    graph, state = nnx.split(network)
-    run = jax.jit(lambda state, target, guide: upsample(nnx.merge(graph, state), target, guide))
-    return lambda target, guide: run(state, target, guide)
-
-
-def compare(sample: RGBD, scale: int, protocol: str, methods: Mapping[str, Method], unit: str) -> Comparison:
+def compare(
+    sample: RGBD, scale: int, protocol: str, methods: Mapping[str, Method], unit: str, border: int | None = None
+) -> Comparison:
     """Lower the resolution of one pair by `scale` and bring it back with every method."""
     sample = crop_to_multiple(sample, scale)
     example = normalised(sample, scale, protocol)
+    valid = scored(sample.valid, protocol, border)
     results = {}
     for name, method in methods.items():
         depth = np.asarray(method(jnp.asarray(example["target"])[None], jnp.asarray(example["guide"])[None])[0])
         results[name] = depth * example["range"] + example["offset"]
     low = example["target"] * example["range"] + example["offset"]
-    return Comparison(f"{sample.name}, {scale}x", sample.guide, low, results, sample.depth, sample.valid, unit)
-
-
-def errors(comparison: Comparison) -> dict[str, float]:
-    """RMSE by method."""
-    return {name: rmse(depth, comparison.truth, comparison.valid) for name, depth in comparison.results.items()}
+    truth, counts = jnp.asarray(sample.depth)[None], jnp.asarray(valid, jnp.float32)[None]
+    errors = {name: float(rmse(jnp.asarray(x)[None], truth, valid=counts)[0]) for name, x in results.items()}
+    return Comparison(f"{sample.name}, {scale}x", sample.guide, low, results, sample.depth, valid, unit, errors)
 
 
 def mean_table(comparisons: Sequence[tuple[str, Comparison]]) -> Table:
     """RMSE by method and scale, the mean over images."""
     table: dict[str, dict[str, list[float]]] = {}
     for scale, comparison in comparisons:
-        for method, error in errors(comparison).items():
+        for method, error in comparison.errors.items():
             table.setdefault(method, {}).setdefault(scale, []).append(error)
     return {method: {scale: float(np.mean(e)) for scale, e in row.items()} for method, row in table.items()}
 
 
-def format_table(table: Table) -> str:
-    """The table as Markdown."""
-    rows = [{"method": method, **row} for method, row in table.items()]
-    return markdown_table(rows, list(rows[0]), digits=3)
+def table_text(heading: str, table: Table, data: DataConfig, names: Mapping[str, str]) -> str:
+    """The table as Markdown, with the papers' numbers beside ours.
+
+    Args:
+        heading: what ours are.
+        table: ours.
+        data: what was tested on.
+        names: what the papers call our networks, empty where they have no such network.
+    """
+    known, what = published(data.source, data.protocol)
+    called = {name: name for name in known} | {paper: name for name, paper in names.items() if paper}
+    papers: dict[str, dict[str, Any]] = {f"{scale}x": {} for scale in data.scales if scale in SCALES}
+    for name, values in known.items():
+        for scale, value in zip(SCALES, values, strict=True):
+            if f"{scale}x" in papers:
+                papers[f"{scale}x"][called[name]] = f"{value:.2f}"
+    rows = beside_paper([{"method": method, **row} for method, row in table.items()], papers)
+    return f"{heading} (paper: {what})\n\n{markdown_table(rows, digits=3)}"

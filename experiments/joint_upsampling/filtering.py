@@ -12,16 +12,13 @@ from PIL import Image
 
 from experiments.data import HELD_OUT_SEED, Scenes
 from experiments.data.images import read_rgb
-from experiments.engine.report import Comparison, check_out, markdown_table, picture_row, rmse, save_results
+from experiments.engine.figures import Comparison, Panel, panel_figure
+from experiments.engine.report import beside_paper, check_out, markdown_table, publish
+from experiments.engine.runs import load_runs
 from experiments.joint_upsampling.classical import Method
-from experiments.joint_upsampling.evaluation import (
-    EvaluateConfig,
-    compare_pairs,
-    mean_table,
-    trained_methods,
-)
+from experiments.joint_upsampling.evaluation import as_methods, compare_pairs, mean_table
 from experiments.joint_upsampling.paper import DENOISING
-from experiments.joint_upsampling.training import DataConfig
+from experiments.joint_upsampling.training import DataConfig, TrainConfig
 from jaxup import ops
 from jaxup.files import InputError
 
@@ -34,36 +31,45 @@ DENOISERS: dict[str, Method] = {
 }
 """Methods without training; their constants have the lowest RMSE on generated training scenes with noise."""
 
+_NOISE = DataConfig(scales=(1,), scenes=16, protocol="noise")
+
 
 @dataclass(frozen=True)
-class DenoiseConfig(EvaluateConfig):
+class DenoiseConfig:
     """What to compare on which pairs."""
 
-    data: DataConfig = field(default=DataConfig(scales=(1,), scenes=16, protocol="noise"))
+    run_dir: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """Directory of a training run with the protocol noise; may be given several times."""
+    data: DataConfig = field(default=_NOISE)
+    out: Path | None = None
+    """Directory for table.md and results.json, which must not exist yet; none: the table is only printed."""
+    pictures: bool = False
+    """Write a picture per image to `out`."""
 
 
 def denoise(config: DenoiseConfig) -> None:
     """Compare trained networks and filters on depth with noise: RMSE and PSNR."""
+    check_out(config.out, config.pictures)
     if config.data.protocol != "noise":
         raise InputError(f"protocol: expected noise, got {config.data.protocol}")
-    rows, unit, count = compare_pairs(config, DENOISERS)
-    table = mean_table([("RMSE", comparison) for _, _, comparison in rows])
+    config.data.check("test", _NOISE)
+    runs, source = load_runs(TrainConfig, config.run_dir), config.data.open("test")
+    pictures = config.out if config.pictures else None
+    compared = compare_pairs(source, config.data, DENOISERS | as_methods(runs), pictures)
+    table = mean_table([("RMSE", comparison) for _, _, comparison in compared])
     for name, row in table.items():
-        row["PSNR"] = float(np.mean([_depth_psnr(comparison, name) for _, _, comparison in rows]))
-    paper = {name: f"{value:.2f}" for name, value in DENOISING.items()}
-    lines = [{"method": name, **row, "paper": paper.pop(name, "")} for name, row in table.items()]
-    lines += [{"method": name, "RMSE": "", "PSNR": "", "paper": value} for name, value in paper.items()]
-    text = f"RMSE in {unit} and PSNR in dB, mean of {count} pairs (paper: RMSE in cm on NYU Depth v2)\n\n"
-    text += markdown_table(lines, list(lines[0]))
-    print(text)
-    if config.out is not None:
-        save_results(config.out, {"unit": unit, "mean": table}, text)
+        row["PSNR"] = float(np.mean([_depth_psnr(comparison, name) for _, _, comparison in compared]))
+    called = {run.config.network.published: run.label for run in runs}
+    paper = {called.get(name, name): f"{value:.2f}" for name, value in DENOISING.items()}
+    rows = beside_paper([{"method": name, **row} for name, row in table.items()], {"RMSE": paper})
+    text = f"RMSE in {source.unit} and PSNR in dB, mean of {len(source)} pairs (paper: RMSE in cm on NYU Depth v2)"
+    publish(config.out, {"unit": source.unit, "mean": table}, f"{text}\n\n{markdown_table(rows)}")
 
 
 def _depth_psnr(comparison: Comparison, name: str) -> float:
     """With the range of the true depth as the peak."""
     peak = float(np.ptp(comparison.truth)) or 1.0
-    return _decibels(rmse(comparison.results[name], comparison.truth, comparison.valid) / peak)
+    return _decibels(comparison.errors[name] / peak)
 
 
 @dataclass(frozen=True)
@@ -83,21 +89,21 @@ class FilterConfig:
     target by PSNR."""
     out: Path = Path("runs/joint-upsampling-filter")
     """Directory for the pictures, which must not exist yet."""
-    smoke: bool = False
-    """A small generated image."""
+    size: int = 256
+    """Height and width of the generated image."""
 
 
 def filter_image(config: FilterConfig) -> None:
     """Remove noise or texture from an image with trained networks and filters, and write the pictures."""
     if config.iterations < 1 or config.noise < 0:
         raise InputError(f"iterations and noise: expected at least 1 and 0, got {config.iterations}, {config.noise}")
-    check_out(config.out, False)
+    check_out(config.out)
     clean, guide = _images(config)
     noise = np.random.default_rng(0).standard_normal(clean.shape, np.float32)
     target = clean + np.float32(config.noise**0.5) * noise
     first = clean if guide is None else guide
     pictures = {"target": target} | ({} if guide is None else {"guide": guide})
-    for name, method in ({**DENOISERS, **trained_methods(config.run_dir)}).items():
+    for name, method in (DENOISERS | as_methods(load_runs(TrainConfig, config.run_dir))).items():
         if name != "noisy":
             pictures[name] = filtered(method, target, first, config.iterations, follow=guide is None)
     _write(config.out, pictures)
@@ -107,9 +113,7 @@ def filter_image(config: FilterConfig) -> None:
             for name, picture in pictures.items()
             if name != "guide"
         ]
-        text = markdown_table(rows, list(rows[0]))
-        print(text)
-        save_results(config.out, {row["picture"]: row["PSNR"] for row in rows}, text)
+        publish(config.out, {row["picture"]: row["PSNR"] for row in rows}, markdown_table(rows))
     print(f"pictures: {config.out}")
 
 
@@ -139,7 +143,9 @@ def _images(config: FilterConfig) -> tuple[np.ndarray, np.ndarray | None]:
     if config.target is None:
         if config.guide is not None:
             raise InputError(f"{config.guide}: a guide needs a target, --target")
-        return Scenes(1, 48 if config.smoke else 256, HELD_OUT_SEED)[0].guide, None
+        return Scenes(1, config.size, HELD_OUT_SEED)[0].guide, None
+    if config.size != FilterConfig.size:
+        raise InputError("size: has no effect with a target")
     target, guide = _read(config.target), None if config.guide is None else _read(config.guide)
     if guide is not None and guide.shape != target.shape:
         sizes = " and ".join(f"{image.shape[1]} x {image.shape[0]}" for image in (target, guide))
@@ -157,7 +163,7 @@ def _write(out: Path, pictures: Mapping[str, np.ndarray]) -> None:
     for name, picture in pictures.items():
         levels = np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
         Image.fromarray(levels).save(out / f"{file_name(name)}.png")
-    picture_row(out / "comparison.png", pictures)
+    panel_figure(out / "comparison.png", [[Panel(picture, name) for name, picture in pictures.items()]], side=2.5)
 
 
 def file_name(name: str) -> str:

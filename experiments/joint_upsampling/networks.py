@@ -1,13 +1,13 @@
 """Which network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 from flax import nnx
 
-from jaxup._checks import check_choice
+from jaxup._checks import check_choice, check_int
 from jaxup.files import InputError
 from jaxup.models import DJF, DKN, FDKN, JOINT_PRESETS, AttentionJointNetwork, make_joint_network
 from jaxup.ops import resize
@@ -15,6 +15,7 @@ from jaxup.ops import resize
 Network = AttentionJointNetwork | DJF | DKN | FDKN
 
 DEFORMABLE: Mapping[str, type[DKN] | type[FDKN]] = {"DKN": DKN, "FDKN": FDKN}
+_ATTENTION = tuple(name for name in JOINT_PRESETS if name.startswith("SA"))
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ class NetworkConfig:
     """Widths of the first two layers of both streams, of DKN and FDKN of the last two; none: the paper's."""
     residual: bool | None = None
     """Let the network predict what to add to the depth itself, upsampled; none: as in the papers, which is true for DKN
-    and FDKN and false for the others."""
+    and FDKN and false for the others. DJF with it is DJFR."""
+    scaled: bool = False
+    """Divide the scores of the attention networks by the root of their channels, as Eqs. 1 and 3 do and Eqs. 7 and 12
+    do not."""
     guided: bool = True
     """Use the RGB image. Only DKN and FDKN can do without."""
     from_depth: bool = True
@@ -39,16 +43,38 @@ class NetworkConfig:
     """k of DKN and FDKN: they average k x k positions."""
     window_size: int = 15
     """d of DKN and FDKN: the positions lie in a window of d x d pixels."""
+    cubic_coefficient: float = -0.75
+    """a of the bicubic enlargement inside DKN and FDKN; -0.5 in the official code."""
 
-    def build(self, seed: int) -> Network:
-        """The network with its initial weights."""
+    def check(self, scales: Sequence[int] = ()) -> None:
+        """Refuses an unknown model, options that it does not have, and scales that it cannot do."""
         check_choice("model", self.model, (*JOINT_PRESETS, *DEFORMABLE))
-        options: dict[str, Any] = {"widths": self.widths, "residual": self.residual}
-        options = {name: value for name, value in options.items() if value is not None}
         if self.model not in DEFORMABLE:
             for name in ("guided", "from_depth", "offsets"):
                 if not getattr(self, name):
                     raise InputError(f"{name}: {self.model} cannot do without, only {' and '.join(DEFORMABLE)} can")
+            self._must_be_default("kernel_size", "window_size", "cubic_coefficient", only=DEFORMABLE)
+        elif not self.offsets:
+            self._must_be_default("window_size", only=["networks with offsets"])
+        if self.model not in _ATTENTION:
+            self._must_be_default("scaled", only=_ATTENTION)
+        for scale in scales:
+            check_int("scales", scale)
+            if self.model in _ATTENTION and (scale < 2 or scale & (scale - 1)):
+                raise InputError(f"scales: expected powers of two for {self.model}, got {scale}")
+
+    def _must_be_default(self, *names: str, only: Sequence[str] | Mapping[str, Any]) -> None:
+        for name in names:
+            if getattr(self, name) != getattr(NetworkConfig, name):
+                raise InputError(f"{name}: has no effect on {self.model}, only on {', '.join(only)}")
+
+    def build(self, seed: int) -> Network:
+        """The network with its initial weights."""
+        self.check()
+        options: dict[str, Any] = {"widths": self.widths, "residual": self.residual}
+        options = {name: value for name, value in options.items() if value is not None}
+        if self.model not in DEFORMABLE:
+            options |= {"scaled": True} if self.scaled else {}
             return make_joint_network(self.model, **options, rngs=nnx.Rngs(seed))
         return DEFORMABLE[self.model](
             kernel_size=self.kernel_size,
@@ -56,6 +82,7 @@ class NetworkConfig:
             guide_features=3 if self.guided else None,
             from_depth=self.from_depth,
             offsets=self.offsets,
+            cubic_coefficient=self.cubic_coefficient,
             **options,
             rngs=nnx.Rngs(seed),
         )
@@ -69,11 +96,21 @@ class NetworkConfig:
             "offsets": not self.offsets,
             "residual": self.residual is False and self.model in DEFORMABLE,
         }
-        return self.model + "".join(f" w/o {part}" for part in missing if missing[part])
+        model = self.model.replace("DJF", "DJFR") if self.residual else self.model
+        model += ", scaled" if self.scaled else ""
+        return model + "".join(f" w/o {part}" for part in missing if missing[part])
+
+    @property
+    def published(self) -> str:
+        """What `paper` calls it; empty where it is no network of a paper."""
+        changed = self.widths is not None or self.kernel_size != 3 or self.window_size != 15
+        changed |= bool(self.residual) and self.model in _ATTENTION
+        return "" if changed else self.label.removesuffix(", scaled")
 
 
 def upsample(network: nnx.Module, target: jax.Array, guide: jax.Array) -> jax.Array:
     """Depth in the size of the guide. Networks without guidance take it enlarged already."""
     if isinstance(network, DKN | FDKN) and network.guide_features is None:
-        return network(resize(target, size=guide.shape[1:3], method="bicubic"))
+        size, a = guide.shape[1:3], network.cubic_coefficient
+        return network(resize(target, size=size, method="bicubic", cubic_coefficient=a))
     return network(target, guide)

@@ -1,10 +1,16 @@
 """Presets: each gives its launch line, the paper's numbers, and ours once they were measured."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+
 from experiments.engine.config import RunConfig
+from experiments.engine.optim import Adam
 from experiments.joint_upsampling.ablation import AblationConfig
+from experiments.joint_upsampling.demo import DemoConfig
+from experiments.joint_upsampling.evaluation import EvaluateConfig
 from experiments.joint_upsampling.filtering import DenoiseConfig, FilterConfig
 from experiments.joint_upsampling.networks import NetworkConfig
 from experiments.joint_upsampling.saliency import SaliencyConfig
@@ -18,7 +24,19 @@ def short() -> TrainConfig:
     """
     run = RunConfig(Path("runs/joint-upsampling-short"), steps=10_000)
     network = NetworkConfig("SA_M1_F16", widths=(32, 16), residual=True)
-    return TrainConfig(run, network, DataConfig(scales=(4, 8, 16)), crop=128, batch_size=4, drops=(6000, 8000))
+    data, optimizer = DataConfig(scales=(4, 8, 16)), Adam(drops=(6000, 8000))
+    return TrainConfig(run, network, data, crop=128, batch_size=4, optimizer=optimizer)
+
+
+def smoke() -> TrainConfig:
+    """Seconds, to show that everything works, not how well: a narrow network, 4 steps on 8 small scenes.
+
+    python -m experiments joint-upsampling train --preset smoke --run-dir runs/smoke
+    """
+    run = RunConfig(Path("runs/joint-upsampling-smoke"), steps=4, log_every=2, save_every=4)
+    network = NetworkConfig("SA_M1_F8", widths=(4, 4), residual=True)
+    data, batch_size = DataConfig(scales=(4,), scenes=8, scene_size=48), math.lcm(4, jax.device_count())
+    return TrainConfig(run, network, data, crop=32, batch_size=batch_size, optimizer=Adam(drops=(3,)))
 
 
 def nyu() -> TrainConfig:
@@ -30,7 +48,7 @@ def nyu() -> TrainConfig:
     measured yet.
     """
     run = RunConfig(Path("runs/joint-upsampling-nyu"), steps=200_000, log_every=500, save_every=2000)
-    return TrainConfig(run, NetworkConfig("SA_M2_F32"), DataConfig("nyu"), drops=(120_000, 160_000))
+    return TrainConfig(run, NetworkConfig("SA_M2_F32"), DataConfig("nyu"), optimizer=Adam(drops=(120_000, 160_000)))
 
 
 def dkn() -> TrainConfig:
@@ -68,13 +86,12 @@ def fdkn() -> TrainConfig:
 def _kim(model: str) -> TrainConfig:
     return TrainConfig(
         RunConfig(Path(f"runs/joint-upsampling-{model.lower()}"), steps=40_000, log_every=500, save_every=2000),
-        NetworkConfig(model),
+        NetworkConfig(model, cubic_coefficient=-0.5),
         DataConfig("nyu", protocol="bicubic"),
         crop=None,
         batch_size=1,
         loss="l1",
-        drops=(10_000, 20_000, 30_000),
-        drop_factor=5.0,
+        optimizer=Adam(drops=(10_000, 20_000, 30_000), drop_factor=5.0),
     )
 
 
@@ -100,8 +117,7 @@ def fdkn_short() -> TrainConfig:
         crop=64,
         batch_size=4,
         loss="l1",
-        drops=(4000, 6000, 8000),
-        drop_factor=5.0,
+        optimizer=Adam(drops=(4000, 6000, 8000), drop_factor=5.0),
     )
 
 
@@ -126,7 +142,59 @@ def table_4() -> AblationConfig:
     Ours: not measured yet.
     """
     run = RunConfig(Path("runs/joint-upsampling-ablation"), steps=2000)
-    return AblationConfig(replace(fdkn_short(), run=run, drops=(1000, 1500)))
+    return AblationConfig(replace(fdkn_short(), run=run, optimizer=Adam(drops=(1000, 1500), drop_factor=5.0)))
+
+
+def ablation_smoke() -> AblationConfig:
+    """Two rows of narrow networks, 2 steps each.
+
+    python -m experiments joint-upsampling ablation --preset smoke --run-dir runs/ablation-smoke
+    """
+    run = RunConfig(Path("runs/joint-upsampling-ablation-smoke"), steps=2, log_every=2, save_every=2)
+    network, data = NetworkConfig("FDKN", widths=(4, 4)), DataConfig(scales=(4,), scenes=4, scene_size=32)
+    training = replace(smoke(), run=run, network=network, data=data, optimizer=Adam())
+    return AblationConfig(training, kernel_sizes=(3,), rows=("weights from RGB", "weights and offsets from both"))
+
+
+def motorcycle() -> EvaluateConfig:
+    """The real pair that scikit-image carries.
+
+    python -m experiments joint-upsampling evaluate --run-dir runs/short
+    """
+    return EvaluateConfig()
+
+
+def evaluate_protocols() -> EvaluateConfig:
+    """Pairs of Middlebury under the three protocols of the papers, whose numbers stand beside their own.
+
+    python -m experiments joint-upsampling evaluate --preset protocols --data-dir FOLDER
+    python -m experiments joint-upsampling evaluate --preset protocols --source lu --data-dir FOLDER
+    """
+    return EvaluateConfig(data=DataConfig("middlebury", scales=(4, 8, 16)), protocols=("grid", "bicubic", "djf"))
+
+
+def evaluate_smoke() -> EvaluateConfig:
+    """Two small generated scenes and the fast methods.
+
+    python -m experiments joint-upsampling evaluate --preset smoke
+    """
+    return EvaluateConfig(data=DataConfig(scales=(4,), scenes=2, scene_size=32), solvers=False)
+
+
+def demo_minutes() -> DemoConfig:
+    """Minutes on two CPU cores.
+
+    python -m experiments joint-upsampling demo
+    """
+    return DemoConfig()
+
+
+def demo_smoke() -> DemoConfig:
+    """Three steps of training, and two scenes.
+
+    python -m experiments joint-upsampling demo --smoke
+    """
+    return DemoConfig(steps=3, scenes=16, test_scenes=2)
 
 
 def dkn_denoise() -> TrainConfig:
@@ -149,7 +217,7 @@ def fdkn_denoise_short() -> TrainConfig:
 
     The paper trains on NYU Depth v2, see dkn-denoise. Ours: not measured yet.
     """
-    return replace(_denoising(fdkn_short(), steps=4000), drops=(2000, 3000))
+    return replace(_denoising(fdkn_short(), steps=4000), optimizer=Adam(drops=(2000, 3000), drop_factor=5.0))
 
 
 def _denoising(config: TrainConfig, steps: int) -> TrainConfig:
@@ -158,7 +226,7 @@ def _denoising(config: TrainConfig, steps: int) -> TrainConfig:
         run=replace(config.run, run_dir=Path(f"{config.run.run_dir}-denoise"), steps=steps),
         network=replace(config.network, residual=False),
         data=replace(config.data, protocol="noise", scales=(1,)),
-        drops=(),
+        optimizer=Adam(drop_factor=config.optimizer.drop_factor),
     )
 
 
@@ -168,6 +236,14 @@ def saliency_scenes() -> SaliencyConfig:
     python -m experiments joint-upsampling saliency --run-dir runs/fdkn-short
     """
     return SaliencyConfig()
+
+
+def saliency_smoke() -> SaliencyConfig:
+    """Two small scenes and the fast methods.
+
+    python -m experiments joint-upsampling saliency --preset smoke
+    """
+    return SaliencyConfig(scale=4, solvers=False, scenes=2, scene_size=32)
 
 
 def dut_omron() -> SaliencyConfig:
@@ -198,6 +274,14 @@ def denoise_nyu() -> DenoiseConfig:
     return DenoiseConfig(data=DataConfig("nyu", scales=(1,), protocol="noise"))
 
 
+def denoise_smoke() -> DenoiseConfig:
+    """Two small scenes.
+
+    python -m experiments joint-upsampling denoise --preset smoke
+    """
+    return DenoiseConfig(data=replace(DenoiseConfig().data, scenes=2, scene_size=32))
+
+
 def filter_noise() -> FilterConfig:
     """Joint denoising: an image without flash under the one with flash, or a colour image under near infrared.
 
@@ -216,3 +300,11 @@ def filter_texture() -> FilterConfig:
     The paper shows pictures only.
     """
     return FilterConfig(iterations=4)
+
+
+def filter_smoke() -> FilterConfig:
+    """A small generated image with noise.
+
+    python -m experiments joint-upsampling filter --preset smoke
+    """
+    return FilterConfig(noise=0.005, size=48)

@@ -9,7 +9,6 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from experiments.data import (
@@ -29,14 +28,20 @@ from experiments.data import (
     sintel,
     training_batches,
 )
+from experiments.data.degrade import check_protocol
 from experiments.engine.checkpoint import load_model
-from experiments.engine.config import RunConfig, open_run
+from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
+from experiments.engine.optim import Adam
+from experiments.engine.stored import WAS_FLAT
 from experiments.engine.train import fit
-from experiments.joint_upsampling.networks import NetworkConfig, upsample
+from experiments.joint_upsampling.networks import Network, NetworkConfig, upsample
+from jaxup._checks import check_int
+from jaxup.files import InputError
 
 SourceName = Literal["scenes", "nyu", "middlebury", "lu", "sintel", "pairs", "motorcycle"]
-Protocol = Literal["grid", "bicubic", "noise"]
+Protocol = Literal["grid", "bicubic", "djf", "noise"]
 LossName = Literal["l1", "l2"]
+Split = Literal["train", "test"]
 
 PAIRS: Mapping[str, Callable[[Path], Pairs | PairFolder]] = {"pairs": PairFolder, "middlebury": middlebury, "lu": lu}
 
@@ -48,7 +53,7 @@ class DataConfig:
     source: SourceName = "scenes"
     """Generated scenes, NYU Depth v2 (1000 pairs to train, 449 to test), Middlebury 2001 to 2006, Lu et al., MPI Sintel
     (864 frames to test), a folder of pairs, or the one real pair of scikit-image."""
-    data_dir: Path | None = None
+    data_dir: Path | None = field(default=None, metadata=MAY_DIFFER)
     """Folder of the pairs, of nyu_depth_v2_labeled.mat, or of the unpacked set. None: the environment variable
     JAXUP_DATA."""
     held_out: int = 0
@@ -56,8 +61,9 @@ class DataConfig:
     scales: tuple[int, ...] = (8,)
     """Factors; where there are several, batches alternate between them. Powers of two."""
     protocol: Protocol = "grid"
-    """Low-resolution depth: every s-th pixel (the attention paper, DJF), or bicubic downsampling (DKN); or, with the
-    factor 1, depth in full resolution with noise of variance 0.005 on a scale of 0 to 1."""
+    """Low-resolution depth: every s-th pixel (the attention paper), bicubic downsampling (DKN), or the last pixel of
+    each block, with 6 pixels at the borders that do not count (DJF, and the published numbers of classical methods);
+    or, with the factor 1, depth in full resolution with noise of variance 0.005 on a scale of 0 to 1."""
     pairs: int | None = None
     """Train on this many pairs, the first ones; none: on all."""
     scenes: int = 512
@@ -65,12 +71,27 @@ class DataConfig:
     scene_size: int = 128
     """Their height and width in pixels."""
 
-    def open(self, split: Literal["train", "test"]) -> Source:
+    def check(self, split: Split, usual: "DataConfig | None" = None) -> None:
+        """Refuses scales that are none, and options that have no effect; `usual` has the values of a preset."""
+        check_protocol(self.protocol, self.scales)
+        for scale in self.scales:
+            check_int("scales", scale)
+        if not self.scales:
+            raise InputError("scales: expected at least one")
+        if self.held_out < 0 or self.held_out == 1:
+            raise InputError(f"held_out: expected 0 or at least 2, got {self.held_out}")
+        unused = [*(() if self.source in PAIRS else ("held_out",)), *(("pairs",) if split == "test" else ())]
+        unused += ["data_dir"] if self.source in ("scenes", "motorcycle") else ["scenes", "scene_size"]
+        for name in unused:
+            if getattr(self, name) not in (getattr(DataConfig, name), getattr(usual, name, None)):
+                raise InputError(f"{name}: has no effect with the source {self.source} in this command")
+
+    def open(self, split: Split) -> Source:
         """The training or test part of the source."""
         source = self._source(split)
         return source if self.pairs is None or split == "test" else First(source, self.pairs)
 
-    def _source(self, split: Literal["train", "test"]) -> Source:
+    def _source(self, split: Split) -> Source:
         if self.source == "scenes":
             return Scenes(self.scenes, self.scene_size, 0 if split == "train" else HELD_OUT_SEED)
         if self.source == "motorcycle":
@@ -99,12 +120,16 @@ class TrainConfig:
     """Windows in a batch."""
     loss: LossName = "l2"
     """Mean absolute or mean squared error."""
-    learning_rate: float = 1e-3
-    """Of Adam, at the start."""
-    drops: tuple[int, ...] = ()
-    """Steps at which the learning rate is divided by `drop_factor`."""
-    drop_factor: float = 10.0
-    """See `drops`."""
+    optimizer: Adam = field(default=Adam(), metadata=WAS_FLAT)
+
+    @property
+    def label(self) -> str:
+        """What tables call its network."""
+        return self.network.label
+
+    def build(self) -> Network:
+        """Its network with the initial weights."""
+        return self.network.build(self.run.seed)
 
 
 def masked_loss(
@@ -120,6 +145,8 @@ def masked_loss(
 
 def train(config: TrainConfig) -> nnx.Module:
     """Train a network; started again on the same run directory, it goes on where it stopped."""
+    config.data.check("train")
+    config.network.check(() if config.data.protocol == "noise" else config.data.scales)
     source = Cached(config.data.open("train"))
     batches = training_batches(
         source,
@@ -129,15 +156,11 @@ def train(config: TrainConfig) -> nnx.Module:
         protocol=config.data.protocol,
         seed=config.run.seed,
     )
-    network = config.network.build(config.run.seed)
+    network = config.build()
     if config.start is not None:
         _load(network, config.start)
     open_run(config.run.run_dir, config)
-    schedule = optax.piecewise_constant_schedule(
-        config.learning_rate, dict.fromkeys(config.drops, 1 / config.drop_factor)
-    )
-    optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=schedule)
-    return fit(network, optimizer, partial(masked_loss, config.loss), batches, config.run)
+    return fit(network, config.optimizer.build(), partial(masked_loss, config.loss), batches, config.run)
 
 
 def _load(network: nnx.Module, run_dir: Path) -> None:

@@ -10,4 +10,7 @@ from typing import Any
 from experiments.reconstruction import evaluation, presets
 
 COMMANDS: dict[str, Callable[..., Any]] = {"train": evaluation.train, "evaluate": evaluation.evaluate}
-PRESETS: dict[str, dict[str, Callable[[], Any]]] = {"train": {"short": presets.short, "paper": presets.paper}}
+PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
+    "train": {"short": presets.short, "paper": presets.paper, "smoke": presets.smoke},
+    "evaluate": {"trained": presets.evaluate_trained, "smoke": presets.evaluate_smoke},
+}

@@ -1,8 +1,7 @@
 """Reconstructions of the test images: the table with the paper's numbers beside ours, and pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,21 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from flax import nnx
 
-from experiments.engine.checkpoint import load_model
-from experiments.engine.config import load_config
-from experiments.engine.report import check_out, kernel_figure, markdown_table, save_results
+from experiments.engine.figures import kernel_figure
+from experiments.engine.report import check_out, markdown_table, publish
+from experiments.engine.runs import Run, jitted, load_runs, parameters, train_rows
 from experiments.reconstruction.paper import ROWS, Row
 from experiments.reconstruction.pictures import memory_figure, reconstruction_figure
-from experiments.reconstruction.training import TrainConfig, runs, smoked, train_one
+from experiments.reconstruction.training import TrainConfig, runs, train_one
 from jaxup import metrics
 from jaxup.files import InputError
 from jaxup.models.resampling import RESAMPLINGS
 from jaxup.nn.a2u import KernelPair
 from jaxup.nn.indexnet import IndexMaps
-
-Networks = Mapping[str, nnx.Module]
 
 _BATCH = 100
 _SHOWN = 8
@@ -51,13 +47,9 @@ class EvaluateConfig:
 
 def train(config: TrainConfig) -> None:
     """Train one network for each method, and compare them; started again, it goes on where it stopped."""
-    config = smoked(config)
     chosen, images = runs(config), config.data.open("train")
-    networks = {}
-    for method, run in chosen.items():
-        print(f"training {ROWS.get(method, Row(method)).name}: {run.run.steps} steps", flush=True)
-        networks[method] = train_one(run, images)
-    compare(networks, config.data.open("test"), config.run.run_dir)
+    trained = train_rows(lambda run: train_one(run, images), chosen)
+    compare(trained, config.data.open("test"), config.run.run_dir)
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -65,16 +57,14 @@ def evaluate(config: EvaluateConfig) -> None:
     check_out(config.out)
     if not config.run_dir:
         raise InputError("run_dir: expected the directory of a run, or of several")
-    run_dirs = _run_dirs(config.run_dir)
-    found = [load_config(TrainConfig, run_dir) for run_dir in run_dirs]
-    if len({replace(run.data, data_dir=None) for run in found}) > 1:
+    found = load_runs(TrainConfig, _run_dirs(config.run_dir), key=lambda run: None)
+    if len({replace(run.config.data, data_dir=None) for run in found}) > 1:
         raise InputError("run_dir: the runs are of different images")
-    networks = {run.methods[0]: load_model(at, run.build()) for at, run in zip(run_dirs, found, strict=True)}
-    if len(networks) < len(found):
+    if len({_name(run) for run in found}) < len(found):
         raise InputError("run_dir: two runs of one method")
-    data = found[0].data
+    data = found[0].config.data
     data = replace(data, data_dir=config.data_dir or data.data_dir, images=config.images or data.images)
-    compare(networks, data.open("test"), config.out)
+    compare([run._replace(label=run.config.label) for run in found], data.open("test"), config.out)
 
 
 def _run_dirs(given: Sequence[Path]) -> list[Path]:
@@ -87,38 +77,46 @@ def _run_dirs(given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def compare(networks: Networks, images: np.ndarray, out: Path | None) -> None:
+def _name(run: Run) -> str:
+    """Of a row, in files."""
+    variant = "".join(c if c.isalnum() else "-" for c in run.config.variant)
+    return run.config.methods[0] + (f"-{variant}" if variant else "")
+
+
+def compare(trained: Sequence[Run], images: np.ndarray, out: Path | None) -> None:
     """Print the table, and write it with its pictures to `out`."""
-    outputs = {method: reconstruct(network, images) for method, network in networks.items()}
-    results = {method: parameters(networks[method]) | scores(y, images) for method, y in outputs.items()}
-    text = f"{len(images)} test images. {_NOTE}\n\n{table(results)}"
-    print(text)
+    outputs = [reconstruct(run, images) for run in trained]
+    measured = [scores(y, images) for y in outputs]
+    results = {_name(run): {"parameters": parameters(run.network)} | score
+               for run, score in zip(trained, measured, strict=True)}  # fmt: skip
+    publish(out, results, f"{len(images)} test images. {_NOTE}\n\n{table(trained, results)}")
     if out is None:
         return
-    save_results(out, results, text)
     shown = np.linspace(0, len(images) - 1, min(_SHOWN, len(images))).astype(int)
-    named = {ROWS.get(method, Row(method)).name: y[shown] for method, y in outputs.items()}
+    named = {run.label: y[shown] for run, y in zip(trained, outputs, strict=True)}
     reconstruction_figure(out / "reconstructions.png", {"input": images[shown] / 255} | named)
     richest = shown[np.argmax(images[shown].std((1, 2, 3)))]
-    for method, network in networks.items():
-        if RESAMPLINGS[method].memory in (IndexMaps, KernelPair):
-            stages = _run(_encode, network, images[richest : richest + 1])
-            kind = "kernels" if method.startswith("a2u") else "index_maps"
-            memory_figure(out / f"{kind}_{method}.png", images[richest] / 255, stages)
-        if RESAMPLINGS[method].kernels is not None and method.endswith("carafe"):
-            kernels = np.asarray(_run(_kernels, network, images[richest : richest + 1]))[0]
-            kernel_figure(out / f"kernels_{method}.png", images[richest, ..., 0], kernels)
+    for run in trained:
+        _draw_stages(out, run, images[richest])
 
 
-def reconstruct(network: nnx.Module, images: np.ndarray) -> np.ndarray:
+def _draw_stages(out: Path, run: Run, image: np.ndarray) -> None:
+    """What the stages of a network remember of an image, or the kernels of the last one."""
+    stage, batch, grey = RESAMPLINGS[run.config.methods[0]], image[None], image / 255
+    if stage.memory is IndexMaps:
+        random = jitted(run.config.build(), _memories)(batch) if stage.indices else None
+        memory_figure(out / f"index_maps_{_name(run)}.png", grey, jitted(run.network, _memories)(batch), random)
+    elif stage.memory is KernelPair:
+        memory_figure(out / f"kernels_{_name(run)}.png", grey, jitted(run.network, _memories)(batch))
+    elif stage.kernels is not None:
+        kernels = np.asarray(jitted(run.network, _kernels)(batch))[0, ..., 0, :]
+        kernel_figure(out / f"kernels_{_name(run)}.png", image[..., 0], kernels)
+
+
+def reconstruct(run: Run, images: np.ndarray) -> np.ndarray:
     """Reconstructions of bytes [N, H, W, 1] as floats, clipped to 0 .. 1."""
-    starts = range(0, len(images), _BATCH)
-    return np.concatenate([np.asarray(_run(_decode, network, images[n : n + _BATCH])) for n in starts])
-
-
-def parameters(network: nnx.Module) -> dict[str, float]:
-    """How many it has."""
-    return {"parameters": sum(p.size for p in jax.tree.leaves(nnx.state(network, nnx.Param)))}
+    starts, decode = range(0, len(images), _BATCH), jitted(run.network, _decode)
+    return np.concatenate([np.asarray(decode(images[n : n + _BATCH])) for n in starts])
 
 
 def scores(outputs: np.ndarray, images: np.ndarray) -> dict[str, float]:
@@ -142,44 +140,32 @@ def _measure(y: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
     return {name: getattr(metrics, name)(y, truth) for name in ("psnr", "ssim", "mae", "rmse")}
 
 
-@partial(jax.jit, static_argnums=0)
-def _decode(graph: Any, state: Any, images: jax.Array) -> jax.Array:
-    return jnp.clip(nnx.merge(graph, state)(_floats(images)), 0, 1)
+def _decode(network: Any, images: jax.Array) -> jax.Array:
+    return jnp.clip(network(_floats(images)), 0, 1)
 
 
-@partial(jax.jit, static_argnums=0)
-def _encode(graph: Any, state: Any, images: jax.Array) -> list[IndexMaps | KernelPair]:
-    return nnx.merge(graph, state).encode(_floats(images))[1]
+def _memories(network: Any, images: jax.Array) -> list[IndexMaps | KernelPair]:
+    return network.encode(_floats(images))[1]
 
 
-@partial(jax.jit, static_argnums=0)
-def _kernels(graph: Any, state: Any, images: jax.Array) -> jax.Array:
-    """The kernels that give the largest map, [N, H, W, K*K]."""
-    network = nnx.merge(graph, state)
-    z, memories = network.encode(_floats(images))
-    for stage in reversed(range(len(memories))):
-        z = network.decoder[-1 - stage](z)
-        if stage:
-            z = network.resampling.up(stage, z, memories[stage])
-    return network.resampling.up_layers[0].kernels(z)[..., 0, :]
-
-
-def _run(function: Any, network: nnx.Module, images: np.ndarray) -> Any:
-    return function(*nnx.split(network), images)
+def _kernels(network: Any, images: jax.Array) -> jax.Array:
+    """The kernels that give the largest map, [N, H, W, G, K*K]."""
+    return network.kernels(_floats(images))
 
 
 def _floats(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 255
 
 
-def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+def table(trained: Sequence[Run], results: dict[str, dict[str, float]]) -> str:
     """The table as Markdown."""
     rows = []
-    for method, result in results.items():
-        paper = ROWS.get(method, Row(method))
-        row = {"method": paper.name, "parameters": f"{result['parameters']:,}"}
+    for run in trained:
+        result, method = results[_name(run)], run.config.methods[0]
+        paper = Row("") if run.config.variant else ROWS.get(method, Row(method))
+        row = {"method": run.label, "parameters": f"{result['parameters']:,}"}
         for name in ("psnr", "ssim", "mae", "rmse"):
             digits = 2 if name == "psnr" else 4
             row |= {name.upper(): f"{result[name]:.{digits}f}", f"paper's {name.upper()}": getattr(paper, name)}
         rows.append(row)
-    return markdown_table(rows, list(rows[0]))
+    return markdown_table(rows)

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from experiments.engine.report import save_figure
+from experiments.engine.figures import Panel, panel_figure
 from jaxup.nn.a2u import KernelPair
 from jaxup.nn.indexnet import IndexMaps
+
+Stages = Sequence[IndexMaps | KernelPair]
 
 _CHANNELS = 8
 
@@ -21,46 +21,35 @@ def reconstruction_figure(path: Path, columns: Mapping[str, np.ndarray]) -> None
         path: the PNG to write.
         columns: titles and their images, [N, H, W, 1] from 0 to 1.
     """
-    count = len(next(iter(columns.values())))
-    figure = Figure(figsize=(1.5 * len(columns), 1.4 * count + 0.4), layout="constrained")
-    axes = figure.subplots(count, len(columns), squeeze=False)
-    for column, (title, images) in enumerate(columns.items()):
-        broken = title.replace(", ", ",\n") if ", " in title else title.replace("-", "-\n", 1)
-        axes[0, column].set_title(broken, fontsize=8)
-        for axis, image in zip(axes[:, column], images, strict=True):
-            _show(axis, image)
-    save_figure(figure, path)
+    titles = [t.replace(", ", ",\n") if ", " in t else t.replace("-", "-\n", 1) for t in columns]
+    first, *others = zip(*columns.values(), strict=True)
+    headed = [Panel(image, title) for image, title in zip(first, titles, strict=True)]
+    panel_figure(path, [headed, *([Panel(image) for image in row] for row in others)], side=1.5)
 
 
-def memory_figure(path: Path, image: np.ndarray, stages: Sequence[IndexMaps | KernelPair]) -> None:
-    """Draws what the stages remember of an image: in two rows for each the first channels of its two maps.
+def memory_figure(path: Path, image: np.ndarray, stages: Stages, random: Stages | None = None) -> None:
+    """Draws what the stages remember of an image: for each two rows, of its two maps.
 
     These are the encoder's and the decoder's indices, or for each pixel the entries of the kernels that make maps
-    smaller and larger. Each row has its own grey scale, whose ends its label gives.
+    smaller and larger. As in the paper, first the mean over the channels, with random weights and as learned; then the
+    first channels. Each row has its own grey scale, whose ends its label gives.
 
     Args:
         path: the PNG to write.
         image: [H, W, 1] from 0 to 1.
         stages: pairs of maps [1, h, w, C] or [1, h, w, 1].
+        random: the same of the network before its training, where there is something to learn.
     """
-    rows = [(f"stage {n}\n{kind}", np.asarray(maps[0]))
-            for n, stage in enumerate(stages, 1) for kind, maps in stage._asdict().items()]  # fmt: skip
-    columns = 1 + min(_CHANNELS, max(maps.shape[-1] for _, maps in rows))
-    figure = Figure(figsize=(1.6 * columns + 0.8, 1.6 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for row, (label, maps) in zip(axes, rows, strict=True):
-        shown = maps[..., : columns - 1]
-        span = float(shown.min()), float(shown.max())
-        row[0].set_ylabel(f"{label}\n{span[0]:.2f} to {span[1]:.2f}", fontsize=8)
-        _show(row[0], image)
-        for axis in row[1 + shown.shape[-1] :]:
-            axis.set_axis_off()
-        for axis, channel in zip(row[1:], np.moveaxis(shown, -1, 0), strict=False):
-            _show(axis, channel, span)
-    save_figure(figure, path)
-
-
-def _show(axis: Axes, image: np.ndarray, span: tuple[float, float] = (0, 1)) -> None:
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.imshow(image, cmap="gray", vmin=span[0], vmax=span[1], interpolation="nearest")
+    rows = []
+    for n, stage in enumerate(stages):
+        for kind, maps in stage._asdict().items():
+            learned = np.asarray(maps[0])
+            shown = {}
+            if random is not None:
+                shown = {"random": np.asarray(getattr(random[n], kind)[0]).mean(-1), "learned": learned.mean(-1)}
+            if learned.shape[-1] > 1 or random is None:
+                shown |= {f"channel {i}": learned[..., i] for i in range(min(_CHANNELS, learned.shape[-1]))}
+            span = min(x.min() for x in shown.values()), max(x.max() for x in shown.values())
+            label = f"stage {n + 1}\n{kind}\n{span[0]:.2f} to {span[1]:.2f}"
+            rows.append([Panel(image, label=label), *(Panel(x, title, span) for title, x in shown.items())])
+    panel_figure(path, rows, side=1.6)

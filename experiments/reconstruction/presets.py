@@ -1,8 +1,13 @@
 """Presets: each gives its launch line, the paper's numbers, and ours once they were measured."""
 
+import math
 from pathlib import Path
 
+import jax
+
 from experiments.engine.config import RunConfig
+from experiments.engine.optim import Adam
+from experiments.reconstruction.evaluation import EvaluateConfig
 from experiments.reconstruction.training import DataConfig, TrainConfig
 
 
@@ -17,7 +22,7 @@ def short() -> TrainConfig:
     29.33, 37.83, 45.93 and 48.37.
     """
     run = RunConfig(Path("runs/reconstruction-short"), steps=400, log_every=50, save_every=200)
-    return TrainConfig(run, batch_size=32, drops=(250, 350))
+    return TrainConfig(run, batch_size=32, optimizer=Adam(0.01, drops=(250, 350)))
 
 
 def paper() -> TrainConfig:
@@ -32,4 +37,31 @@ def paper() -> TrainConfig:
     45.93 (0.9998), M2O 48.37 (0.9999). Ours: not measured yet.
     """
     run = RunConfig(Path("runs/reconstruction"), steps=60_000, log_every=600, save_every=6000)
-    return TrainConfig(run, data=DataConfig("fashion-mnist"), drops=(30_000, 42_000, 51_000))
+    optimizer = Adam(0.01, drops=(30_000, 42_000, 51_000))
+    return TrainConfig(run, data=DataConfig("fashion-mnist"), optimizer=optimizer)
+
+
+def smoke() -> TrainConfig:
+    """Seconds, to show that everything works, not how well: three rows, as few steps, images and features as it takes.
+
+    python -m experiments reconstruction train --preset smoke --run-dir runs/smoke
+    """
+    run = RunConfig(Path("runs/reconstruction-smoke"), steps=2, log_every=2, save_every=2)
+    batch_size, data = math.lcm(4, jax.device_count()), DataConfig(images=16)
+    return TrainConfig(run, ("conv-carafe", "max-unpool", "holistic"), data, widths=(4,), batch_size=batch_size)
+
+
+def evaluate_trained() -> EvaluateConfig:
+    """The images of the training.
+
+    python -m experiments reconstruction evaluate --run-dir runs/reconstruction
+    """
+    return EvaluateConfig()
+
+
+def evaluate_smoke() -> EvaluateConfig:
+    """Some of the images.
+
+    python -m experiments reconstruction evaluate --preset smoke --run-dir runs/smoke
+    """
+    return EvaluateConfig(images=16)

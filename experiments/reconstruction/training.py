@@ -1,7 +1,6 @@
 """Training of networks that reconstruct their input, one after the other, and their table."""
 
-from dataclasses import dataclass, field, replace
-from math import lcm
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -9,21 +8,24 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from experiments.data.reconstruction import Split, images
 from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
+from experiments.engine.optim import Adam
+from experiments.engine.runs import moved
+from experiments.engine.stored import WAS_FLAT
 from experiments.engine.train import fit
-from experiments.reconstruction.networks import build
+from experiments.reconstruction.networks import build, has_indices
 from experiments.reconstruction.paper import ROWS
-from jaxup._checks import check_choice
 from jaxup.files import InputError
 from jaxup.models import ReconstructionNetwork
-from jaxup.models.resampling import RESAMPLINGS
 
 SourceName = Literal["photos", "fashion-mnist", "tfds"]
+Normalization = Literal["sigmoid", "softmax", "softmax+sigmoid", "sigmoid+softmax"]
+
+_INDICES = ("nonlinear", "context", "encoder_normalization", "decoder_normalization")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class DataConfig:
 
     def open(self, split: Split) -> np.ndarray:
         """The images of a split, uint8 [N, 32, 32, 1]."""
+        if self.source == "photos" and self.data_dir is not None:
+            raise InputError("data_dir: has no effect with the source photos")
         return images(self.source, self.data_dir, split, self.images)
 
 
@@ -54,46 +58,53 @@ class TrainConfig:
 
     run: RunConfig
     methods: tuple[str, ...] = tuple(ROWS)
-    """How to make maps smaller and larger again, see `jaxup.models.resampling`: the rows of the table."""
+    """How to make maps smaller and larger again, see `jaxup.models.resampling`: by default the rows of the table;
+    others are avg-carafe, max-carafe, holistic-max-unpool, unshared_o2o, shared_o2o, a family of index networks with
+    -bilinear, a2u-softmax and max-a2u."""
     data: DataConfig = field(default=DataConfig())
     widths: tuple[int, ...] = (32, 64, 128)
     """Of the network's blocks; one downsampling and one upsampling stage for each."""
+    nonlinear: bool = True
+    """Of index networks: two layers, and not one that is linear."""
+    context: bool = True
+    """Of index networks: windows of 4 x 4, and not of 2 x 2."""
+    encoder_normalization: Normalization = "sigmoid+softmax"
+    """Of index maps that make maps smaller (Table 6)."""
+    decoder_normalization: Normalization = "sigmoid"
+    """Of index maps that make maps larger."""
     batch_size: int = 100
     """Images in a batch."""
-    learning_rate: float = 0.01
-    """Of Adam, at the start."""
-    drops: tuple[int, ...] = ()
-    """Steps at which the learning rate is divided by ten."""
-    smoke: bool = field(default=False, metadata=MAY_DIFFER)
-    """A run of seconds that shows that everything works, not how well."""
+    optimizer: Adam = field(default=Adam(0.01), metadata=WAS_FLAT)
 
     def build(self) -> ReconstructionNetwork:
         """The network of the first method, with its initial weights."""
-        return build(self.methods[0], self.widths, self.run.seed)
+        return build(self.methods[0], self.widths, self.run.seed, **{name: getattr(self, name) for name in _INDICES})
 
+    @property
+    def variant(self) -> str:
+        """In what it differs from the paper's table; empty for its networks."""
+        if not has_indices(self.methods[0]):
+            return ""
+        names = [name for name in ("nonlinear", "context") if not getattr(self, name)]
+        normalizations = self.encoder_normalization, self.decoder_normalization
+        changed = normalizations != (TrainConfig.encoder_normalization, TrainConfig.decoder_normalization)
+        return ", ".join([f"not {name}" for name in names] + (["/".join(normalizations)] if changed else []))
 
-def smoked(config: TrainConfig) -> TrainConfig:
-    """As few steps, images and features as it takes."""
-    if not config.smoke:
-        return config
-    return replace(
-        config,
-        run=replace(config.run, steps=2),
-        data=replace(config.data, images=16),
-        widths=(4,),
-        batch_size=lcm(4, jax.device_count()),
-        smoke=False,
-    )
+    @property
+    def label(self) -> str:
+        """What tables call the network of the first method."""
+        method = self.methods[0]
+        return ", ".join(filter(None, [ROWS[method].name if method in ROWS else method, self.variant]))
 
 
 def runs(config: TrainConfig) -> dict[str, TrainConfig]:
-    """The run of each method."""
-    for method in config.methods:
-        check_choice("methods", method, RESAMPLINGS)
-    return {
-        method: replace(config, methods=(method,), run=replace(config.run, run_dir=config.run.run_dir / method))
-        for method in config.methods
-    }
+    """The run of each method, by its label."""
+    found = [moved(config, config.run.run_dir / method, methods=(method,)) for method in config.methods]
+    if not any(has_indices(method) for method in config.methods):
+        for name in _INDICES:
+            if getattr(config, name) != getattr(TrainConfig, name):
+                raise InputError(f"{name}: has no effect on {', '.join(config.methods)}, only on index networks")
+    return {run.label: run for run in found}
 
 
 def l1_loss(network: nnx.Module, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -114,13 +125,5 @@ def train_one(config: TrainConfig, images: np.ndarray) -> nnx.Module:
     kept = jax.device_put(images, NamedSharding(mesh, PartitionSpec()))
     numbers = grain.MapDataset.range(len(images)).seed(config.run.seed).shuffle().repeat()
     batches = numbers.batch(config.batch_size, drop_remainder=True).to_iter_dataset()
-    schedule = optax.piecewise_constant_schedule(config.learning_rate, dict.fromkeys(config.drops, 0.1))
-    optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=schedule)
-    return fit(
-        build(config.methods[0], config.widths, config.run.seed),
-        optimizer,
-        l1_loss,
-        batches,
-        config.run,
-        prepare=lambda index: look_up(kept, index),
-    )
+    optimizer = config.optimizer.build()
+    return fit(config.build(), optimizer, l1_loss, batches, config.run, prepare=lambda index: look_up(kept, index))

@@ -10,4 +10,7 @@ from typing import Any
 from experiments.super_resolution import evaluation, presets, training
 
 COMMANDS: dict[str, Callable[..., Any]] = {"train": training.train, "evaluate": evaluation.evaluate}
-PRESETS: dict[str, dict[str, Callable[[], Any]]] = {"train": {"short": presets.short, "paper": presets.paper}}
+PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
+    "train": {"short": presets.short, "paper": presets.paper, "smoke": presets.smoke},
+    "evaluate": {"photos": presets.evaluate_photos, "smoke": presets.evaluate_smoke},
+}

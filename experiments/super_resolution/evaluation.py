@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -12,16 +11,19 @@ import numpy as np
 import tyro
 from flax import nnx
 
-from experiments.data.photos import embedded, resized
+from experiments.data.photos import embedded, middles, resized
 from experiments.data.super_resolution import Pair, Photos, degraded, read_folder
-from experiments.engine.checkpoint import load_model
-from experiments.engine.config import RunConfig, load_config
-from experiments.engine.report import busiest_window, check_out, kernel_figure, markdown_table, save_results
+from experiments.engine.config import RunConfig
+from experiments.engine.figures import busiest_window, kernel_figure
+from experiments.engine.report import check_out, markdown_table, publish
+from experiments.engine.runs import Run, jitted, load_runs, parameters, unique
 from experiments.super_resolution.paper import RESULTS, SCALES
-from experiments.super_resolution.pictures import Picture, draw
+from experiments.super_resolution.pictures import draw
 from experiments.super_resolution.training import TrainConfig
+from jaxup._checks import check_int
 from jaxup.files import InputError
 from jaxup.metrics import psnr, ssim
+from jaxup.models import SuperResolutionNetwork
 
 _LEAST = 11  # pixels that SSIM needs between the borders that do not count
 
@@ -37,21 +39,26 @@ class EvaluateConfig:
     """Folders of photographs, such as those of Set5, Set14 and BSDS100; none: photographs that scikit-image carries."""
     scales: tuple[int, ...] = ()
     """Factors to compare at; none: those of the runs, or 2, 4 and 8 where there is none."""
+    images: int | None = None
+    """Test on the first ones of each folder only; none: on all."""
+    crop: int | None = None
+    """Test on the middle of each photograph only, so many pixels wide and high; none: on all of it."""
     out: Path | None = None
     """Directory for table.md and results.json, which must not exist yet; none: the table is only printed."""
     pictures: bool = False
     """Write a picture per photograph and scale to `out`: the region where the methods differ most."""
-    smoke: bool = False
-    """Seconds, to show that everything works: the middle of one photograph of each folder."""
 
 
 class Entry(NamedTuple):
     """Runs of one configuration."""
 
     label: str
-    config: TrainConfig
-    run_dirs: tuple[Path, ...]
-    networks: tuple[nnx.Module, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def config(self) -> TrainConfig:
+        """Of the first run; the others differ in their seeds."""
+        return self.runs[0].config
 
 
 class Score(NamedTuple):
@@ -66,65 +73,65 @@ def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks with bicubic interpolation by PSNR and SSIM, beside the paper's; pictures on request."""
     check_out(config.out, config.pictures)
     entries = trained(config.run_dir)
-    scales = config.scales or tuple(sorted({e.config.network.scale for e in entries})) or SCALES
+    scales = _scales(config, entries)
     sets: dict[str, Photos] = {folder.name: read_folder(folder) for folder in config.test_dirs}
     sets = sets or {"scikit-image": embedded("test")}
+    sets = {name: middles(photographs, config.images, config.crop) for name, photographs in sets.items()}
+    _check_sizes(sets, scales)
     rows, images = [], []
-    for name, photographs in ((name, _cut(p) if config.smoke else p) for name, p in sets.items()):
+    for name, photographs in sets.items():
         for scale in scales:
-            scores = {image: compare(image, rgb, scale, entries) for image, rgb in photographs.items()}
+            scores = {image: compare(rgb, scale, entries) for image, rgb in photographs.items()}
             rows += _rows(name, scale, list(scores.values()), entries)
             images += [{"test set": name, "image": k, "scale": scale, **_plain(score)} for k, score in scores.items()]
             if config.pictures and config.out is not None:
-                for image, rgb in photographs.items():
-                    path = config.out / f"{name}_{image}_{scale}x.png"
-                    draw(path, _picture(image, scale, degraded(rgb, scale), scores[image]))
-                _draw_kernels(
-                    config.out, f"{name}_{scale}x", degraded(next(iter(photographs.values())), scale), entries
-                )
-    text = "\n".join([markdown_table(rows, list(rows[0])), "", *map(_footnote, entries)]).rstrip()
-    print(text)
-    if config.out is not None:
-        save_results(config.out, {"mean": rows, "images": images, "runs": list(map(_footnote, entries))}, text)
+                _draw(config.out, (name, scale), photographs, scores, entries)
+    text = "\n".join([markdown_table(rows), "", *map(_footnote, entries)]).rstrip()
+    publish(config.out, {"mean": rows, "images": images, "runs": list(map(_footnote, entries))}, text)
+
+
+def _scales(config: EvaluateConfig, entries: Sequence[Entry]) -> Sequence[int]:
+    """The factors to compare at, among them those of all runs."""
+    known = sorted({entry.config.network.scale for entry in entries})
+    for scale in config.scales:
+        check_int("scales", scale)
+    if config.scales and not set(known) <= set(config.scales):
+        raise InputError(f"scales: expected those of the runs, {known}, among them, got {list(config.scales)}")
+    return config.scales or known or SCALES
+
+
+def _check_sizes(sets: Mapping[str, Photos], scales: Sequence[int]) -> None:
+    for scale in scales:
+        least = 2 * scale + _LEAST
+        for name, rgb in ((name, rgb) for photographs in sets.values() for name, rgb in photographs.items()):
+            if min(n - n % scale for n in rgb.shape[:2]) < least:
+                size = f"{rgb.shape[1]} x {rgb.shape[0]}"
+                raise InputError(f"{name}: {size} pixels, expected at least {least} for {scale}x")
 
 
 def trained(run_dirs: Sequence[Path]) -> list[Entry]:
     """The networks of training runs by configuration, labelled by upsampler, where that is not enough by directory."""
-    groups: dict[TrainConfig, list[tuple[Path, nnx.Module]]] = {}
-    for run_dir in run_dirs:
-        config = load_config(TrainConfig, run_dir)
-        network = load_model(run_dir, config.network.build(config.run.seed), best=True)
-        seedless = replace(config, run=RunConfig(Path(), steps=config.run.steps))
-        groups.setdefault(seedless, []).append((run_dir, network))
-    names = [(config.network.upsampler, config.network.scale) for config in groups]
-    entries = []
-    for config, members in groups.items():
-        label, scale = config.network.upsampler, config.network.scale
-        directories, networks = zip(*members, strict=True)
-        label = label if names.count((label, scale)) == 1 else f"{label} ({directories[0]})"
-        entries.append(Entry(label, config, directories, networks))
-    return entries
+    groups: dict[TrainConfig, list[Run]] = {}
+    for run in load_runs(TrainConfig, run_dirs, best=True):
+        seedless = replace(run.config, run=RunConfig(Path(), steps=run.config.run.steps))
+        groups.setdefault(seedless, []).append(run)
+    labels = [config.label for config in groups]
+    scales = [(config.label, config.network.scale) for config in groups]
+    names = unique(labels, [runs[0].run_dir for runs in groups.values()], scales)
+    return [Entry(name, tuple(runs)) for name, runs in zip(names, groups.values(), strict=True)]
 
 
-@partial(jax.jit, static_argnums=0)
-def _run(graph: nnx.GraphDef, state: nnx.State, x: jax.Array) -> jax.Array:
-    return nnx.merge(graph, state)(x)  # runs of one configuration share the compiled function
-
-
-def compare(name: str, rgb: np.ndarray, scale: int, entries: Sequence[Entry]) -> dict[str, Score]:
+def compare(rgb: np.ndarray, scale: int, entries: Sequence[Entry]) -> dict[str, Score]:
     """Lower the resolution of a photograph, and enlarge it by bicubic interpolation and by the runs of that scale.
 
     Values are clipped to 0 .. 255, and the outermost `scale` pixels do not count.
     """
-    least = 2 * scale + _LEAST
-    if min(n - n % scale for n in rgb.shape[:2]) < least:
-        raise InputError(f"{name}: {rgb.shape[1]} x {rgb.shape[0]} pixels, expected at least {least} for {scale}x")
     low, high = degraded(rgb, scale)
     x = jnp.asarray(low[None, ..., None] / 255, jnp.float32)
     results = {"bicubic": [resized(low.astype(np.float32), high.shape)]}
     for entry in entries:
         if entry.config.network.scale == scale:
-            results[entry.label] = [255 * np.asarray(_run(*nnx.split(n), x))[0, ..., 0] for n in entry.networks]
+            results[entry.label] = [255 * np.asarray(jitted(run.network)(x))[0, ..., 0] for run in entry.runs]
     return {method: _score(images, high, scale) for method, images in results.items()}
 
 
@@ -158,27 +165,33 @@ def _rows(
     return rows
 
 
-def _draw_kernels(out: Path, name: str, pair: Pair, entries: Sequence[Entry]) -> None:
-    """The kernels of the last block of every entry that has the scale of the pair, and kernels."""
+def _draw(
+    out: Path,
+    test: tuple[str, int],
+    photographs: Photos,
+    scores: Mapping[str, Mapping[str, Score]],
+    entries: Sequence[Entry],
+) -> None:
+    """A picture of every photograph of a test set at a scale, and the kernels at the first one."""
+    name, scale = test
+    pairs = {image: degraded(rgb, scale) for image, rgb in photographs.items()}
+    for image, pair in pairs.items():
+        found = {f"{method}, {score.psnr[0]:.2f} dB": score.image for method, score in scores[image].items()}
+        draw(out / f"{name}_{image}_{scale}x.png", f"{image}, {scale}x", pair.high, found)
+    for number, entry in enumerate(entries, 1):
+        network = entry.runs[0].network
+        if entry.config.network.scale == scale and hasattr(network.blocks[-1].up, "kernels"):
+            path = out / f"{name}_{scale}x_kernels_{number}_{entry.config.network.upsampler}.png"
+            _draw_kernels(path, next(iter(pairs.values())), network)
+
+
+def _draw_kernels(path: Path, pair: Pair, network: nnx.Module) -> None:
+    """The kernels of the last block, where there is most to see."""
     scale = pair.high.shape[0] // pair.low.shape[0]
     window = busiest_window(pair.high)
     low = pair.low[tuple(slice(side.start // scale, side.stop // scale) for side in window)]
-    x = jnp.asarray(low[None, ..., None] / 255, jnp.float32)
-    for number, entry in enumerate(entries, 1):
-        network: Any = entry.networks[0]
-        if entry.config.network.scale == scale and hasattr(network.blocks[-1].up, "kernels"):
-            path = out / f"{name}_kernels_{number}_{entry.config.network.upsampler}.png"
-            kernel_figure(path, pair.high[window], np.asarray(_kernels(*nnx.split(network), x))[0, ..., 0, :])
-
-
-@partial(jax.jit, static_argnums=0)
-def _kernels(graph: nnx.GraphDef, state: nnx.State, x: jax.Array) -> jax.Array:
-    network: Any = nnx.merge(graph, state)
-    *blocks, last = network.blocks
-    y = network.embed(x)
-    for block in blocks:
-        y = block(y)
-    return last.up.kernels(last.refine(y))
+    kernels = jitted(network, SuperResolutionNetwork.kernels)(jnp.asarray(low[None, ..., None] / 255, jnp.float32))
+    kernel_figure(path, pair.high[window], np.asarray(kernels)[0, ..., 0, :])
 
 
 def _plain(scores: Mapping[str, Score]) -> dict[str, Any]:
@@ -188,20 +201,9 @@ def _plain(scores: Mapping[str, Score]) -> dict[str, Any]:
 def _footnote(entry: Entry) -> str:
     """What a line of the table is."""
     network = entry.config.network
-    count = sum(p.size for p in jax.tree.leaves(nnx.state(entry.networks[0], nnx.Param)))
+    count = parameters(entry.runs[0].network)
     folders = ", ".join(folder.name for folder in entry.config.data.train_dirs) or "scikit-image"
     words = [f"{entry.label}, {network.scale}x: {count:,} parameters", f"{network.features} features"]
     words += ["residual"] if network.residual else []
-    words += [f"{entry.config.run.steps} steps on {folders}", f"{len(entry.run_dirs)} run(s)"]
+    words += [f"{entry.config.run.steps} steps on {folders}", f"{len(entry.runs)} run(s)"]
     return ", ".join(words)
-
-
-def _cut(photographs: Photos) -> Photos:
-    name, rgb = next(iter(photographs.items()))
-    top, left = (max(n - 96, 0) // 2 for n in rgb.shape[:2])
-    return {name: rgb[top : top + 96, left : left + 96]}
-
-
-def _picture(image: str, scale: int, pair: Pair, scores: Mapping[str, Score]) -> Picture:
-    titles = {method: f"{method}, {score.psnr[0]:.2f} dB" for method, score in scores.items()}
-    return Picture(f"{image}, {scale}x", pair.high, {titles[m]: score.image for m, score in scores.items()})

@@ -2,41 +2,26 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from experiments.engine.report import save_figure
+from experiments.engine.figures import Panel, panel_figure
 
 _SIDE = 80
 
 
-class Picture(NamedTuple):
-    """Luminances on a scale of 0 to 255, all of the same size."""
-
-    title: str
-    truth: np.ndarray
-    results: Mapping[str, np.ndarray]
-    """By heading."""
-
-
-def draw(path: Path, picture: Picture) -> None:
+def draw(path: Path, title: str, truth: np.ndarray, results: Mapping[str, np.ndarray]) -> None:
     """Draw the region in which the results differ most, of the truth and of each result, as PNG.
 
     Args:
         path: file to write; it appears whole or not at all. Its directory is made if need be.
-        picture: what to draw.
+        title: of the whole.
+        truth: luminance on a scale of 0 to 255.
+        results: by heading, in the same size.
     """
-    region = most_different(list(picture.results.values()), picture.truth)
-    panels = {"truth": picture.truth, **picture.results}
-    figure = Figure(figsize=(2.4 * len(panels), 2.8), layout="constrained")
-    figure.suptitle(picture.title, fontsize=9)
-    for axis, (title, image) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        axis.imshow(image[region], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axis.set_title(title, fontsize=8)
-        axis.set_axis_off()
-    save_figure(figure, path)
+    region = most_different(list(results.values()), truth)
+    panels = [Panel(image[region], name, (0, 255)) for name, image in {"truth": truth, **results}.items()]
+    panel_figure(path, [panels], side=2.4, title=title)
 
 
 def most_different(results: list[np.ndarray], truth: np.ndarray) -> tuple[slice, slice]:

@@ -1,8 +1,12 @@
 """Presets: each gives its launch line, the paper's numbers, and ours once they were measured."""
 
+import math
 from pathlib import Path
 
+import jax
+
 from experiments.engine.config import RunConfig
+from experiments.super_resolution.evaluation import EvaluateConfig
 from experiments.super_resolution.networks import NetworkConfig
 from experiments.super_resolution.training import DataConfig, TrainConfig
 
@@ -48,3 +52,33 @@ def paper() -> TrainConfig:
     BSDS100 33.25, 27.78, 24.74. Ours: not measured yet.
     """
     return TrainConfig(RunConfig(Path("runs/super-resolution"), steps=200_000, log_every=500, save_every=2000))
+
+
+def smoke() -> TrainConfig:
+    """Seconds, to show that everything works, not how well: narrow layers and 4 steps on small patches.
+
+    python -m experiments super-resolution train --preset smoke --run-dir runs/smoke
+    """
+    return TrainConfig(
+        RunConfig(Path("runs/super-resolution-smoke"), steps=4, log_every=2, save_every=4),
+        NetworkConfig(features=8, residual=True),
+        DataConfig(patch=16, stride=16, validation_patches=8),
+        batch_size=math.lcm(4, jax.device_count()),
+        validate_every=2,
+    )
+
+
+def evaluate_photos() -> EvaluateConfig:
+    """Photographs that scikit-image carries, or those of --test-dirs.
+
+    python -m experiments super-resolution evaluate --run-dir runs/attention --test-dirs Set5 Set14 BSDS100
+    """
+    return EvaluateConfig()
+
+
+def evaluate_smoke() -> EvaluateConfig:
+    """The middle of one photograph of each folder.
+
+    python -m experiments super-resolution evaluate --preset smoke
+    """
+    return EvaluateConfig(images=1, crop=96)

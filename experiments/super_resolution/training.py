@@ -1,24 +1,25 @@
 """Training of one super-resolution network."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import optax
 from flax import nnx
 
 from experiments.data.super_resolution import Patches, training_batches, training_photos, validation_batches
-from experiments.engine.config import RunConfig, open_run
+from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
 from experiments.engine.train import Validation, fit, mean_scores, squared_error
 from experiments.super_resolution.networks import NetworkConfig
+from jaxup.models import SuperResolutionNetwork
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """What to train on."""
 
-    train_dirs: tuple[Path, ...] = ()
+    train_dirs: tuple[Path, ...] = field(default=(), metadata=MAY_DIFFER)
     """Folders of photographs, such as those of T91 and General100; none: photographs that scikit-image carries."""
-    validation_dirs: tuple[Path, ...] = ()
+    validation_dirs: tuple[Path, ...] = field(default=(), metadata=MAY_DIFFER)
     """Folders of photographs to validate on; none: every tenth of the others is kept back for it."""
     patch: int = 64
     """Side of the patches in high resolution, s*m for the paper's m x m; a multiple of the scale."""
@@ -45,15 +46,21 @@ class TrainConfig:
     """Validations without a lower loss after which the learning rate is multiplied by `decay`."""
     decay: float = 0.8
     """See `patience`."""
-    smoke: bool = False
-    """Seconds, to show that everything works: narrow layers and 4 steps on the smallest patches."""
+
+    @property
+    def label(self) -> str:
+        """What tables call its network."""
+        return self.network.label
+
+    def build(self) -> SuperResolutionNetwork:
+        """Its network with the initial weights."""
+        return self.network.build(self.run.seed)
 
 
 def train(config: TrainConfig) -> nnx.Module:
     """Train a network; started again on the same run directory, it goes on where it stopped."""
-    config = _smoke(config) if config.smoke else config
     data, scale = config.data, config.network.scale
-    network = config.network.build(config.run.seed)
+    network = config.build()
     learned, held_out = training_photos(data.train_dirs, data.validation_dirs)
     patches = Patches(learned, scale=scale, size=data.patch, stride=data.stride)
     unchanged = Patches(held_out, scale=scale, size=data.patch, stride=data.patch, factors=(1,), turns=1)
@@ -71,16 +78,4 @@ def train(config: TrainConfig) -> nnx.Module:
             mean_scores(loss, scored),
             optax.contrib.reduce_on_plateau(factor=config.decay, patience=config.patience),
         ),
-    )
-
-
-def _smoke(config: TrainConfig) -> TrainConfig:
-    patch = 8 * config.network.scale
-    return replace(
-        config,
-        run=replace(config.run, steps=4, log_every=2, save_every=4),
-        network=replace(config.network, features=8),
-        data=replace(config.data, patch=patch, stride=patch, validation_patches=8),
-        batch_size=4,
-        validate_every=2,
     )

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import subprocess
 import sys
 import types
@@ -42,6 +43,11 @@ def large() -> Config:
     return Config(RunConfig(Path("runs/large"), steps=1000), crop_size=256)
 
 
+def smoke() -> Config:
+    """Seconds."""
+    return Config(RunConfig(Path("runs/smoke"), steps=1), crop_size=4)
+
+
 def evaluate(run_dir: Path, *, fail: str = "") -> None:
     """Evaluate a checkpoint.
 
@@ -63,7 +69,7 @@ def evaluate(run_dir: Path, *, fail: str = "") -> None:
 def fake_task(monkeypatch):
     module = types.ModuleType("experiments.fake_task", "A fake task.")
     module.COMMANDS = {"train": train, "evaluate": evaluate}
-    module.PRESETS = {"train": {"small": small, "large": large}}
+    module.PRESETS = {"train": {"small": small, "large": large, "smoke": smoke}}
     monkeypatch.setitem(sys.modules, "experiments.fake_task", module)
     monkeypatch.setattr(cli, "TASKS", {**cli.TASKS, "fake-task": "Only for tests."})
     monkeypatch.delenv("JAXUP_TRACEBACK", raising=False)
@@ -78,6 +84,22 @@ def test_options_override_the_chosen_preset(tmp_path):
     assert called == [Config(run, crop_size=32, scales=(2,))]
     assert cli.main(["fake_task", "train", "--preset", "large", "--run-dir", str(tmp_path / "other")]) == 0
     assert called[1] == dataclasses.replace(large(), run=RunConfig(tmp_path / "other", steps=1000))
+
+
+@pytest.mark.parametrize("words", ["--smoke", "--preset smoke", "--preset large --smoke", "--smoke --preset large"])
+def test_smoke_is_a_preset(words, tmp_path):
+    assert cli.main(["fake-task", "train", *words.split(), "--run-dir", str(tmp_path), "--crop-size", "8"]) == 0
+    assert called == [Config(RunConfig(tmp_path, steps=1), crop_size=8)]
+
+
+@pytest.mark.parametrize("task", [task for task in cli.TASKS if task != "bench"])
+def test_every_command_has_a_smoke_size(task):
+    module = importlib.import_module(f"experiments.{task.replace('-', '_')}")
+    assert module.COMMANDS.keys() == module.PRESETS.keys()
+    for presets in module.PRESETS.values():
+        assert list(presets)[-1] == "smoke" and len(presets) > 1
+        for preset in presets.values():
+            assert "python -m experiments" in preset.__doc__ and dataclasses.is_dataclass(preset())
 
 
 def test_a_function_of_options_needs_no_preset():

@@ -13,7 +13,7 @@ from skimage.metrics import structural_similarity
 from experiments import denoising
 from experiments.__main__ import main
 from experiments.data.denoising import batches, cut_patches, grey_images, noisy_patches
-from experiments.denoising import evaluation
+from experiments.denoising import evaluation, table
 from experiments.denoising.networks import MODELS, NetworkConfig, gflops, parameters
 from experiments.denoising.paper import COSTS, RESULTS
 from experiments.engine.train import squared_error
@@ -195,9 +195,12 @@ def test_the_papers_numbers_stand_beside_whole_networks_only():
 def test_presets_are_the_papers():
     paper = denoising.presets.paper()
     epoch = 238_400 // 128
-    assert (paper.batch_size, paper.learning_rate, paper.data.patch, paper.data.stride) == (128, 1e-3, 40, 10)
-    assert (paper.run.steps, paper.drops) == (60 * epoch, (45 * epoch, 55 * epoch))
+    assert (paper.batch_size, paper.optimizer.learning_rate, paper.data.patch, paper.data.stride) == (128, 1e-3, 40, 10)
+    assert (paper.run.steps, paper.optimizer.drops) == (60 * epoch, (45 * epoch, 55 * epoch))
     assert paper.network.features == 64 and denoising.presets.paper_table().training.network.features == 64
+    assert set(denoising.presets.paper_table().models) == set(RESULTS) and len(RESULTS) == 20
+    assert denoising.presets.paper_table().sigmas == (15, 25, 50)
+    assert denoising.presets.short().batch_size >= 48
     assert denoising.presets.short_table().training.network.features == 64
 
 
@@ -218,6 +221,13 @@ def test_presets_are_the_papers():
         ("train --sigma 0", "sigma: expected a number above 0"),
         ("train --scales 1.5", "scales: expected numbers from 0 to 1"),
         ("table --models dncnn resnet", "models: expected one of"),
+        ("table --model m2o", "model: has no effect beside models"),
+        ("table --sigma 15 --sigmas 25 50", "sigma: has no effect beside sigmas"),
+        ("table --sigmas 25 0 --models dncnn", "sigma: expected a number above 0"),
+        ("train --data-dir {tmp}/empty", "data_dir: has no effect with the source photos"),
+        ("evaluate --data-dir {tmp}/empty", "data_dir: has no effect on the tests photos"),
+        ("evaluate --own-statistics", "own_statistics: has no effect without a run_dir"),
+        ("evaluate --crop 0", "crop: expected at least 1, got 0"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path, monkeypatch, capsys):
@@ -249,3 +259,19 @@ def test_damaged_data(file, content, message, folder):
     with pytest.raises(InputError) as caught:
         grey_images("train400", folder, "train")
     assert message in str(caught.value)
+
+
+def test_a_table_of_several_levels_of_noise(tmp_path, monkeypatch, capsys):
+    """Each network has a directory for each level; nothing is trained here."""
+    trained = []
+    monkeypatch.setattr(table, "train", lambda config: (trained.append(config), config.build())[1])
+    monkeypatch.setattr(evaluation, "_total_variation", lambda sigma: lambda x: x)
+    monkeypatch.setattr(evaluation, "cost_cells", lambda config: {})
+    words = ["--models", "dncnn", "--sigmas", "15", "50", "--no-pictures", "--run-dir", tmp_path / "table"]
+    assert run("table", "--preset", "smoke", *words) == 0
+    assert [(config.sigma, config.run.run_dir.name) for config in trained] == [
+        (15, "dncnn-sigma-15"),
+        (50, "dncnn-sigma-50"),
+    ]
+    printed = capsys.readouterr().out
+    assert printed.count("| dncnn, 4 features ") == 2 and "sigma = 15, means" in printed and "sigma = 50" in printed

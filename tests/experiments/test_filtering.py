@@ -109,7 +109,7 @@ def test_constants_are_kept():
 def test_presets_are_the_papers():
     config = PRESETS["train"]["dkn-denoise"]()
     assert (config.data.protocol, config.data.scales, config.data.source) == ("noise", (1,), "nyu")
-    assert (config.run.steps, config.drops, config.network.residual, config.crop) == (4000, (), False, None)
+    assert (config.run.steps, config.optimizer.drops, config.network.residual, config.crop) == (4000, (), False, None)
     assert PRESETS["filter"]["texture"]().iterations == 4 and PRESETS["filter"]["noise"]().noise == 0.005
     assert file_name("FDKN w/o residual (runs/a b)") == "FDKN-w-o-residual-runs-a-b"
 

@@ -1,6 +1,7 @@
 """The depth upsampling experiment from the command line, as its users run it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from experiments import joint_upsampling
 from experiments.__main__ import main
-from experiments.joint_upsampling import ablation, evaluation
+from experiments.joint_upsampling import ablation, evaluation, paper
 from experiments.joint_upsampling.classical import FILTERS, METHODS
 from experiments.joint_upsampling.networks import NetworkConfig
 from experiments.joint_upsampling.training import DataConfig, TrainConfig, masked_loss
@@ -129,8 +130,8 @@ def test_evaluate_several_runs(run_dir, pairs, tmp_path, capsys):
 
 def test_deformable_networks_learn_on_whole_images(pairs, tmp_path):
     words = "--model FDKN --widths 8 8 --source pairs --scales 4 --protocol bicubic --crop None --loss l1 --steps 24"
-    words += f" --data-dir {pairs} --learning-rate 3e-3 --drops 12 18 --drop-factor 5"
-    assert train(tmp_path / "run", *words.split()) == 0
+    words += f" --data-dir {pairs} --learning-rate 3e-3 --drops 12 18 --drop-factor 5 --batch-size 4 --log-every 1"
+    assert main(["joint-upsampling", "train", "--run-dir", str(tmp_path / "run"), *words.split()]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [lines[step]["learning_rate"] for step in (0, 14, 20)] == pytest.approx([3e-3, 6e-4, 1.2e-4])
     first, last = (np.mean([line["loss"] for line in part]) for part in (lines[:5], lines[-5:]))
@@ -140,7 +141,7 @@ def test_deformable_networks_learn_on_whole_images(pairs, tmp_path):
 def test_ablation_prints_and_stores_every_row(tmp_path, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(ablation, "train", trained.append)
-    monkeypatch.setattr(ablation, "as_method", lambda network: METHODS["bicubic"])
+    monkeypatch.setattr(ablation, "as_methods", lambda runs: {run.label: METHODS["bicubic"] for run in runs})
     words = ["--run-dir", str(tmp_path), "--widths", "4", "4", "--scenes", "1", "--scene-size", "32"]
     assert main(["joint-upsampling", "ablation", *words, "--kernel-sizes", "1", "3"]) == 0
     assert len({run.run.run_dir for run in trained}) == 14
@@ -161,7 +162,7 @@ def test_ablation_prints_and_stores_every_row(tmp_path, monkeypatch, capsys):
 def test_ablation_of_some_rows(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(ablation, "train", trained.append)
-    monkeypatch.setattr(ablation, "as_method", lambda network: METHODS["bicubic"])
+    monkeypatch.setattr(ablation, "as_methods", lambda runs: {run.label: METHODS["bicubic"] for run in runs})
     words = ["--run-dir", str(tmp_path), "--scenes", "1", "--scene-size", "32", "--kernel-sizes", "3"]
     assert main(["joint-upsampling", "ablation", *words, "--rows", "weights from RGB", "weights from both"]) == 0
     assert list(json.loads((tmp_path / "results.json").read_text())) == ["weights from RGB", "weights from both"]
@@ -213,14 +214,18 @@ def test_options_of_the_deformable_networks(model):
 
 def test_presets_are_the_papers():
     nyu = joint_upsampling.presets.nyu()
-    assert (nyu.batch_size, nyu.crop, nyu.learning_rate) == (10, 256, 1e-3)
-    assert (nyu.run.steps, nyu.drops) == (2000 * 100, (1200 * 100, 1600 * 100))
+    assert (nyu.batch_size, nyu.crop, nyu.optimizer.learning_rate) == (10, 256, 1e-3)
+    assert (nyu.run.steps, nyu.optimizer.drops) == (2000 * 100, (1200 * 100, 1600 * 100))
     assert isinstance(nyu, TrainConfig) and nyu.network == NetworkConfig("SA_M2_F32")
     for name in ("dkn", "fdkn"):
         kim = joint_upsampling.PRESETS["train"][name]()
-        assert (kim.network, kim.data.source, kim.data.protocol) == (NetworkConfig(name.upper()), "nyu", "bicubic")
-        assert (kim.batch_size, kim.crop, kim.learning_rate, kim.loss) == (1, None, 1e-3, "l1")
-        assert (kim.run.steps, kim.drops, kim.drop_factor) == (40_000, (10_000, 20_000, 30_000), 5)
+        assert (kim.network, kim.data.source, kim.data.protocol) == (
+            NetworkConfig(name.upper(), cubic_coefficient=-0.5),
+            "nyu",
+            "bicubic",
+        )
+        assert (kim.batch_size, kim.crop, kim.optimizer.learning_rate, kim.loss) == (1, None, 1e-3, "l1")
+        assert (kim.run.steps, kim.optimizer.drops, kim.optimizer.drop_factor) == (40_000, (10_000, 20_000, 30_000), 5)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +241,7 @@ def test_presets_are_the_papers():
         ("evaluate --run-dir {tmp}/none", "is not a run directory"),
         ("evaluate --pictures", "pictures: expected a directory for them, --out"),
         ("evaluate --out {pairs}", "exists already"),
-        ("train --run-dir {run} --preset short --steps 3", "holds a run of another configuration"),
+        ("train --run-dir {run} --preset short --seed 3", "holds a run of another configuration"),
         ("train --run-dir {pairs} --preset short", "is neither empty nor a run directory"),
         ("train --run-dir {tmp}/new --model SA_M9", "model: expected one of"),
         ("train --run-dir {tmp}/new --model FDKN --no-guided --no-from-depth", "guide_features: expected channels"),
@@ -251,6 +256,112 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, run_dir, pairs, 
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and message in error and "\n" not in error
     assert sorted(path.name for path in pairs.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("train --model SA_M1_F8 --kernel-size 7", "kernel_size: has no effect on SA_M1_F8, only on DKN, FDKN"),
+        ("train --model DJF --window-size 9", "window_size: has no effect on DJF"),
+        ("train --model SA_M1_F8 --cubic-coefficient -0.5", "cubic_coefficient: has no effect on SA_M1_F8"),
+        ("train --model FDKN --scaled", "scaled: has no effect on FDKN"),
+        ("train --model FDKN --no-offsets --window-size 9", "window_size: has no effect on FDKN"),
+        ("train --scales 6 --crop 48", "scales: expected powers of two for SA_M1_F16, got 6"),
+        ("train --scales 8 0", "scales: expected an integer >= 1, got 0"),
+        ("train --held-out 4", "held_out: has no effect with the source scenes"),
+        ("train --data-dir {pairs}", "data_dir: has no effect with the source scenes"),
+        ("train --source pairs --data-dir {pairs} --held-out 1", "held_out: expected 0 or at least 2, got 1"),
+        ("train --source pairs --data-dir {pairs} --held-out -2", "held_out: expected 0 or at least 2, got -2"),
+        ("train --source pairs --data-dir {pairs} --scenes 3", "scenes: has no effect with the source pairs"),
+        ("evaluate --run-dir {run} --scales 2 6", "scales: expected powers of two for SA_M1_F8, got 6"),
+        ("evaluate --source scenes --pairs 3", "pairs: has no effect with the source scenes in this command"),
+        ("evaluate --protocol djf --protocols grid bicubic", "protocol: has no effect beside protocols"),
+        ("evaluate --protocols grid noise", "protocol: noise is for the command denoise"),
+        ("saliency --run-dir {run} --scale 6", "scales: expected powers of two for SA_M1_F8, got 6"),
+        ("saliency --source folder --data-dir {pairs} --scenes 3", "scenes: has no effect with the source folder"),
+        ("ablation --kernel-size 5", "kernel_size: has no effect in ablation"),
+        ("ablation --no-guided", "guided: has no effect in ablation"),
+        ("demo --scales 4 6 --out {tmp}/new", "scales: expected powers of two for SA_M1_F8, got 6"),
+        ("filter --target {pairs}/p0_rgb.png --size 40 --out {tmp}/new", "size: has no effect with a target"),
+    ],
+)
+def test_what_has_no_effect_is_refused_before_any_work(
+    arguments, message, run_dir, pairs, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(joint_upsampling.training, "fit", lambda *_: pytest.fail("trained"))
+    words = arguments.format(tmp=tmp_path, pairs=pairs, run=run_dir).split()
+    words += ["--run-dir", str(tmp_path / "new")] if words[0] in ("train", "ablation") else []
+    assert main(["joint-upsampling", *words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and message in error and "\n" not in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_labels():
+    labels = {
+        NetworkConfig("DJF"): "DJF",
+        NetworkConfig("DJF", residual=True): "DJFR",
+        NetworkConfig("DJFScaled+", residual=True): "DJFRScaled+",
+        NetworkConfig("SA_M2_F32", scaled=True): "SA_M2_F32, scaled",
+        NetworkConfig("DKN", residual=False, offsets=False): "DKN w/o offsets w/o residual",
+    }
+    assert [config.label for config in labels] == list(labels.values())
+    assert NetworkConfig("DJF", residual=True).published == "DJFR"
+    assert NetworkConfig("SA_M2_F32", scaled=True).published == "SA_M2_F32"
+    for other in (NetworkConfig(residual=True), NetworkConfig("DKN", kernel_size=5), NetworkConfig(widths=(8, 4))):
+        assert other.published == ""
+    assert nnx.eval_shape(lambda: NetworkConfig("SA_M1_F8", scaled=True).build(0)).scaled
+
+
+def test_the_papers_numbers_stand_beside_their_protocol(filters_only, pairs, tmp_path, capsys):
+    """All three protocols in one call, and each number of the papers under one of them only."""
+    options = ["--source", "middlebury", "--data-dir", pairs, "--scales", "2", "8", "--out", tmp_path / "out"]
+    assert evaluate(*options, "--protocols", "grid", "bicubic", "djf") == 0
+    grid, bicubic, djf = capsys.readouterr().out.split("RMSE in ")[1:]
+    assert "7.58" not in grid + bicubic and "| bicubic " in bicubic
+    assert "| paper |" in djf and "7.58" in djf.split("| bicubic ")[1].splitlines()[0]
+    assert re.search(r"\| FDKN +\|.* 2\.17 ", bicubic) and "FDKN" not in grid + djf
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results) == ["grid", "bicubic", "djf"] and len({str(r["mean"]) for r in results.values()}) == 3
+    assert main(["joint-upsampling", "evaluate", "--preset", "smoke"]) == 0
+    assert "paper: cm, on NYU Depth v2" in capsys.readouterr().out
+
+
+def test_every_published_number_is_in_a_table():
+    assert paper.DEPTH["djf"]["middlebury"]["bicubic"] == (4.44, 7.58, 11.87)
+    assert paper.DEPTH["djf"]["sintel"]["DJFR"] == (5.50, 7.43, 10.48)
+    assert paper.DEPTH["bicubic"]["lu"]["FDKN w/o guide"] == (0.85, 1.90, 5.33)
+    assert paper.DEPTH["bicubic"]["nyu"]["DKN"] == (1.62, 3.26, 6.51)
+    for tables in paper.DEPTH.values():
+        assert all(len(values) == 3 for table in tables.values() for values in table.values())
+    assert paper.ABLATION["FDKN"]["25 x 25"] == {
+        "weights from RGB": "5.99",
+        "weights from depth": "4.21",
+        "weights from both": "3.72",
+    }
+    assert set(paper.ABLATION["DKN"]["3 x 3"]) == set(ablation.ROWS)
+
+
+@pytest.mark.parametrize(
+    "name, protocol, bicubic",
+    [("middlebury", "djf", 7.00), ("middlebury", "bicubic", 3.60), ("lu", "djf", 10.17), ("lu", "bicubic", 4.98)],
+)
+def test_protocols_on_real_pairs(name, protocol, bicubic, shared_data):
+    """RMSE of bicubic enlargement at 8x on whole images, measured once by other code."""
+    source = DataConfig(name, data_dir=shared_data / "rgbd" / name).open("test")
+    data = DataConfig(scales=(8,), protocol=protocol)
+    compared = evaluation.compare_pairs(source, data, {"bicubic": FILTERS["bicubic"]}, border=0)
+    assert np.mean([c.errors["bicubic"] for _, _, c in compared]) == pytest.approx(bicubic, abs=0.006)
+
+
+def test_data_may_move_and_runs_may_grow(tmp_path, pairs):
+    words = ["--source", "pairs", "--model", "SA_M1_F8", "--widths", "4", "3", "--scales", "2", "--crop", "16"]
+    words += ["--batch-size", "4", "--run-dir", str(tmp_path / "run"), "--drops", "1"]
+    assert main(["joint-upsampling", "train", *words, "--data-dir", str(pairs), "--steps", "1"]) == 0
+    pairs.rename(tmp_path / "moved")
+    assert main(["joint-upsampling", "train", *words, "--data-dir", str(tmp_path / "moved"), "--steps", "2"]) == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "text", "all invalid"])

@@ -15,6 +15,7 @@ from experiments.data import (
     crop_to_multiple,
     low_resolution,
     normalised,
+    scored,
     training_batches,
 )
 from jaxup.files import InputError
@@ -30,6 +31,27 @@ def test_grid_takes_block_centres(scale):
     assert low.shape == (24 // scale, 48 // scale, 1) and low.dtype == np.float32
     for i, j in itertools.product(range(24 // scale), range(48 // scale)):
         assert low[i, j] == depth[i * scale + scale // 2, j * scale + scale // 2]
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
+def test_djf_takes_the_last_pixel_of_each_block(scale):
+    depth = RNG.random((24, 48, 1), np.float32)
+    low = low_resolution(depth, scale, "djf")
+    assert low.shape == (24 // scale, 48 // scale, 1) and low.dtype == np.float32
+    for i, j in itertools.product(range(24 // scale), range(48 // scale)):
+        assert low[i, j] == depth[(i + 1) * scale - 1, (j + 1) * scale - 1]
+
+
+def test_djf_does_not_score_the_borders():
+    valid = RNG.random((20, 16, 1)) < 0.7
+    found = scored(valid, "djf")
+    np.testing.assert_array_equal(found[6:14, 6:10], valid[6:14, 6:10])
+    assert found.sum() == valid[6:14, 6:10].sum() and found.dtype == bool
+    for protocol in ("grid", "bicubic", "noise"):
+        np.testing.assert_array_equal(scored(valid, protocol), valid)
+    assert not scored(valid[:12], "djf").any()
+    np.testing.assert_array_equal(scored(valid, "djf", 0), valid)
+    assert scored(valid, "grid", 1).sum() == valid[1:-1, 1:-1].sum()
 
 
 def cubic(t, a=-0.5):

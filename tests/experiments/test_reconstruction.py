@@ -4,19 +4,25 @@ import gzip
 import io
 import json
 import os
+from pathlib import Path
 
 import grain
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from experiments import reconstruction
 from experiments.__main__ import main
 from experiments.data.fashion_mnist import fashion_mnist, from_tfds
+from experiments.engine.config import RunConfig
+from experiments.reconstruction import pictures
 from experiments.reconstruction.paper import ROWS
-from experiments.reconstruction.training import DataConfig, look_up
+from experiments.reconstruction.training import DataConfig, TrainConfig, look_up
 from jaxup.files import InputError
 from jaxup.models.resampling import RESAMPLINGS
+from jaxup.nn.indexnet import IndexMaps
 from tests.compare import assert_close
 
 
@@ -157,6 +163,8 @@ def test_missing_and_damaged_files(folder, spoil, message):
     [
         (["train", "--methods", "max-nearest"], "methods: expected one of 'avg-nearest'"),
         (["train", "--source", "fashion-mnist", "--data-dir", "nowhere"], "nowhere: no such folder"),
+        (["train", "--methods", "max-unpool", "--no-context"], "context: has no effect on max-unpool, only on index"),
+        (["train", "--data-dir", "nowhere"], "data_dir: has no effect with the source photos"),
         (["evaluate"], "run_dir: expected the directory of a run"),
         (["evaluate", "--run-dir", "nowhere"], "nowhere: is not a run directory"),
     ],
@@ -177,4 +185,39 @@ def test_presets():
     paper = reconstruction.presets.paper()
     assert set(paper.methods) == set(ROWS) <= set(RESAMPLINGS)
     epoch = 60_000 // paper.batch_size
-    assert [step / epoch for step in (*paper.drops, paper.run.steps)] == [50, 70, 85, 100]
+    assert [step / epoch for step in (*paper.optimizer.drops, paper.run.steps)] == [50, 70, 85, 100]
+
+
+def test_variants_of_index_networks():
+    run = RunConfig(Path("runs"))
+    plain, linear = TrainConfig(run, ("holistic",)), TrainConfig(run, ("m2o",), nonlinear=False, context=False)
+    softmax = TrainConfig(run, ("m2o",), encoder_normalization="softmax", decoder_normalization="softmax")
+    assert [config.label for config in (plain, linear, softmax)] == [
+        "IP-IU, HIN",
+        "IP-IU, M2O, not nonlinear, not context",
+        "IP-IU, M2O, softmax/softmax",
+    ]
+    layers = [nnx.eval_shape(config.build).resampling.down_layers[0] for config in (linear, softmax)]
+    assert [layer.encoder_normalization for layer in layers] == ["sigmoid+softmax", "softmax"]
+    assert len(jax.tree.leaves(nnx.state(layers[0]))) < len(jax.tree.leaves(nnx.state(layers[1])))
+    for method in ("holistic-max-unpool", "m2o-bilinear", "max-a2u", "a2u-softmax"):
+        config = TrainConfig(run, (method,), widths=(4,))
+        assert nnx.eval_shape(config.build) is not None
+        assert config.label == method
+
+
+def test_index_maps_are_drawn_random_beside_learned(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pictures, "panel_figure", lambda path, rows, side: drawn.append(rows))
+    rng = np.random.default_rng(0)
+    learned, random = ([IndexMaps(*rng.random((2, 1, 4, 4, 3)))] for _ in range(2))
+    image = rng.random((4, 4, 1))
+    pictures.memory_figure(tmp_path / "a.png", image, learned, random)
+    ((first, *maps), _) = drawn[0]
+    assert [panel.title for panel in maps] == ["random", "learned", "channel 0", "channel 1", "channel 2"]
+    np.testing.assert_array_equal(maps[0].image, random[0].encoder[0].mean(-1))
+    np.testing.assert_array_equal(maps[1].image, learned[0].encoder[0].mean(-1))
+    np.testing.assert_array_equal(maps[4].image, learned[0].encoder[0][..., 2])
+    assert first.label.startswith("stage 1\nencoder") and len({panel.span for panel in maps}) == 1
+    pictures.memory_figure(tmp_path / "a.png", image, learned)
+    assert [panel.title for panel in drawn[1][0][1:]] == ["channel 0", "channel 1", "channel 2"]

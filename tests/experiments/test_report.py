@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.engine import report
-from experiments.engine.report import Comparison, comparison_figure, kernel_figure, markdown_table, rmse
+from experiments.engine import figures as report
+from experiments.engine.figures import Comparison, Panel, comparison_figure, kernel_figure, panel_figure
+from experiments.engine.report import beside_paper, markdown_table
 from jaxup.files import InputError
 
 
@@ -20,26 +21,14 @@ def test_a_table_reads_as_markdown_and_as_text():
     )
 
 
-def test_rmse_is_over_the_valid_pixels():
-    rng = np.random.default_rng(0)
-    result, truth = rng.normal(size=(2, 5, 6, 1)).astype(np.float32)
-    valid = rng.random((5, 6, 1)) < 0.5
-    squares = [
-        (float(result[i, j, 0]) - float(truth[i, j, 0])) ** 2 for i in range(5) for j in range(6) if valid[i, j, 0]
-    ]
-    expected = np.sqrt(sum(squares) / len(squares))
-    assert rmse(result, truth, valid) == pytest.approx(expected, rel=1e-6)
-    assert rmse(result, truth, valid.astype(np.float32)) == rmse(result, truth, valid)
-    assert np.isnan(rmse(result, truth, np.zeros_like(valid)))
-
-
 def comparison(height=16, width=24, methods=("bicubic", "attention"), invalid=True):
     rng = np.random.default_rng(0)
     truth = rng.random((height, width, 1), np.float32) + 1
     valid = np.ones((height, width, 1), bool)
     valid[:4, :4] = not invalid
     results = {name: truth + np.float32(0.1 * i) for i, name in enumerate(methods)}
-    return Comparison("sample", rng.random((height, width, 3)), truth[::4, ::4], results, truth, valid, "m")
+    errors = {name: 0.1 * i for i, name in enumerate(methods)}
+    return Comparison("sample", rng.random((height, width, 3)), truth[::4, ::4], results, truth, valid, "m", errors)
 
 
 def test_the_figure_is_a_png_and_nothing_else_is_left(tmp_path):
@@ -84,16 +73,29 @@ def test_a_figure_without_errors_or_relief_can_be_drawn(tmp_path):
     assert (tmp_path / "figure.png").exists()
 
 
-def test_pictures_in_a_row(tmp_path, monkeypatch):
+def test_pictures_in_rows(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(report.Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
-    pictures = {"colour": np.full((8, 12, 3), 2.0), "grey": np.full((2, 3, 1), -0.5)}
-    report.picture_row(tmp_path / "new" / "row.png", pictures)
-    assert [axis.get_title() for axis in figures[0].axes] == ["colour", "grey"]
-    shown = [np.asarray(axis.images[0].get_array()) for axis in figures[0].axes]
-    assert [image.shape for image in shown] == [(8, 12, 3), (2, 3, 3)]
-    assert (shown[0] == 1).all() and (shown[1] == 0).all()
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["row.png"]
+    colour, grey = np.full((8, 12, 3), 2.0), np.full((2, 3, 1), -0.5)
+    rows = [[Panel(colour, "colour"), Panel(grey, "grey", (-1, 3))], [Panel(grey[..., 0], label="left")]]
+    panel_figure(tmp_path / "new" / "rows.png", rows)
+    axes = figures[0].axes
+    assert [axis.get_title() for axis in axes] == ["colour", "grey", "", ""]
+    assert [axis.get_ylabel() for axis in axes] == ["", "", "left", ""]
+    shown = [axis.images[0] for axis in axes[:3]]
+    assert [image.get_array().shape for image in shown] == [(8, 12, 3), (2, 3), (2, 3)]
+    assert (shown[0].get_array() == 1).all() and (shown[1].norm.vmin, shown[1].norm.vmax) == (-1, 3)
+    assert not axes[3].images and not axes[3].axison
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["rows.png"]
+
+
+def test_the_papers_columns_stand_beside_ours():
+    rows = [{"method": "a", "4x": 1.0, "8x": 2.0}, {"method": "b", "4x": 3.0, "8x": 4.0}]
+    found = beside_paper(rows, {"4x": {"b": "2.9", "c": "0.1"}, "8x": {"c": "0.2"}})
+    assert [list(row) for row in found] == [["method", "4x", "paper 4x", "8x", "paper 8x"]] * 3
+    assert [row["paper 4x"] for row in found] == ["", "2.9", "0.1"]
+    assert found[2] == {"method": "c", "4x": "", "paper 4x": "0.1", "8x": "", "paper 8x": "0.2"}
+    assert beside_paper(rows, {}) == rows
 
 
 def test_kernels_of_the_steepest_pixels(tmp_path, monkeypatch):

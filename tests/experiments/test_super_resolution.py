@@ -1,6 +1,7 @@
 """The super-resolution experiment: its data, and its commands as their users run them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from experiments.data.super_resolution import (
     validation_batches,
 )
 from experiments.super_resolution import evaluation
+from experiments.super_resolution.networks import NetworkConfig
 from experiments.super_resolution.pictures import most_different
 from jaxup.files import InputError
 
@@ -198,7 +200,7 @@ def test_without_any_download(tmp_path, capsys):
 def test_runs_of_one_upsampler_are_told_apart_by_directory(runs, folder, tmp_path):
     assert train(tmp_path / "other", "--train-dirs", folder, "--upsampler", "deconvolution", "--kernel-size", 3) == 0
     labels = [entry.label for entry in evaluation.trained([runs / "a", runs / "b", runs / "c", tmp_path / "other"])]
-    assert labels == ["attention", f"deconvolution ({runs / 'c'})", f"deconvolution ({tmp_path / 'other'})"]
+    assert labels == ["attention", "deconvolution (c)", "deconvolution (other)"]
 
 
 def test_pictures_show_where_results_differ():
@@ -230,3 +232,44 @@ def test_bad_folders(runs, folder, tmp_path, capsys):
     assert evaluate("--run-dir", tmp_path / "nothing") == 2
     assert evaluate("--test-dirs", folder, "--pictures") == 2
     assert train(tmp_path / "run", "--upsampler", "sapa") == 2
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("train --upsampler bilinear --kernel-size 3", "kernel_size: has no effect on bilinear, only on attention and"),
+        ("train --upsampler deconvolution --scaled", "scaled: has no effect on deconvolution, only on attention"),
+        ("train --upsampler sapa", "upsampler: expected one of"),
+        ("evaluate --run-dir {runs}/a --scales 4", "scales: expected those of the runs, [2], among them, got [4]"),
+        ("evaluate --scales 0", "scales: expected an integer >= 1, got 0"),
+        ("evaluate --images 0", "images: expected at least 1, got 0"),
+        ("evaluate --crop 20 --scales 2 8", "camera: 20 x 20 pixels, expected at least 27 for 8x"),
+    ],
+)
+def test_what_has_no_effect_is_refused(words, message, runs, tmp_path, capsys):
+    """In one line, before any work."""
+    words = words.format(runs=runs).split()
+    words += ["--run-dir", str(tmp_path / "new")] if words[0] == "train" else []
+    assert main(["super-resolution", *words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and message in error and "\n" not in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_scaled_attention():
+    scaled, plain = NetworkConfig(features=8, scale=4, scaled=True), NetworkConfig(features=8, scale=4)
+    x = np.random.default_rng(0).random((1, 4, 4, 1), np.float32)
+    networks = [config.build(0) for config in (scaled, plain)]
+    assert [block.up.scaled for network in networks for block in network.blocks] == [True, True, False, False]
+    assert not np.array_equal(*(network(x) for network in networks))
+    assert (scaled.label, plain.label) == ("attention, scaled", "attention")
+
+
+def test_photographs_may_move(folder, tmp_path):
+    """A run goes on with the same photographs in another place."""
+    for place in ("first", "second"):
+        shutil.copytree(folder, tmp_path / place)
+    assert train(tmp_path / "run", "--train-dirs", tmp_path / "first", "--features", 4) == 0
+    options = ("--features", 4, "--steps", 6)
+    assert train(tmp_path / "run", "--train-dirs", tmp_path / "second", *options) == 0
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3

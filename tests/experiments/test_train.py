@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import io
 import json
 import os
@@ -21,7 +22,9 @@ from flax import nnx
 
 from experiments.engine.checkpoint import load_model
 from experiments.engine.config import MAY_DIFFER, RunConfig, from_json, load_config, open_run, to_json
+from experiments.engine.optim import SGD, Adam
 from experiments.engine.progress import TrainingError, progress, read_metrics
+from experiments.engine.stored import WAS_FLAT
 from experiments.engine.train import fit
 from jaxup.files import InputError
 from tests.experiments.tiny_run import Tiny, adam, squared_error, tiny_batches, train
@@ -430,3 +433,79 @@ def test_a_directory_that_is_no_run_is_left_alone(tmp_path):
     (killed / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config.json: cannot be read as JSON"):
         open_run(killed, config)
+
+
+def test_a_run_may_grow_but_not_shrink(tmp_path):
+    config = Config(RunConfig(tmp_path, steps=7))
+    open_run(tmp_path, config)
+    longer = dataclasses.replace(config, run=RunConfig(tmp_path, steps=9))
+    open_run(tmp_path, longer)
+    assert load_config(Config, tmp_path) == longer
+    with pytest.raises(InputError, match=r"run\.steps: it has 9, asked for 7, expected at least as many"):
+        open_run(tmp_path, config)
+    with pytest.raises(InputError, match=r"run\.seed"):
+        open_run(tmp_path, dataclasses.replace(config, run=RunConfig(tmp_path, steps=20, seed=1)))
+    assert load_config(Config, tmp_path) == longer
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    run: RunConfig
+    data_dir: Path | None = dataclasses.field(default=None, metadata=MAY_DIFFER)
+    optimizer: Adam = dataclasses.field(default=Adam(), metadata=WAS_FLAT)
+
+
+def test_what_older_versions_stored_flat_is_read(tmp_path):
+    older = {"class": "Nested", "run": to_json(RunConfig(tmp_path)), "learning_rate": 0.5, "drops": [3], "smoke": False}
+    del older["run"]["tensorboard"]
+    config = Nested(RunConfig(tmp_path), optimizer=Adam(0.5, (3,)))
+    assert from_json(Nested, older) == config
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    open_run(tmp_path, dataclasses.replace(config, data_dir=tmp_path))
+    with pytest.raises(InputError, match=r"optimizer\.learning_rate: it has 0\.5, asked for 0\.1"):
+        open_run(tmp_path, dataclasses.replace(config, optimizer=Adam(0.1, (3,))))
+    with pytest.raises(InputError, match=r"config\.decay: Nested has no such field"):
+        from_json(Nested, older | {"decay": 1})
+
+
+@pytest.mark.parametrize("cls", [Adam, SGD])
+def test_the_learning_rate_falls_in_steps(cls):
+    optimizer = cls(0.1, drops=(2, 3), drop_factor=5.0).build()
+    params, rates = {"w": jnp.ones(2)}, []
+    with jax.numpy_dtype_promotion("standard"):
+        state = optimizer.init(params)
+        for _ in range(4):
+            updates, state = optimizer.update({"w": jnp.ones(2)}, state, params)
+            rates.append(float(state.hyperparams["learning_rate"]))
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.02, 0.004], rtol=1e-5)
+    assert (updates["w"] < 0).all()
+    for options, match in (
+        ({"drops": (3, 2)}, "drops"),
+        ({"drop_factor": 0.0}, "drop_factor"),
+        ({"learning_rate": -1.0}, "rate"),
+    ):
+        with pytest.raises(InputError, match=match):
+            cls(**options)
+
+
+def test_tensorboard_shows_what_the_metrics_say(tmp_path):
+    events = pytest.importorskip("tensorboardX").proto.event_pb2
+    train(RunConfig(tmp_path, steps=4, log_every=2, save_every=2, tensorboard=True))
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    content, found = file.read_bytes(), []
+    while content:  # length, its checksum, event, its checksum
+        (length,) = np.frombuffer(content, "<u8", 1)
+        event = events.Event.FromString(content[12 : 12 + int(length)])
+        found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+        content = content[16 + int(length) :]
+    lines = read_metrics(tmp_path)
+    expected = [(line["step"], name, value) for line in lines for name, value in line.items() if name != "step"]
+    assert [row[:2] for row in found] == [row[:2] for row in expected]
+    np.testing.assert_allclose([row[2] for row in found], [row[2] for row in expected], rtol=1e-6)
+
+
+def test_tensorboard_needs_its_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="tensorboard: needs the package tensorboardX, which is not installed"):
+        open_run(tmp_path / "run", Config(RunConfig(tmp_path / "run", tensorboard=True)))
+    assert not (tmp_path / "run").exists()
