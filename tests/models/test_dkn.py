@@ -7,7 +7,7 @@ from flax import nnx
 from jaxup import interop, models, ops
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import check_reach, count, random, randomised, scratch
+from tests.modules import call, check_reach, count, random, randomised, scratch
 from tests.oracles import dkn as oracle
 
 
@@ -101,11 +101,6 @@ def test_kernels_from_the_guide_alone(offsets):
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
 
 
-@nnx.jit
-def call(module, *inputs):
-    return module(*inputs)
-
-
 def small(network=models.FDKN, **options):
     module = network(**(dict(widths=(4, 4), rngs=nnx.Rngs(0)) | options))
     module.eval()
@@ -181,7 +176,7 @@ def test_interleaved_phases_do_not_mix():
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    "build, message",
     [
         (lambda: small(kernel_size=0), "kernel_size: expected an integer >= 1, got 0"),
         (lambda: small(window_size=4), "window_size: expected an odd integer, got 4"),
@@ -204,9 +199,9 @@ def test_interleaved_phases_do_not_mix():
         (lambda: small()(random(1, 4, 4, 1), random(2, 4, 4, 3)), r"guide: expected shape \(1, \*, \*, \*\)"),
     ],
 )
-def test_bad_input(call, message):
+def test_bad_input(build, message):
     with pytest.raises(ValueError, match=message):
-        call()
+        build()
 
 
 def test_round_trip():
