@@ -60,14 +60,15 @@ def with_gradients(graph: Any) -> Callable[..., Any]:
 
 @cache
 def forward(graph: Any) -> Callable[..., Any]:
-    """The outputs from a split module: compiled once for all tests with the same shapes."""
+    """The outputs from a split module."""
     return jax.jit(lambda state, *inputs: nnx.merge(graph, state, copy=True)(*inputs))
 
 
-def expected(example: ModuleExample) -> Any:
-    """The outputs of a new module."""
-    graph, state = nnx.split(example.make())
-    return forward(graph)(state, *example.inputs())
+@cache
+def reference(example: ModuleExample) -> Any:
+    """The outputs and the gradients of a new module, by the one program that most tests compare with."""
+    graph, params, rest = nnx.split(example.make(), nnx.Param, ...)
+    return with_gradients(graph)(params, rest, *example.inputs())
 
 
 @modules("rngs")
@@ -83,20 +84,18 @@ def test_parameters_depend_on_rngs_only(example):
 @modules()
 @pytest.mark.parametrize("jit", [jax.jit, slow(nnx.jit)], ids=["jax", "nnx"])
 def test_jit_of_the_module(example, jit):
-    assert_close(jit(lambda m, *xs: m(*xs))(example.make(), *example.inputs()), expected(example), ROUNDING)
+    assert_close(jit(lambda m, *xs: m(*xs))(example.make(), *example.inputs()), reference(example)[0], ROUNDING)
 
 
 @pytest.mark.slow  # examples in docstrings run without jit, too
 @modules()
 def test_jit_equals_eager(example):
-    assert_close(example.make()(*example.inputs()), expected(example), ROUNDING)
+    assert_close(example.make()(*example.inputs()), reference(example)[0], ROUNDING)
 
 
 @modules("rngs")
 def test_every_parameter_is_used(example):
-    graph, params, rest = nnx.split(example.make(), nnx.Param, ...)
-    gradients = with_gradients(graph)(params, rest, *example.inputs())[1][0]
-    for path, gradient in nnx.to_flat_state(gradients):
+    for path, gradient in nnx.to_flat_state(reference(example)[1][0]):
         assert jnp.any(gradient[...] != 0), f"no gradient reaches {path}"
 
 
@@ -106,9 +105,7 @@ def test_nnx_grad(example):
     """`nnx.grad` agrees with `jax.grad` of the split module."""
     module, inputs = example.make(), example.inputs()
     gradients = nnx.jit(nnx.grad(lambda m: total(m(*inputs))))(module)
-    graph, params, rest = nnx.split(module, nnx.Param, ...)
-    split = with_gradients(graph)(params, rest, *inputs)[1][0]
-    assert_close(jax.tree.leaves(gradients), jax.tree.leaves(split), ROUNDING, NOISE)
+    assert_close(jax.tree.leaves(gradients), jax.tree.leaves(reference(example)[1][0]), ROUNDING, NOISE)
 
 
 @modules("dtype")
@@ -121,8 +118,8 @@ def test_half_precision(example, dtype):
     chex.assert_type(jax.tree.leaves((output, gradients[1:])), dtype)
     chex.assert_type(jax.tree.leaves((params, gradients[0])), jnp.float32)
     assert_finite((output, gradients))
-    single = nnx.split(example.make())
-    assert_close(output, forward(single[0])(single[1], *[x.astype(jnp.float32) for x in inputs]), 3e-2)
+    graph, params, rest = nnx.split(example.make(), nnx.Param, ...)
+    assert_close(output, with_gradients(graph)(params, rest, *[x.astype(jnp.float32) for x in inputs])[0], 3e-2)
 
 
 @modules()
@@ -150,13 +147,13 @@ def test_linen_view(example):
     linen = nnx.bridge.to_linen(example.build)
     if not example.takes("rngs"):
         linen = linen.clone(skip_rng=True)
-    variables = jax.jit(linen.init)(jax.random.key(0), *inputs)
+    variables = jax.jit(linen.init)(jax.random.key(0), *example.inputs(batch=0))  # a short program
     params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
     if params:
         chex.assert_trees_all_equal_shapes(variables["params"], params)
         variables = {**variables, "params": params}
     apply = jax.jit(lambda variables, *xs: linen.apply(variables, *xs, mutable=True)[0])  # BatchNorm's statistics move
-    assert_close(apply(variables, *inputs), expected(example), ROUNDING)
+    assert_close(apply(variables, *inputs), reference(example)[0], ROUNDING)
 
 
 @pytest.mark.parametrize("name", nn.UPSAMPLERS)
@@ -189,16 +186,14 @@ def test_data_parallel(example, axis_type):
         pytest.skip("needs four devices: run on the CPU, or where there are four")
     inputs = example.inputs()
     graph, params, rest = nnx.split(example.make(), nnx.Param, ...)
-    run = with_gradients(graph)
-    expected = run(params, rest, *inputs)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
     by_batch, replicated = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
     with jax.set_mesh(mesh):
         state = jax.device_put((params, rest), replicated)
         placed = (*state, *jax.device_put(inputs, by_batch))
-        sharded = run.lower(*placed).compile()
+        sharded = with_gradients(graph).lower(*placed).compile()
         outputs, gradients = sharded(*placed)
     assert "all-gather" not in sharded.as_text(), "a part of the computation was gathered on every device"
-    assert_close(jax.device_get((outputs, gradients)), jax.device_get(expected), ROUNDING, NOISE)
+    assert_close(jax.device_get((outputs, gradients)), jax.device_get(reference(example)), ROUNDING, NOISE)
     for y in jax.tree.leaves(outputs):
         assert y.sharding.is_equivalent_to(by_batch, y.ndim), "the output was gathered on one device"
