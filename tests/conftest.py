@@ -28,8 +28,23 @@ def shared_data() -> Path:
     return shared("data")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--family", help="the library's tests with this word in their file, name or example")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Tests of a family are in files that bear its name, or are generic: others are not even imported."""
+    family = config.getoption("--family")
+    if family is None or collection_path.is_dir():
+        return None
+    generic = collection_path.name in ("test_matrix.py", "test_factory.py", "test_convert.py")
+    return None if generic or family.lower() in collection_path.name.lower() else True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked `torch` skip, saying so, where torch is not installed."""
+    family = (config.getoption("--family") or "").lower()
+    items[:] = [item for item in items if family in item.nodeid.lower()]
     if importlib.util.find_spec("torch") is None:
         for item in items:
             if item.get_closest_marker("torch"):
