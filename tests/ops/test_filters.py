@@ -242,8 +242,8 @@ LOW_RANK = {
 
 
 @pytest.mark.parametrize("make", LOW_RANK.values(), ids=LOW_RANK)
-@pytest.mark.parametrize("options", [{}, {"subsample": 2}], ids=["full", "subsampled"])
-def test_guided_filter_under_guides_of_low_rank(make, options):
+@pytest.mark.parametrize(("subsample", "bound"), [(1, 1e-3), (2, 5e-3)])  # fewer pixels, more of rounding
+def test_guided_filter_under_guides_of_low_rank(make, subsample, bound):
     """Values are those of float64, where even this eps is far above rounding, and no gradient is larger than there.
 
     In directions that the guide does not have, its own gradient depends on the size of eps alone.
@@ -255,14 +255,14 @@ def test_guided_filter_under_guides_of_low_rank(make, options):
 
     @jax.jit
     def run(x, guide):
-        y, pull = jax.vjp(partial(ops.guided_filter, radius=4, eps=1e-6, **options), x, guide)
+        y, pull = jax.vjp(partial(ops.guided_filter, radius=4, eps=1e-6, subsample=subsample), x, guide)
         return y, *pull(jnp.sin(3 * y))
 
     y, d_x, d_guide = run(x, guide)
     with jax.enable_x64(True):
         expected = run(*double(x, guide))
-    assert_close(y, expected[0], 1e-3)
-    assert_close(d_x, expected[1], 1e-2)
+    assert_close(y, expected[0], bound)
+    assert_close(d_x, expected[1], 2 * bound)
     assert np.max(np.abs(d_guide)) <= 2 * np.max(np.abs(expected[2])) + 1e-3  # a NaN is not
 
 
