@@ -58,4 +58,5 @@ def weighted_f_measure(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 def _gaussian(size: int, sigma: float) -> np.ndarray:
     weights = np.exp(-((np.arange(size) - size // 2) ** 2) / (2 * sigma**2))
-    return np.outer(weights, weights) / weights.sum() ** 2
+    kernel: np.ndarray = np.outer(weights, weights) / weights.sum() ** 2
+    return kernel
