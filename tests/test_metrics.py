@@ -111,7 +111,7 @@ def test_valid_pixels(name):
     hidden_x, hidden_truth = np.where(valid, x, np.nan), np.where(valid, truth, np.inf)
     measure = getattr(metrics, name)
     alone = [measure(x[i][valid[i, ..., 0]][None, None], truth[i][valid[i, ..., 0]][None, None])[0] for i in (0, 1)]
-    for mask in (valid, valid.astype(np.float32), valid.astype(np.uint8)):
+    for mask in (valid, jnp.asarray(valid), valid.astype(np.float32), valid.astype(np.uint8)):
         np.testing.assert_allclose(measure(hidden_x, hidden_truth, valid=mask), [*alone, np.nan], rtol=1e-6)
     gradient = jax.grad(lambda x: measure(x, truth, valid=valid)[:2].sum())(x)
     hidden = jax.grad(lambda x: jnp.nan_to_num(measure(x, hidden_truth, valid=valid)).sum())(hidden_x)

@@ -112,7 +112,7 @@ def compare(
         depth = np.asarray(method(jnp.asarray(example["target"])[None], jnp.asarray(example["guide"])[None])[0])
         results[name] = depth * example["range"] + example["offset"]
     low = example["target"] * example["range"] + example["offset"]
-    truth, counts = jnp.asarray(sample.depth)[None], jnp.asarray(valid, jnp.float32)[None]
+    truth, counts = jnp.asarray(sample.depth)[None], jnp.asarray(valid)[None]
     errors = {name: float(rmse(jnp.asarray(x)[None], truth, valid=counts)[0]) for name, x in results.items()}
     return Comparison(f"{sample.name}, {scale}x", sample.guide, low, results, sample.depth, valid, unit, errors)
 

@@ -43,14 +43,12 @@ class NetworkConfig:
     def build(self, seed: int) -> SuperResolutionNetwork:
         """The network with its initial weights."""
         self.check()
-        network = SuperResolutionNetwork(
+        return SuperResolutionNetwork(
             scale=self.scale,
             features=self.features,
             upsampler=self.upsampler,
             kernel_size=self.kernel_size,
+            scaled=self.scaled,
             residual=self.residual,
             rngs=nnx.Rngs(seed),
         )
-        for block in network.blocks if self.scaled else ():
-            block.up.scaled = True
-        return network

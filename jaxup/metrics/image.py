@@ -169,7 +169,7 @@ def _mean(x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
     """Over what is valid, of an `x` that is zero elsewhere."""
     if valid is None:
         return jnp.mean(x, axis=(1, 2, 3))
-    count = x.shape[3] * jnp.sum(valid != 0, axis=(1, 2, 3))
+    count = x.shape[3] * jnp.sum(valid.astype(bool), axis=(1, 2, 3))
     return jnp.sum(x, axis=(1, 2, 3)) / count.astype(x.dtype)
 
 
@@ -183,4 +183,4 @@ def _difference(x: jax.Array, truth: jax.Array, valid: jax.Array | None = None) 
     if valid is None:
         return difference
     check_shape("valid", valid, (*x.shape[:3], 1))
-    return jnp.where(valid != 0, difference, 0)
+    return jnp.where(valid.astype(bool), difference, 0)

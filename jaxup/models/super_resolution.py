@@ -24,6 +24,7 @@ class UpsamplingBlock(nnx.Module):
         features: C, channels of x and of the result.
         upsampler: an unguided name of `jaxup.nn.UPSAMPLERS`.
         kernel_size: K of "attention" and "deconvolution"; the other upsamplers keep their papers' defaults.
+        scaled: of "attention": divide scores by the root of the channels, see `jaxup.nn.AttentionUpsample`.
         dtype: the type in which convolutions compute; parameters are float32.
         rngs: source of the initial parameters.
 
@@ -49,6 +50,7 @@ class UpsamplingBlock(nnx.Module):
         *,
         upsampler: str = "attention",
         kernel_size: int = 5,
+        scaled: bool = False,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -56,6 +58,8 @@ class UpsamplingBlock(nnx.Module):
             unguided = ", ".join(name for name, entry in UPSAMPLERS.items() if not entry.guided)
             fail("upsampler", f"one without a guide: {unguided}", repr(upsampler))
         options: dict[str, Any] = {"kernel_size": kernel_size} if upsampler in _SIZED else {}
+        if scaled:
+            options["scaled"] = True
         if upsampler in UPSAMPLERS and UPSAMPLERS[upsampler].module is not Resize:  # which computes in the type of x
             options["dtype"] = dtype
         if upsampler in UPSAMPLERS and features % UPSAMPLERS[upsampler].multiple:
@@ -94,6 +98,7 @@ class SuperResolutionNetwork(nnx.Module):
         features: F, width of all layers; even for attention.
         upsampler: an unguided name of `jaxup.nn.UPSAMPLERS`.
         kernel_size: K of "attention" and "deconvolution"; the other upsamplers keep their papers' defaults.
+        scaled: of "attention": divide scores by the root of the channels, see `jaxup.nn.AttentionUpsample`.
         in_features: channels of the image.
         residual: add x, enlarged by bicubic interpolation, to the output, with which the untrained network then starts
             (its last layer is zero). Not in the paper.
@@ -124,6 +129,7 @@ class SuperResolutionNetwork(nnx.Module):
         features: int = 128,
         upsampler: str = "attention",
         kernel_size: int = 5,
+        scaled: bool = False,
         in_features: int = 1,
         residual: bool = False,
         dtype: Any = jnp.float32,
@@ -135,10 +141,8 @@ class SuperResolutionNetwork(nnx.Module):
         check_int("features", features)
         self.first = _conv(in_features, features, 5, dtype, rngs)
         self.slope = nnx.Param(jnp.full(features, 0.25, jnp.float32))
-        self.blocks = nnx.List(
-            UpsamplingBlock(features, upsampler=upsampler, kernel_size=kernel_size, dtype=dtype, rngs=rngs)
-            for _ in range(doublings)
-        )
+        options: dict[str, Any] = dict(upsampler=upsampler, kernel_size=kernel_size, scaled=scaled, dtype=dtype)
+        self.blocks = nnx.List(UpsamplingBlock(features, **options, rngs=rngs) for _ in range(doublings))
         self.last = _conv(features, in_features, 3, dtype, rngs)
         if residual:
             self.last.kernel[...] = jnp.zeros_like(self.last.kernel[...])
