@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -145,7 +146,7 @@ def test_arguments(path):
         positional = positional[1:]
     annotations = inspect.get_annotations(x, eval_str=True) if inspect.isfunction(x) else {}
     for p in positional:
-        array = annotations.get(p.name) in (jax.Array, jax.Array | None)
+        array = annotations.get(p.name) in (jax.Array, jax.Array | None, np.ndarray)
         features = is_module_class(x) and p.name.endswith("_features")
         required = path.startswith("jaxup.interop.") and p.default is p.empty
         assert array or features or required, f"{p.name} should be keyword-only"

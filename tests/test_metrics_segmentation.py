@@ -43,7 +43,7 @@ def test_weighted_f_measure_properties():
     assert weighted_f_measure(hole, truth) > 2 * 60 / (60 + 64)  # its neighbours make up for it
     with pytest.raises(ValueError, match="at least one pixel of the object"):
         weighted_f_measure(truth, np.zeros_like(truth))
-    with pytest.raises(ValueError, match="prediction: expected the shape of truth"):
+    with pytest.raises(ValueError, match="x: expected the shape of truth"):
         weighted_f_measure(truth[1:].astype(float), truth)
     with pytest.raises(ValueError, match=r"truth: expected bool \[H, W\], got float64"):
         weighted_f_measure(hole, hole)

@@ -5,10 +5,10 @@ import numpy as np
 from jaxup._checks import fail
 
 
-def weighted_f_measure(prediction: np.ndarray, truth: np.ndarray) -> float:
+def weighted_f_measure(x: np.ndarray, truth: np.ndarray) -> float:
     """How well a map of [0, 1] agrees with a mask: errors far from the object count more, blurred borders less.
 
-    With E = |truth - prediction|, F the pixels of the object, B all others, and d(p) the distance of p from F:
+    With E = |truth - x|, F the pixels of the object, B all others, and d(p) the distance of p from F:
 
         E'(p)  = E(p) in F, and in B the E of the nearest pixel of F
         Ew(p)  = min(E(p), (g * E')(p)) in F,    g a 7 x 7 Gaussian, sigma 5, that sums to 1, zeros outside the image
@@ -17,7 +17,7 @@ def weighted_f_measure(prediction: np.ndarray, truth: np.ndarray) -> float:
         score  = 2 precision recall / (precision + recall)
 
     Args:
-        prediction: [H, W] from 0 to 1.
+        x: [H, W] from 0 to 1.
         truth: [H, W], bool, true somewhere.
 
     Returns:
@@ -39,11 +39,11 @@ def weighted_f_measure(prediction: np.ndarray, truth: np.ndarray) -> float:
 
     if truth.ndim != 2 or truth.dtype != bool:
         fail("truth", "bool [H, W]", f"{truth.dtype} {list(truth.shape)}")
-    if prediction.shape != truth.shape:
-        fail("prediction", f"the shape of truth, {truth.shape}", prediction.shape)
+    if x.shape != truth.shape:
+        fail("x", f"the shape of truth, {truth.shape}", x.shape)
     if not truth.any():
         fail("truth", "at least one pixel of the object", "none")
-    error = np.abs(truth - prediction.astype(np.float64))
+    error = np.abs(truth - x.astype(np.float64))
     distance, nearest = ndimage.distance_transform_edt(~truth, return_indices=True)
     spread = ndimage.correlate(error[tuple(nearest)], _gaussian(7, 5.0), mode="constant")
     inner = np.minimum(error, spread)[truth]
