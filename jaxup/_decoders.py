@@ -78,6 +78,7 @@ def _pillow(path: Path, require: Require, check: Check) -> Picture:
     image_module = require("PIL.Image")
     with warnings.catch_warnings():
         # Pillow warns between one and two times its own limit and raises beyond; here both are refusals.
+        warnings.simplefilter("ignore")  # of what it says about odd files
         warnings.simplefilter("error", image_module.DecompressionBombWarning)
         with image_module.open(path, formats=_FORMATS) as image:
             check(image.height, image.width)
@@ -85,6 +86,7 @@ def _pillow(path: Path, require: Require, check: Check) -> Picture:
             pixels, kind = _pillow_pixels(image)
             if kind != "grey" and stored_as.endswith(";16B"):  # of which Pillow keeps the high bytes only
                 pixels = require("imagecodecs").png_decode(path.read_bytes())
+                kind = "grey with alpha" if stored_as == "LA;16B" else kind
             orientation = 1
             with contextlib.suppress(Exception):  # viewers show images whose EXIF block is damaged
                 orientation = image.getexif().get(_ORIENTATION, 1)
@@ -118,19 +120,23 @@ def _tiff(path: Path, tifffile: Any, check: Check) -> Picture:
         kind = getattr(page.photometric, "name", f"photometric interpretation {page.photometric}")
         black, white = 0, (1 << page.bitspersample) - 1
         if kind == "PALETTE":  # of 16 bits a colour, that hold 8
-            pixels, kind, white = (page.colormap >> 8).astype(np.uint8).T[pixels], "a palette", 255
+            indices = pixels if pixels.ndim == 2 else pixels[..., 0]  # the others are alpha
+            pixels, kind, white = (page.colormap >> 8).astype(np.uint8).T[indices], "a palette", 255
         elif kind == "MINISWHITE":
             black, white = white, 0
         elif kind not in ("MINISBLACK", "RGB", "DEPTH_MAP") and not (kind == "YCBCR" and page.compression in (6, 7)):
             raise ValueError(f"expected grey, RGB or a palette, got {kind}")
         if pixels.ndim == 2:
             kind = "grey"
+        elif kind in ("MINISBLACK", "MINISWHITE"):
+            kind = f"grey and {pixels.shape[2] - 1} more"
         return Picture(upright(pixels, page.tags.valueof(_ORIENTATION, 1)), kind, black, white)
 
 
 def _netpbm(stored: bytes, check: Check) -> Picture:
     """PGM, PPM and PFM of one channel: a type, width, height, the number of white (or byte order), and the numbers."""
-    header = re.match(rb"P([2356f])" + rb"(?:\s|#[^\n]*\n)+([-+.\deE]+)" * 3 + rb"\s", stored)
+    gap = rb"(?:\s|#[^\n]*\n)+"
+    header = re.match(rb"P([2356f])" + (gap + rb"(\d+)") * 2 + gap + rb"([-+.\deE]+)\s", stored)
     if header is None:
         raise ValueError("expected width, height and largest value")
     kind, width, height = header[1], int(header[2]), int(header[3])

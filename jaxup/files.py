@@ -91,7 +91,8 @@ def read_rgb(path: Path) -> np.ndarray:
         raise InputError(f"{path}: expected an image of at most 16 bits a channel, got {pixels.dtype}")
     full = np.iinfo(pixels.dtype).max
     if (black, white) != (0, full):
-        pixels = np.rint((pixels - np.float32(black)) * np.float32(full / (white - black))).astype(pixels.dtype)
+        spread = np.rint((np.arange(full + 1.0) - black) * full / (white - black))
+        pixels = np.clip(spread, 0, full).astype(pixels.dtype)[pixels]
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1].repeat(3, axis=2)
@@ -194,7 +195,7 @@ def as_stored(values: np.ndarray, dtype: np.dtype, path: Path) -> np.ndarray:
     rounded = np.rint(values) if dtype.kind in "ui" else values
     limits: Any = np.iinfo(dtype) if dtype.kind in "ui" else np.finfo(dtype)
     if dtype.kind in "ui":
-        fits = (rounded >= limits.min) & (rounded < limits.max + 1)  # the largest of 64 bits is no float64
+        fits = (rounded >= limits.min) & (rounded <= float(limits.max))
     else:
         fits = ~finite | (np.abs(rounded) <= limits.max)
     if not fits.all():
@@ -203,7 +204,10 @@ def as_stored(values: np.ndarray, dtype: np.dtype, path: Path) -> np.ndarray:
         if not fits[finite].all():
             what = f"values from {values[finite].min():.6g} to {values[finite].max():.6g}"
         raise InputError(f"{path}: {what} cannot be stored as {dtype}: choose a name that ends in {other}")
-    return rounded.astype(dtype)
+    if dtype.kind == "f":
+        return rounded.astype(dtype)
+    below = rounded < float(limits.max)  # the largest number of 64 bits is no float64: this is the next above it
+    return np.where(below, np.where(below, rounded, 0).astype(dtype), dtype.type(limits.max))
 
 
 def write_depth(path: Path, values: np.ndarray) -> None:

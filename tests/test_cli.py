@@ -35,6 +35,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+IDENTITY = Method(lambda target, guide: target, None)
+
+
 def run(*arguments, depth="depth.png", guide="rgb.png", out="out.png"):
     return main(["upsample", depth, "--guide", guide, "-o", out, *arguments])
 
@@ -217,6 +220,17 @@ def test_far_values_of_integers(folder, capsys):
     )
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_limits_of_64_bits_are_kept(folder, dtype):
+    """Which are no floating-point numbers."""
+    depth = DEPTH.astype(dtype)
+    depth[1, 2] = np.iinfo(dtype).max
+    assert run("--method", "bicubic", depth=stored(depth), out="out.npy") == 0
+    result = read_depth(Path("out.npy"))
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result == depth[1, 2], (depth == depth[1, 2]).repeat(4, 0).repeat(4, 1))
+
+
 @pytest.mark.parametrize(
     "values, expected",
     [
@@ -242,6 +256,27 @@ def test_which_values_are_far(values, expected):
     far = far_values(values, np.ones_like(values, bool))
     np.testing.assert_array_equal(np.sort(np.abs(values[far])), np.sort(np.abs(values))[0, values.size - expected :])
     assert not far_values(values, np.zeros_like(values, bool)).any()
+
+
+@pytest.mark.parametrize(
+    "values, named",
+    [
+        ([1, 2, 3, 9999], "9999"),
+        ([1, 2, -9999, -9999], "-9999"),
+        ([1000, 3000, 1e6], "1e+06"),
+        ([1, 2, 3, 30], None),
+        ([1, 9999, 9999], None),  # two distances
+        ([1, 2, 9999, 9998], None),
+        ([0, 0, 5], None),
+        ([0, 0, 0], None),
+    ],
+)
+def test_a_number_alone_is_pointed_out(values, named):
+    """It may be depth, so that only a warning speaks of it."""
+    lines, depth = [], np.array([values], float)
+    result = upsample_depth(depth, np.zeros((1, len(values), 3), np.uint8), IDENTITY, invalid=np.nan, warn=lines.append)
+    np.testing.assert_allclose(result, depth, rtol=1e-6, atol=1e-3)
+    assert [line.split()[-1] for line in lines] == ([named] if named else [])
 
 
 @pytest.mark.parametrize("name", ["bicubic", "jbu", "guided-filter"])

@@ -127,6 +127,29 @@ def test_tiff_of_a_palette():
         read_depth(Path("a.tif"))
 
 
+def test_palettes_with_alpha(recwarn):
+    colours = RANDOM.integers(0, 256, (4, 6, 3)).astype(np.uint8)
+    image = Image.fromarray(colours).convert("P")
+    expected = np.asarray(image.convert("RGB"))
+    image.convert("PA").save("a.tif")
+    image.save("a.png", transparency=bytes(range(200)))
+    recwarn.clear()
+    for name in ("a.tif", "a.png"):
+        np.testing.assert_array_equal(read_rgb(Path(name)), expected)
+    assert not recwarn.list
+
+
+def test_every_level_of_other_whites():
+    """Spread to the nearest number of the type, and grey with more channels is said to be that."""
+    for white in (1000, 4095):
+        levels = np.arange(white + 1)
+        Path("a.pgm").write_bytes(b"P5 %d 1 %d\n" % (white + 1, white) + levels.astype(">u2").tobytes())
+        np.testing.assert_array_equal(read_rgb(Path("a.pgm"))[0, :, 0], np.rint(levels * 65535 / white))
+    tifffile.imwrite("a.tif", np.zeros((4, 6, 2), np.uint8), photometric="minisblack", extrasamples=["unassalpha"])
+    with pytest.raises(InputError, match="one channel, got grey and 1 more"):
+        read_depth(Path("a.tif"))
+
+
 def test_white_of_guides():
     """Where a file counts from white, or up to another number than its type does."""
     grey = np.array([[0, 1000, 4095]], np.uint16)
@@ -236,6 +259,7 @@ def hostile():
     yield "white.pgm", b"P5\n2 1\n0\n12", "expected a largest value of 1 to 65535, got 0"
     yield "nothing.pgm", b"P5\n", "expected width, height and largest value"
     yield "none.pgm", b"P5\n0 0\n255\n", "has no pixels"
+    yield "minus.pgm", b"P5\n-1 4\n255\n" + bytes(16), "expected width, height and largest value"
     yield "negative.pfm", b"Pf\n-2 -2\n-1\n" + bytes(16), "cannot be read"
     yield (
         "big.png",

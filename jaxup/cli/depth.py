@@ -22,6 +22,7 @@ _ALIGN = 4
 _FAR = 1e5
 # The limits of float16, uint16 and int16, which mark pixels without depth also where others come closer.
 _CODES = (65504, 65535, 32767, 32768)
+_ODD = 10  # a number that is alone beyond the others by this factor may be depth, and may be no depth: pointed out
 
 
 class Window(NamedTuple):
@@ -69,6 +70,18 @@ def far_values(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
         limit = min(limit, 2 * found[near][others][-1])
     far: np.ndarray = valid & (np.abs(values) > limit)
     return far
+
+
+def _point_out(values: np.ndarray, warn: Warn) -> None:
+    """Warn of one number far beyond all others, such as 9999 in a map of metres, which `far_values` leaves as it is."""
+    sizes = np.abs(values)
+    others = sizes[sizes < sizes.max(initial=0)]
+    if others.size and others.min() < others.max() < sizes.max() / _ODD:
+        odd = values[sizes.argmax()]
+        warn(
+            f"{odd:.6g} is {sizes.max() / others.max():.0f} times the next number, {others.max():.6g}: "
+            f"if it stands for pixels without depth, say --invalid {odd:.6g}"
+        )
 
 
 def find_scale(depth: np.ndarray, guide: np.ndarray) -> Scale:
@@ -125,6 +138,7 @@ def upsample_depth(
             f"{far.sum()} pixels of {huge} are far from the others, {low:.6g} to {high:.6g}: "
             f"taken as pixels without depth, as --invalid would"
         )
+    _point_out(values[valid & (values != 0)], warn)
     span = high - low if high - low > 1e-6 * max(abs(low), abs(high)) else 1.0
     target = ((fill_holes(values, valid) - low) / span).astype(np.float32)
     result: np.ndarray = _in_tiles(target, guide, method, tile, show) * span + low

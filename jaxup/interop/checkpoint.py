@@ -1,6 +1,8 @@
 """Reading the files that official checkpoints come in."""
 
+import argparse
 import importlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 from jaxup._checks import fail
 from jaxup.interop.keys import as_array
 
-# Entries of a checkpoint that hold a state dict; each may have a twin X_ema, the average that was evaluated.
+# Entries of a checkpoint that hold a state dict; each may have a twin with "ema", the average that was evaluated.
 _ENTRIES = ("state_dict", "model_state_dict", "model", "params", "net", "network", "generator", "netG", "weights")
 # Components of keys that PyTorch's wrappers of modules put anywhere, and that no module has as a name.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -20,16 +22,21 @@ _SMALL_FLOATS = {  # types of safetensors that NumPy does not have
     "F8_E4M3": np.dtype(jnp.float8_e4m3fn),
     "F8_E5M2": np.dtype(jnp.float8_e5m2),
 }
+# What checkpoints hold beside tensors and torch.load does not know by itself: options, and NumPy's scalars and arrays,
+# with the two functions that make them. None of it runs code of the file.
+_BESIDE = [argparse.Namespace, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefdU"}]
+_NUMPY: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
 
 
 def load_checkpoint(path: str | Path, *, entry: str | None = None) -> dict[str, np.ndarray]:
     """Read the tensors of a checkpoint: safetensors, or a file of `torch.save` read with `weights_only=True`.
 
     A state dict may lie in the file under "state_dict", "model_state_dict", "model", "params", "net", "network",
-    "generator", "netG" or "weights", one in the other too; of "params" and "params_ema" (or any other name and its twin
-    in "_ema") the average is read. What wrappers of modules leave in keys is taken off: "_orig_mod." of
-    `torch.compile` and the like anywhere, and "module." of `DataParallel` where every key begins with it. Other names
-    that all keys begin with, such as "model.", are left to `from_torch`, which knows the keys that it needs. Nothing in
+    "generator", "netG" or "weights", one in the other too; of "params" and "params_ema" (or any other name and its
+    twin, as in "model_ema_state_dict") the average is read. What wrappers of modules leave in keys is taken off:
+    "_orig_mod." of `torch.compile` and the like anywhere, and "module." of `DataParallel` where every key begins with
+    it. Other names that all keys begin with, such as "model.", are left to `from_torch`, which knows the keys that it
+    needs. Beside tensors the file may hold numbers, scalars and arrays of NumPy and an `argparse.Namespace`; nothing in
     the file is executed.
 
     Args:
@@ -41,7 +48,7 @@ def load_checkpoint(path: str | Path, *, entry: str | None = None) -> dict[str, 
 
     Raises:
         ValueError: no such format, a damaged file, PyTorch or safetensors is not installed, the file holds more than
-            tensors, several state dicts or none, or types that NumPy does not have.
+            those, several state dicts or none, or types that NumPy does not have.
         OSError: the file cannot be read.
 
     Example:
@@ -76,7 +83,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]
             types = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
             small = {key for key, kind in types.items() if kind in _SMALL_FLOATS}
             for key, kind in types.items():
-                if kind.startswith(("F8", "F6", "F4", "BF")) and key not in small:
+                if kind.startswith(("F8_", "F6_", "F4")) and key not in small:
                     fail(str(path), "types that NumPy has, or " + ", ".join(_SMALL_FLOATS), f"{key}: {kind}")
             arrays = {key: file.get_tensor(key) for key in types.keys() - small}
             metadata = file.metadata() or {}
@@ -92,12 +99,17 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]
 
 def _load_torch(path: Path) -> Any:
     torch = require("torch", path)
+    # Files name the functions of NumPy by where they lay in the version that wrote them.
+    numpy = [(f, f"numpy.{core}.multiarray.{f.__name__}") for f in _NUMPY for core in ("core", "_core")]
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([*_BESIDE, *numpy]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # readers of damaged files raise nearly anything
-        return fail(str(path), "a file of tensors that torch.load(weights_only=True) accepts", error)
+    except Exception as error:  # readers of damaged files raise nearly anything, at length
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"an object of {found[1]}" if found else str(error).split(". ")[0]
+        return fail(str(path), "a file of tensors that torch.load(weights_only=True) accepts", reason)
 
 
 def _state_dict(path: Path, content: Any, entry: str | None) -> Mapping[str, Any]:
@@ -107,8 +119,9 @@ def _state_dict(path: Path, content: Any, entry: str | None) -> Mapping[str, Any
             fail(str(path), f"an entry {entry!r}", _describe(content))
         content = content[entry]
     while isinstance(content, Mapping):
-        names = [n for name in _ENTRIES for n in (name, f"{name}_ema") if _has_tensors(content.get(n))]
-        names = [name for name in names if f"{name}_ema" not in names]
+        averages_last = sorted(content, key=lambda name: _without_ema(name) != name)
+        found = {_without_ema(name): name for name in averages_last if _has_tensors(content[name])}
+        names = [found[name] for name in _ENTRIES if name in found]
         if len(names) > 1:
             fail(str(path), "one state dict, or its name as entry", f"several: {', '.join(names)}")
         if not names:
@@ -117,8 +130,13 @@ def _state_dict(path: Path, content: Any, entry: str | None) -> Mapping[str, Any
     if not isinstance(content, Mapping) or not all(
         isinstance(k, str) and hasattr(x, "shape") for k, x in content.items()
     ):
-        fail(str(path), "a state dict: tensors by name", _describe(content))
+        fail(str(path), "a state dict: tensors by name, or its name as entry", _describe(content))
     return content
+
+
+def _without_ema(name: Any) -> str:
+    """The name of the entry that an average is the twin of."""
+    return "_".join(part for part in str(name).split("_") if part != "ema")
 
 
 def _has_tensors(content: Any) -> bool:
