@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -220,6 +221,20 @@ def test_far_values_of_integers(folder, capsys):
     )
 
 
+def test_metres_in_whole_numbers_are_pointed_out(folder, capsys):
+    depth = DEPTH.astype(np.float32)
+    assert run("--method", "bicubic", "--invalid", "-1e10", depth=stored(depth)) == 0
+    assert capsys.readouterr().err == ""
+    depth[1, 2] = -1e13
+    assert run("--force", "--method", "bicubic", "--invalid", "-1e10", depth=stored(depth / 1000), out="a.tiff") == 0
+    assert capsys.readouterr().err == ""
+    depth[1, 2] = np.nan
+    assert run("--force", "--method", "bicubic", depth=stored(depth / 1000)) == 0
+    assert capsys.readouterr().err == (
+        "warning: out.png: depth is rounded to whole numbers; .tiff and .npy keep fractions\n"
+    )
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
 def test_limits_of_64_bits_are_kept(folder, dtype):
     """Which are no floating-point numbers."""
@@ -332,6 +347,18 @@ def test_official_weights(folder, name):
     enlarged = ops.resize(target, scale=4, method="bicubic", cubic_coefficient=-0.5)
     truth = nnx.jit(lambda m, *xs: m(*xs))(module, enlarged, jnp.asarray(GUIDE / 255, jnp.float32)[None])
     np.testing.assert_allclose(np.load("out.npy"), np.asarray(truth)[0, ..., 0] * span + low, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prefix", ["net.", "_orig_mod.model."])
+def test_official_weights_under_another_name(tmp_path, prefix):
+    """The options that are read off the arrays are found there, too."""
+    save_file = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed").save_file
+    config = {"kernel_size": 5, "filter_size": 15, "residual": True}
+    shapes = nnx.eval_shape(lambda: LEARNED["fdkn"](kernel_size=5, luminance=True, grid="compressed", rngs=nnx.Rngs(0)))
+    module = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    state = interop.to_torch("FDKN", module, config)
+    save_file({f"{prefix}{name}": x for name, x in state.items()}, tmp_path / "weights.safetensors")
+    make_method("fdkn", tmp_path / "weights.safetensors")
 
 
 def test_official_djf(folder):

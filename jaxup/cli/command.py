@@ -4,6 +4,7 @@ import argparse
 import difflib
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    command._negative_number_matcher = re.compile(r"-[\d.]|-inf")  # before Python 3.14, -1e10 was no value of an option
     add = command.add_argument
     add("depth", type=Path, help="depth map of one channel: .png (8 or 16 bits), .tiff, .pgm, .pfm, .npy or .exr")
     add("--guide", type=Path, required=True, metavar="IMAGE", help="PNG, JPEG, WebP, TIFF, BMP or PPM, 8 or 16 bits")
@@ -136,7 +138,10 @@ def upsample(args: argparse.Namespace) -> None:
     if max(scale) > _SKEW * min(scale):
         _warn(f"the image is {ratio(scale)} times as large as the depth map: do they show the same view?")
     if dtype.kind in "ui" and depth.dtype.kind == "f":
-        depth = np.where(np.isfinite(depth), depth, args.invalid)  # integers have no NaN to write back
+        finite = np.isfinite(depth)
+        if (depth != np.rint(depth))[finite].any():
+            _warn(f"{args.out}: depth is rounded to whole numbers; .tiff and .npy keep fractions")
+        depth = np.where(finite, depth, args.invalid)  # integers have no NaN to write back
     method = make_method(args.method, args.weights)
     with _progress() as show:
         result = upsample_depth(depth, guide, method, invalid=args.invalid, tile=args.tile, show=show, warn=_warn)

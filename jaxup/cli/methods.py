@@ -135,7 +135,8 @@ def _official(name: str, path: Path) -> tuple[nnx.Module, Callable[..., jax.Arra
         config: dict[str, Any] = {"widths": [len(state.get(f"layer{i}_biases", ())) for i in (1, 3, 5, 6, 8, 10)]}
         return _convert(name, path, state, config), interop.djf_upsample
     state = interop.load_checkpoint(path)
-    samples = len(state.get("DepthKernel.conv_weight.bias", ())) // (1 if name == "dkn" else 16)
+    sizes = [len(x) for key, x in state.items() if key.endswith("DepthKernel.conv_weight.bias") and x.ndim]
+    samples = sum(sizes) // (1 if name == "dkn" else 16)
     config = {"kernel_size": round(samples**0.5) or 3, "filter_size": 15, "residual": True}
     return _convert(name, path, state, config), _call
 

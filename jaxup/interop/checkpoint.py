@@ -108,7 +108,7 @@ def _load_torch(path: Path) -> Any:
         raise
     except Exception as error:  # readers of damaged files raise nearly anything, at length
         found = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"an object of {found[1]}" if found else str(error).split(". ")[0]
+        reason = f"an object of {found[1]}" if found else str(error).split(". ")[0] or "an empty file"
         return fail(str(path), "a file of tensors that torch.load(weights_only=True) accepts", reason)
 
 
