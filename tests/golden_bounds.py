@@ -10,6 +10,8 @@ from tests.golden_files import FIELDS, Arrays, Golden
 VALUE_BOUND = 1e-5  # of the largest magnitude of the array
 GRADIENT_BOUND = 1e-4  # likewise
 NOISE_BOUND = 1e-6  # of the largest gradient entry of the whole case, G
+DOUBLE_BOUND = 2e-6  # of the largest magnitude, values and gradients in float64, which the files hold in float32
+DOUBLE_NOISE = 1e-9  # of G, for gradients in float64
 HALF_BOUND = 2e-2  # of the largest magnitude, for inputs in bfloat16
 SENSITIVITY_FACTOR = 10  # a case that float32 itself blurs by e is compared with 10 e
 
@@ -30,7 +32,8 @@ def different(golden: Golden, actual: Mapping[str, Any], kind: str) -> Iterator[
     yield from _other_names(golden, actual, expected)
     for name in expected.keys() & actual.keys():
         key, want = f"{kind}/{name}", expected[name]
-        bound = max(VALUE_BOUND, SENSITIVITY_FACTOR * golden.sensitivity(key)) * golden.largest(key, want)
+        relative = max(VALUE_BOUND, SENSITIVITY_FACTOR * golden.sensitivity(key))
+        bound = (DOUBLE_BOUND if golden.double else relative) * golden.largest(key, want)
         yield from compare(golden, key, actual[name], want, bound)
 
 
@@ -39,10 +42,14 @@ def different_gradients(golden: Golden, actual: Mapping[str, Any]) -> Iterator[s
     expected = golden.gradients
     yield from _other_names(golden, actual, expected)
     largest = {name: golden.largest(f"grad_{name}", want) for name, want in expected.items()}
-    noise = NOISE_BOUND * golden.meta.get("grad_max", max(largest.values(), default=0.0))
+    noise = (DOUBLE_NOISE if golden.double else NOISE_BOUND) * golden.meta.get(
+        "grad_max", max(largest.values(), default=0.0)
+    )
     for name in expected.keys() & actual.keys():
         blur = SENSITIVITY_FACTOR * golden.sensitivity(f"grad_{name}") * max(largest[name], noise)
         bound = max(GRADIENT_BOUND * largest[name] + noise, blur)
+        if golden.double:
+            bound = DOUBLE_BOUND * largest[name] + noise
         yield from compare(golden, f"grad_{name}", actual[name], expected[name], bound)
 
 

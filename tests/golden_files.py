@@ -41,6 +41,7 @@ class Golden:
     mid: Arrays = field(default_factory=dict)  # mid/, intermediate results
     alt: Arrays = field(default_factory=dict)  # alt/, variants explained in the notes
     param_const: Arrays = field(default_factory=dict)  # param_const/, constants explained in the notes
+    double: bool = False  # run in float64, and compared within its bounds
 
     @property
     def config(self) -> dict[str, Any]:

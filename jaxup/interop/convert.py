@@ -12,7 +12,8 @@ from jaxup.interop.keys import Operators, Table, flat_variables, read, unfilled,
 from jaxup.nn import UPSAMPLERS
 
 # One file per paper: those of the upsamplers, and of whole networks.
-_FILES = sorted({entry.converter for entry in UPSAMPLERS.values() if entry.converter} | {"djf", "dkn"})
+_NETWORKS = {"backbones", "djf", "dkn", "mit", "swin", "vit"}
+_FILES = sorted({entry.converter for entry in UPSAMPLERS.values() if entry.converter} | _NETWORKS)
 
 # By official class names.
 OPERATORS: Operators = {

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup._checks import check_choice, fail
+from jaxup._checks import accum_dtype, check_choice, fail
 
 
 class Layout(NamedTuple):
@@ -97,7 +97,21 @@ class Unused:
     shape: tuple[int, ...]
 
 
-Part = Key | Constant | Unused
+@dataclass(frozen=True)
+class Optional:
+    """A tensor of any shape without effect that files need not have: dropped on the way in, absent on the way out."""
+
+
+# Ends of the names of buffers that files may have, and nothing reads: counters, and what follows from the options.
+_IGNORED = (
+    "num_batches_tracked",
+    "_tmp_running_mean",
+    "_tmp_running_var",
+    "_running_iter",
+    "relative_position_index",
+)
+
+Part = Key | Constant | Unused | Optional
 Table = dict[str, Part | tuple[Part, ...]]
 # The module of an official config, and the table of its keys: several where the official code names them in two ways.
 Operators = dict[str, Callable[[dict[str, Any]], tuple[nnx.Module, *tuple[Table, ...]]]]
@@ -170,7 +184,9 @@ def read(table: Table, tensors: Mapping[str, Any], module: nnx.Module) -> nnx.Mo
     """Replace every parameter and buffer of `module` by the tensors; all mismatches are reported in one error."""
     state = nnx.state(module, nnx.Not(nnx.RngState))
     variables = flat_variables(state)
-    tensors = {k: as_array(v) for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+    unread = {name for name, entry in table.items() if isinstance(entry, Optional)}
+    table = {name: entry for name, entry in table.items() if name not in unread}
+    tensors = {k: as_array(v) for k, v in tensors.items() if k not in unread and not k.endswith(_IGNORED)}
     problems = list(_mismatches(table, tensors, variables))
     if problems:
         fail("state_dict", "the keys and shapes of this operator and config", "\n  " + "\n  ".join(problems))
@@ -178,7 +194,10 @@ def read(table: Table, tensors: Mapping[str, Any], module: nnx.Module) -> nnx.Mo
         for part, x in _cut(_parts(entry), tensors[name], variables):
             if isinstance(part, Key):
                 variable = variables[part.path]
-                variable.set_value(jnp.asarray(part.ways.to_ours(x), variable.get_value().dtype))
+                dtype = variable.get_value().dtype
+                if isinstance(x, jax.Array) and jnp.issubdtype(dtype, jnp.floating):
+                    dtype = accum_dtype(x)  # float64 stays
+                variable.set_value(jnp.asarray(part.ways.to_ours(x), dtype))
     nnx.update(module, state)
     return module
 
@@ -188,6 +207,8 @@ def write(table: Table, variables: Mapping[str, Any], *, constants: bool) -> dic
     tensors = {}
     for name, entry in table.items():
         parts = _parts(entry)
+        if isinstance(entry, Optional):
+            continue
         ours = [part.path in variables for part in parts if isinstance(part, Key)]
         if all(ours) if ours else constants:
             pieces = [_torch_value(part, variables) for part in parts]
@@ -208,6 +229,8 @@ def _torch_value(part: Part, variables: Mapping[str, Any]) -> np.ndarray:
             return value
         case Unused(shape):
             return np.zeros(shape, np.float32)
+        case Optional():
+            raise TypeError("an optional tensor has no value")
 
 
 def _torch_shape(part: Part, variables: Mapping[str, Any]) -> tuple[int, ...]:
@@ -219,6 +242,8 @@ def _torch_shape(part: Part, variables: Mapping[str, Any]) -> tuple[int, ...]:
             return value.shape
         case Unused(shape):
             return shape
+        case Optional():
+            raise TypeError("an optional tensor has no shape")
 
 
 def _cut(parts: tuple[Part, ...], tensor: Any, variables: Mapping[str, Any]) -> Iterator[tuple[Part, Any]]:

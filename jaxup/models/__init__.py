@@ -1,5 +1,16 @@
 """Whole networks built from `jaxup.nn` and `jaxup.ops`."""
 
+from jaxup.models.backbones import (
+    BACKBONES,
+    VGG,
+    MiT,
+    MobileNetV1,
+    MobileNetV2,
+    ResNet,
+    Swin,
+    ViT,
+    make_backbone,
+)
 from jaxup.models.dkn import DKN, FDKN
 from jaxup.models.dncnn import DENOISING_METHODS, DnCNN, DnCNNSegNet
 from jaxup.models.joint import DJF, JOINT_PRESETS, AttentionJointNetwork, make_joint_network
@@ -7,6 +18,15 @@ from jaxup.models.reconstruction import ReconstructionNetwork
 from jaxup.models.super_resolution import SuperResolutionNetwork
 
 __all__ = [
+    "BACKBONES",
+    "MiT",
+    "MobileNetV1",
+    "MobileNetV2",
+    "ResNet",
+    "Swin",
+    "VGG",
+    "ViT",
+    "make_backbone",
     "AttentionJointNetwork",
     "DJF",
     "DKN",

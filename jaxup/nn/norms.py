@@ -10,9 +10,9 @@ from jaxup._checks import accum_dtype
 Norm = nnx.LayerNorm | nnx.GroupNorm | nnx.RMSNorm | nnx.BatchNorm
 
 
-def layer_norm(features: int, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(features: int, rngs: nnx.Rngs, *, epsilon: float = 1e-5) -> nnx.LayerNorm:
     """Statistics per pixel, over the channels."""
-    return nnx.LayerNorm(features, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+    return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
 
 def group_norm(features: int, groups: int, rngs: nnx.Rngs, *, use_bias: bool = True) -> nnx.GroupNorm:
@@ -32,8 +32,8 @@ class BatchNorm(nnx.BatchNorm):
     while `nnx.BatchNorm` moves its var towards v. With one value per feature, where PyTorch refuses, v = 0 is taken.
     """
 
-    def __init__(self, features: int, *, axis: int = -1, rngs: nnx.Rngs):
-        super().__init__(features, axis=axis, momentum=0.9, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+    def __init__(self, features: int, *, axis: int = -1, momentum: float = 0.9, epsilon: float = 1e-5, rngs: nnx.Rngs):
+        super().__init__(features, axis=axis, momentum=momentum, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
     def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:  # type: ignore[override]
         """Normalise x, and move the running statistics unless they are in use."""

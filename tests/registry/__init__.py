@@ -4,10 +4,10 @@ To add an operator, append to EXAMPLES of one of the files; to add a module, to 
 functions of a low-resolution grid (h, w), so that one statement gives the small, the one-pixel and the large case.
 """
 
-from tests.registry import attention, classical, dkn, fine, guided, indices, kernels, restoration, sampling
+from tests.registry import attention, backbones, classical, dkn, fine, guided, indices, kernels, restoration, sampling
 from tests.registry.examples import Example, ModuleExample
 
-FILES = (attention, classical, dkn, fine, guided, indices, kernels, restoration, sampling)
+FILES = (attention, backbones, classical, dkn, fine, guided, indices, kernels, restoration, sampling)
 
 EXAMPLES: list[Example] = [example for file in FILES for example in file.EXAMPLES]
 MODULES: list[ModuleExample] = [example for file in FILES for example in file.MODULES]

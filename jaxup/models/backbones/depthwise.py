@@ -1,0 +1,92 @@
+"""Depthwise convolution as shifted products: XLA's grouped convolutions are slow on CPUs."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxup._checks import Pair, accum_dtype
+
+Padding = str | Sequence[Pair]
+
+
+def depthwise_conv(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Padding, *, rhs_dilation: Sequence[int], **_: Any
+) -> jax.Array:
+    """Each channel with a filter of its own, in the place of `jax.lax.conv_general_dilated` in `nnx.Conv`.
+
+        y[h, w, c] = sum over (i, j) of kernel[i, j, 0, c] x[s h + d i - p, s w + d j - p, c]
+
+    Sums are in float32 or more. On one CPU core this is 8 to 20 times as fast as the grouped convolution, 4 to 20 times
+    with gradients, and no collective is needed where the batch is sharded.
+
+    Args:
+        x: [B, H, W, C].
+        kernel: [k, l, 1, C].
+        strides: s, vertical and horizontal.
+        padding: zeros before and after the rows and the columns, or "SAME" or "VALID".
+        rhs_dilation: d, vertical and horizontal.
+
+    Returns:
+        [B, h, w, C] in the dtype of x.
+    """
+    sizes = [d * (k - 1) + 1 for d, k in zip(rhs_dilation, kernel.shape, strict=False)]
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], sizes, strides, padding)
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    return _valid(padded, kernel[:, :, 0].astype(x.dtype), tuple(strides), tuple(rhs_dilation))
+
+
+def _taps(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """For every entry of the kernel the pixels that it meets."""
+    rows, cols = kernel.shape[:2]
+    spans = [
+        (n - d * (k - 1) - 1) // s * s + 1
+        for n, d, k, s in zip(x.shape[1:3], dilation, kernel.shape[:2], strides, strict=True)
+    ]
+    for i in range(rows):
+        for j in range(cols):
+            start = (0, i * dilation[0], j * dilation[1], 0)
+            stop = (x.shape[0], start[1] + spans[0], start[2] + spans[1], x.shape[3])
+            yield jax.lax.slice(x, start, stop, (1, *strides, 1)), kernel[i, j]
+
+
+def _sum(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair) -> jax.Array:
+    dtype = accum_dtype(x)
+    products = (
+        pixels.astype(dtype) * entry.astype(dtype)[None, None, None]
+        for pixels, entry in _taps(x, kernel, strides, dilation)
+    )
+    return sum(products, next(products)).astype(x.dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _valid(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair) -> jax.Array:
+    return _sum(x, kernel, strides, dilation)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair) -> tuple[jax.Array, Any]:
+    return _sum(x, kernel, strides, dilation), (x, kernel)
+
+
+def _backward(strides: Pair, dilation: Pair, saved: Any, ct: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel.shape, strict=False)]
+    # Zeros between the cotangents undo the stride; behind them, the pixels that no window reached.
+    widths = [
+        (r, n - s * (m - 1) - 1, s - 1) for r, n, m, s in zip(reach, x.shape[1:3], ct.shape[1:3], strides, strict=True)
+    ]
+    spread = jax.lax.pad(ct, jnp.zeros((), ct.dtype), ((0, 0, 0), *widths, (0, 0, 0)))
+    grad_x = _valid(spread, kernel[::-1, ::-1], (1, 1), dilation)
+    # One reduction for all entries: compiled in half the time of one for each.
+    dtype = accum_dtype(x)
+    wide = ct.astype(dtype)
+    products = tuple(pixels.astype(dtype) * wide for pixels, _ in _taps(x, kernel, strides, dilation))
+    zeros = (jnp.zeros((), dtype),) * len(products)
+    sums = jax.lax.reduce(products, zeros, lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True)), (0, 1, 2))
+    return grad_x, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+
+
+_valid.defvjp(_forward, _backward)

@@ -1,0 +1,200 @@
+"""What the backbones share: convolution with norm and activation, dilation for an output stride, attention, MLP."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxup._checks import accum_dtype, check_int, fail
+from jaxup.models.backbones.depthwise import depthwise_conv
+from jaxup.nn.norms import BatchNorm, layer_norm, normalise
+
+Activation = Callable[[jax.Array], jax.Array] | None
+
+_FAN_OUT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+_FAN_IN = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+NARROW = nnx.initializers.truncated_normal(0.02)
+
+
+def conv(
+    inputs: int,
+    outputs: int,
+    size: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    depthwise: bool = False,
+    padding: str = "symmetric",
+    use_bias: bool = True,
+    dtype: Any,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """A convolution, He-normal by fan-out; the padding is k // 2 dilated, or TensorFlow's "same", or none."""
+    margin = dilation * (size // 2)
+    special: dict[str, Any] = {"conv_general_dilated": depthwise_conv} if depthwise else {}
+    return nnx.Conv(
+        inputs,
+        outputs,
+        (size, size),
+        strides=stride,
+        padding=((margin, margin), (margin, margin)) if padding == "symmetric" else padding.upper(),
+        kernel_dilation=dilation,
+        feature_group_count=inputs if depthwise else 1,
+        use_bias=use_bias,
+        # The fan-out of a depthwise filter is its size, which JAX calls its fan-in.
+        kernel_init=_FAN_IN if depthwise else _FAN_OUT,
+        **special,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class ConvNorm(nnx.Module):
+    """Convolution, batch normalisation, activation; the options of `conv` and of `BatchNorm`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        activation: Activation = nnx.relu,
+        use_bias: bool = False,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        dtype: Any,
+        rngs: nnx.Rngs,
+        **options: Any,
+    ):
+        self.conv = conv(inputs, outputs, size, use_bias=use_bias, dtype=dtype, rngs=rngs, **options)
+        self.norm = BatchNorm(outputs, momentum=momentum, epsilon=epsilon, rngs=rngs)
+        self.activation, self.dtype = activation, dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features of x."""
+        y = normalise(self.norm, self.conv(x), self.dtype)
+        return y if self.activation is None else self.activation(y)
+
+
+def through(layers: Iterable[Callable[[jax.Array], jax.Array]], x: jax.Array) -> jax.Array:
+    """One layer after the other."""
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def dilated(strides: Sequence[int], output_stride: int, start: int = 1) -> list[tuple[int, int, int]]:
+    """Stride and dilation of the first block of each stage, and dilation of its other blocks.
+
+    Once `start` times the strides so far is the output stride, further strides become dilation. The first block of such
+    a stage, which had the stride, still has the dilation of the stage before.
+    """
+    stages, running, rate = [], start, 1
+    for stride in strides:
+        first = rate
+        if running * stride > output_stride:
+            rate *= stride
+            stride = 1
+        running *= stride
+        stages.append((stride, first, rate))
+    return stages
+
+
+def max_pool(x: jax.Array, size: int, *, padding: int = 0) -> jax.Array:
+    """The largest value of each window, at every second pixel."""
+    return nnx.max_pool(x, (size, size), strides=(2, 2), padding=((padding, padding),) * 2)
+
+
+def classifier(features: int, classes: int, *, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear:
+    """The last layer of a classification network."""
+    init = nnx.initializers.normal(0.01)
+    return nnx.Linear(features, check_int("num_classes", classes), kernel_init=init, dtype=dtype, rngs=rngs)
+
+
+def mean_pixel(x: jax.Array) -> jax.Array:
+    """Mean over the image, [B, C]."""
+    return jnp.mean(x.astype(accum_dtype(x)), axis=(1, 2)).astype(x.dtype)
+
+
+def require(head: nnx.Module | None) -> Any:
+    """The classifier, or an error where the network was built without one."""
+    return fail("classify", "a network with num_classes", "one without") if head is None else head
+
+
+def linear(inputs: int, outputs: int, *, use_bias: bool = True, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear layer as transformers start: truncated normal of deviation 0.02."""
+    return nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=NARROW, dtype=dtype, rngs=rngs)
+
+
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, heads: int, bias: Any = None) -> jax.Array:
+    """softmax(q k^T / sqrt(width of a head) + bias) v, with scores and softmax in float32 or more.
+
+    Args:
+        query: [..., T, C]; heads are consecutive blocks of channels.
+        key: [..., S, C].
+        value: [..., S, C].
+        heads: how many.
+        bias: added to the scores [..., heads, T, S].
+
+    Returns:
+        [..., T, C].
+    """
+    q, k, v = (x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads) for x in (query, key, value))
+    dtype = accum_dtype(query)
+    scores = jnp.einsum("...tnc,...snc->...nts", q, k, preferred_element_type=dtype) / (q.shape[-1] ** 0.5)
+    weights = jax.nn.softmax(scores if bias is None else scores + bias.astype(dtype), axis=-1)
+    out = jnp.einsum("...nts,...snc->...tnc", weights.astype(value.dtype), v)
+    return out.reshape(query.shape)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of tokens to themselves, or to those of a source."""
+
+    def __init__(self, features: int, heads: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.query, self.key, self.value, self.project = (
+            linear(features, features, dtype=dtype, rngs=rngs) for _ in range(4)
+        )
+        self.heads = heads
+
+    def __call__(self, x: jax.Array, source: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
+        """[..., T, C] (and a source [..., S, C], a bias [..., heads, T, S]) -> [..., T, C]."""
+        source = x if source is None else source
+        y = attend(self.query(x), self.key(source), self.value(source), heads=self.heads, bias=bias)
+        return self.project(y)
+
+
+class Residual(nnx.Module):
+    """x + layer(norm(x)); in training, drops the whole branch of an image with probability `drop_path`."""
+
+    def __init__(
+        self, features: int, layer: nnx.Module, *, epsilon: float, drop_path: float, dtype: Any, rngs: nnx.Rngs
+    ):
+        self.norm, self.layer = layer_norm(features, rngs, epsilon=epsilon), layer
+        self.drop_path, self.dtype = drop_path, dtype
+
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Without `rngs`, nothing is dropped."""
+        y = self.layer(normalise(self.norm, x, self.dtype))
+        if rngs is not None and self.drop_path > 0:
+            kept = jax.random.bernoulli(rngs.dropout(), 1 - self.drop_path, (x.shape[0],) + (1,) * (x.ndim - 1))
+            y = jnp.where(kept, y / (1 - self.drop_path), jnp.zeros((), y.dtype))
+        return x + y
+
+
+def rising(rate: float, count: int) -> list[float]:
+    """The rates of `count` blocks, from 0 to `rate`."""
+    return [rate * i / max(1, count - 1) for i in range(count)]
+
+
+class MLP(nnx.Module):
+    """Linear, GELU (exact), linear."""
+
+    def __init__(self, features: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.expand = linear(features, hidden, dtype=dtype, rngs=rngs)
+        self.reduce = linear(hidden, features, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., C] -> [..., C]."""
+        return self.reduce(nnx.gelu(self.expand(x), approximate=False))
