@@ -117,9 +117,9 @@ class MobileNetV2(nnx.Module):
         ValueError: a wrong option, or an x that is no floating [B, H, W, Cin].
 
     Example:
-        >>> run = lambda x: MobileNetV2(multiplier=0.25, output_stride=16, rngs=nnx.Rngs(0))(x)
-        >>> [y.shape for y in nnx.eval_shape(run, jnp.ones((1, 33, 64, 3)))][2:]
-        [(1, 5, 8, 8), (1, 3, 4, 24), (1, 3, 4, 80)]
+        >>> run = lambda x: MobileNetV2(stages=((1, 16, 1, 1, 3), (6, 24, 1, 2, 3)), rngs=nnx.Rngs(0))(x)
+        >>> [y.shape for y in nnx.eval_shape(run, jnp.ones((1, 33, 64, 3)))]
+        [(1, 17, 32, 16), (1, 9, 16, 24)]
 
     Reference:
         Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018. Tan and Le, EfficientNet:

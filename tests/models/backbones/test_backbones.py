@@ -100,9 +100,7 @@ SMALL = {
     "mit": lambda **o: MiT(widths=(6, 8), depths=(1, 1), num_heads=(2, 2), reductions=(2, 1), **o),
     "swin": lambda **o: Swin(width=6, depths=(2, 1), num_heads=(2, 2), window_size=3, **o),
 }
-each = pytest.mark.parametrize(
-    "family", [pytest.param(f, marks=slow) if f in ("vgg", "mobilenet_v1") else f for f in SMALL]
-)
+each = pytest.mark.parametrize("family", [f if f in ("resnet", "mit") else pytest.param(f, marks=slow) for f in SMALL])
 
 
 def image(height=37, width=50, batch=1):
