@@ -47,7 +47,6 @@ __all__ = [
     "shared",
 ]
 
-NUDGES, ROUNDING = 8, 2.0**-22  # tries, and the relative distance of the inputs, where a gradient differs
 Function = Callable[[dict[str, jax.Array], dict[str, jax.Array]], Any]
 
 
@@ -81,37 +80,42 @@ def check(golden: Golden, fn: Function | None = None, *, half: bool | None = Non
 
 
 def function(golden: Golden) -> Function:
-    """What the table has for the case's operator, in the case's configuration."""
-    return partial(OPERATORS[golden.meta["operator"]], config=golden.config)
+    """What the table has for the case's operator, in the case's configuration; under x64, layers compute in float64."""
+    operator = OPERATORS[golden.meta["operator"]]
+
+    def run(inputs: dict[str, jax.Array], params: dict[str, jax.Array]) -> Any:
+        double = {"dtype": jnp.float64} if jnp.zeros(()).dtype == jnp.float64 else {}
+        return operator(inputs, params, golden.config | double)
+
+    return run
 
 
 def problems(golden: Golden, fn: Function) -> list[str]:
     """Every array of `fn(inputs, params)` that is further from the case's than the bounds allow.
 
     Where the input of a rectifier is within rounding of zero, its sign in float32, and with it the gradient, differs
-    from processor to processor. So gradients may be those at inputs that are off by their rounding; values may not.
+    from processor to processor, and behind batch statistics by per cents. So gradients that are not within the bounds
+    of float32 are compared once more in float64, where all has to be within the much narrower bounds that hold there.
     """
-    if golden.config["mode"] == "train" and golden.meta.get("operator") in DOUBLE:
+    if golden.config.get("mode") == "train" and golden.meta.get("operator") in DOUBLE:
         return _problems_in_double(golden, fn)
-    evaluate, inputs = compiled(golden, fn), golden.inputs
-    outputs, gradients, statistics = evaluate(inputs)
+    outputs, gradients, statistics = compiled(golden, fn)(golden.inputs)
     values = [*different(golden, outputs, "out"), *different(golden, statistics, "out_state")]
     found = list(different_gradients(golden, gradients))
-    for seed in range(NUDGES if found else 0):
-        random = np.random.RandomState(seed)
-        nudged = {k: np.float32(x * (1 + random.choice([-ROUNDING, ROUNDING], x.shape))) for k, x in inputs.items()}
-        if not list(different_gradients(golden, evaluate(nudged)[1])):
-            return values
+    if found and not values and not _problems_in_double(golden, fn):
+        return []
     return values + found
 
 
 def _problems_in_double(golden: Golden, fn: Function) -> list[str]:
     """In float64 there is one gradient. Flax takes statistics into their own type, so promotion is not strict here."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        params, inputs = jax.tree.map(np.float64, (golden.params, golden.inputs))
-        golden = replace(golden, params=params, inputs=inputs, double=True)
-        found = compiled(golden, partial(fn, config=golden.config | {"dtype": jnp.float64}))(inputs)
-    outputs, gradients, statistics = found
+        params, inputs, cotangents = (
+            {k: np.float64(x) if x.dtype == np.float32 else x for k, x in arrays.items()}
+            for arrays in (golden.params, golden.inputs, golden.cotangents)
+        )
+        golden = replace(golden, params=params, inputs=inputs, cotangents=cotangents, double=True)
+        outputs, gradients, statistics = compiled(golden, fn)(inputs)
     return [
         *different(golden, outputs, "out"),
         *different(golden, statistics, "out_state"),

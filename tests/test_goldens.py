@@ -90,15 +90,15 @@ def test_wrong_functions_fail(golden, fn):
         goldens.check(golden, fn)
 
 
-def test_a_gradient_at_a_kink_may_be_that_of_a_neighbour():
-    """Rounding decides on which side a float32 rectifier stands; but only where it is within rounding of zero."""
-    ones = np.ones((1, 1), np.float32)
-    for distance, fails in [(0.0, False), (1e-6, True)]:
+def test_a_gradient_at_a_kink_is_that_of_float64():
+    """Rounding decides on which side a float32 rectifier stands. A gradient that is wrong in float64, too, fails."""
+    ones, tiny = np.ones((1, 1), np.float32), 1e-9
+    for distance, fails in [(tiny, False), (-tiny, True)]:
         golden = goldens.Golden(
-            name="a/kink", meta={}, inputs={"x": ones}, outputs={"y": np.zeros_like(ones)}, cotangents={"y": ones},
-            grad_inputs={"x": ones},
+            name="a/kink", meta={"config": {}}, inputs={"x": ones}, outputs={"y": ones},
+            cotangents={"y": ones}, grad_inputs={"x": 2 * ones},
         )  # fmt: skip
-        kink = lambda inputs, params: jax.nn.relu(inputs["x"] - (1 + distance))  # noqa: B023, E731
+        kink = lambda inputs, params: inputs["x"] + jax.nn.relu(inputs["x"] - (1 - distance))  # noqa: B023, E731
         with pytest.raises(AssertionError, match="grad_in/x") if fails else contextlib.nullcontext():
             goldens.check(golden, kink, half=False)
 

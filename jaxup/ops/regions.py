@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxup._checks import Pair, accum_dtype
+from jaxup.ops.depthwise import depthwise_conv
 from jaxup.ops.windows import split_phases
 
 
@@ -50,31 +51,14 @@ def convolve_groups(
     """
     groups = feature_group_count
     if kernel.shape[2] == 1 and groups > 1:
-        return _convolve_depthwise(x, kernel, strides, padding, rhs_dilation)
+        maps = kernel.shape[3] // groups
+        each = jnp.repeat(x, maps, axis=-1) if maps > 1 else x
+        return depthwise_conv(each, kernel, strides, padding, rhs_dilation=rhs_dilation)
     outputs = [
         jax.lax.conv_general_dilated(part, taps, strides, padding, rhs_dilation=rhs_dilation, **options)
         for part, taps in zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
     ]
     return jnp.concatenate(outputs, axis=-1)
-
-
-def _convolve_depthwise(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: str | Sequence[Pair], dilation: Sequence[int]
-) -> jax.Array:
-    """A sum over shifted maps; kernel [kh, kw, 1, C * maps], the maps of one channel side by side."""
-    dtype, reach = accum_dtype(x, kernel), [(k - 1) * d + 1 for k, d in zip(kernel.shape[:2], dilation, strict=True)]
-    if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads(x.shape[1:3], reach, strides, padding)
-    padded = jnp.pad(x.astype(dtype), ((0, 0), *padding, (0, 0)))
-    taps, maps = kernel.astype(dtype), kernel.shape[3] // x.shape[3]
-    total = jnp.zeros((1,) * 4, dtype)
-    for a, b in np.ndindex(*kernel.shape[:2]):
-        rows, cols = (
-            slice(d * n, size - r + d * n + 1, s)
-            for d, n, size, r, s in zip(dilation, (a, b), padded.shape[1:3], reach, strides, strict=True)
-        )
-        total = total + jnp.repeat(padded[:, rows, cols], maps, axis=-1) * taps[a, b][None, None]
-    return total.astype(x.dtype)
 
 
 def _neighbours(regions: jax.Array, reach: int) -> dict[Pair, jax.Array]:

@@ -14,8 +14,12 @@ Function = Callable[[Mapping[str, jax.Array], Mapping[str, jax.Array], Mapping[s
 
 
 def build(operator: str, params: Mapping[str, jax.Array], config: Mapping[str, Any]) -> Any:
-    """The module of an official class, in the case's mode."""
+    """The module of an official class, in the case's mode; its layers compute in `config["dtype"]`, if there is one."""
     module = interop.from_torch(operator, params, config)
+    if "dtype" in config:
+        for _, node in nnx.iter_graph(module):
+            if hasattr(node, "dtype") and isinstance(node, nnx.Module):
+                node.dtype = config["dtype"]
     module.train() if config["mode"] == "train" else module.eval()
     return module
 

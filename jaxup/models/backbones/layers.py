@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import accum_dtype, check_int, fail
-from jaxup.models.backbones.depthwise import depthwise_conv
 from jaxup.nn.norms import BatchNorm, layer_norm, normalise
+from jaxup.ops.depthwise import depthwise_conv
 
 Activation = Callable[[jax.Array], jax.Array] | None
 
@@ -104,7 +104,9 @@ def dilated(strides: Sequence[int], output_stride: int, start: int = 1) -> list[
 
 def max_pool(x: jax.Array, size: int, *, padding: int = 0) -> jax.Array:
     """The largest value of each window, at every second pixel."""
-    return nnx.max_pool(x, (size, size), strides=(2, 2), padding=((padding, padding),) * 2)
+    pool: Any = nnx.max_pool  # which has no types
+    largest: jax.Array = pool(x, (size, size), strides=(2, 2), padding=((padding, padding),) * 2)
+    return largest
 
 
 def classifier(features: int, classes: int, *, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear:
@@ -176,7 +178,7 @@ class Residual(nnx.Module):
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Without `rngs`, nothing is dropped."""
-        y = self.layer(normalise(self.norm, x, self.dtype))
+        y: jax.Array = self.layer(normalise(self.norm, x, self.dtype))
         if rngs is not None and self.drop_path > 0:
             kept = jax.random.bernoulli(rngs.dropout(), 1 - self.drop_path, (x.shape[0],) + (1,) * (x.ndim - 1))
             y = jnp.where(kept, y / (1 - self.drop_path), jnp.zeros((), y.dtype))

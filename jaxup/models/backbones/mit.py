@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_divides, check_int, fail
+from jaxup._checks import check_divides, check_features, check_int, fail
 from jaxup.models.backbones.layers import Attention, Residual, conv, linear, rising
-from jaxup.nn.basic import check_features
 from jaxup.nn.norms import layer_norm, normalise
 
 

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_int
+from jaxup._checks import check_features, check_int
 from jaxup.models.backbones.layers import ConvNorm, through
 from jaxup.models.backbones.taps import collect, ends, tapped
-from jaxup.nn.basic import check_features
 
 # Channels and stride.
 _V1_UNITS = ((32, 2), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))

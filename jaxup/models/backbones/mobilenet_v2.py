@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_choice, check_int
+from jaxup._checks import check_choice, check_features, check_int
 from jaxup.models.backbones.layers import ConvNorm, classifier, dilated, mean_pixel, require
 from jaxup.models.backbones.taps import collect, ends, tapped
-from jaxup.nn.basic import check_features
 
 # Expansion, channels, blocks, stride, kernel size of each stage.
 Stage = tuple[int, int, int, int, int]
@@ -151,7 +150,7 @@ class MobileNetV2(nnx.Module):
         widths = [_width(32, multiplier, divisor)]
         around = "symmetric" if padding == "expanded" else padding
         nominal, strides = [2], [2 if strided else 1]
-        self.blocks: nnx.List = nnx.List()
+        self.blocks: nnx.List[Any] = nnx.List()
         self.stem = ConvNorm(
             in_features, widths[0], 3, stride=strides[0], padding=around, activation=nnx.relu6, **options
         )
@@ -186,7 +185,8 @@ class MobileNetV2(nnx.Module):
     def classify(self, maps: Sequence[jax.Array]) -> jax.Array:
         """Logits [B, num_classes] from the maps that the network returned, the last one of its last block."""
         hidden = require(self.head)(maps[-1])
-        return require(self.classifier)(mean_pixel(hidden)).astype(maps[-1].dtype)
+        logits: jax.Array = require(self.classifier)(mean_pixel(hidden)).astype(maps[-1].dtype)
+        return logits
 
 
 def _width(width: int, multiplier: float, divisor: int | None) -> int:

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_choice, check_int, fail
+from jaxup._checks import check_choice, check_features, check_int, fail
 from jaxup.models.backbones.layers import ConvNorm, classifier, dilated, max_pool, mean_pixel, require, through
-from jaxup.nn.basic import check_features
 
 # Blocks of each stage, and whether they are bottlenecks.
 DEPTHS = {
@@ -116,7 +115,7 @@ class ResNet(nnx.Module):
         self.stem = _stem(in_features, check_int("stem_features", stem_features), stem, options)
         self.features = (stem_features, *(check_int("widths", width) for width in widths))
         self.strides = (2, *(min(stride, output_stride) for stride in (4, 8, 16, 32)))
-        self.stages: nnx.List = nnx.List()
+        self.stages: nnx.List[Any] = nnx.List()
         for inputs, outputs, count, (stride, first, rest) in zip(
             self.features, self.features[1:], blocks, stages, strict=False
         ):
@@ -149,7 +148,8 @@ class ResNet(nnx.Module):
 
     def classify(self, maps: Sequence[jax.Array]) -> jax.Array:
         """Logits [B, num_classes] from the maps that the network returned."""
-        return require(self.classifier)(mean_pixel(maps[-1])).astype(maps[-1].dtype)
+        logits: jax.Array = require(self.classifier)(mean_pixel(maps[-1])).astype(maps[-1].dtype)
+        return logits
 
 
 def _blocks(depth: int | Sequence[int], bottleneck: bool | None) -> tuple[Sequence[int], bool]:
@@ -162,7 +162,7 @@ def _blocks(depth: int | Sequence[int], bottleneck: bool | None) -> tuple[Sequen
     return depth, bottleneck
 
 
-def _stem(inputs: int, outputs: int, kind: str, options: dict[str, Any]) -> nnx.List:
+def _stem(inputs: int, outputs: int, kind: str, options: dict[str, Any]) -> nnx.List[Any]:
     if kind == "plain":
         return nnx.List([ConvNorm(inputs, outputs, 7, stride=2, **options)])
     half = outputs // 2

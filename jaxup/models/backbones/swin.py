@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup._checks import check_divides, check_int
+from jaxup._checks import check_divides, check_features, check_int
 from jaxup.models.backbones.layers import MLP, NARROW, Attention, Residual, linear, rising
-from jaxup.nn.basic import check_features
 from jaxup.nn.norms import layer_norm, normalise
 
 _APART = -100.0  # added to the score of two pixels that only the shift has brought into one window
@@ -22,7 +21,8 @@ def _offsets(window: int) -> np.ndarray:
     """For each pair of pixels of a window the row of the bias table, [w*w, w*w]."""
     at = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij"), -1).reshape(-1, 2)
     rows, cols = np.moveaxis(at[:, None] - at[None] + window - 1, -1, 0)
-    return rows * (2 * window - 1) + cols
+    offsets: np.ndarray = rows * (2 * window - 1) + cols
+    return offsets
 
 
 @lru_cache

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_int
+from jaxup._checks import check_features, check_int
 from jaxup.models.backbones.layers import ConvNorm, max_pool, through
-from jaxup.nn.basic import check_features
 
 
 class VGG(nnx.Module):

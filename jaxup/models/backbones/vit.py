@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, check_choice, check_divides, check_int, fail
+from jaxup._checks import Pair, check_choice, check_divides, check_features, check_int, fail
 from jaxup.models.backbones.layers import MLP, NARROW, Attention, Residual, classifier, require, rising
-from jaxup.nn.basic import check_features
 from jaxup.nn.norms import layer_norm, normalise
 from jaxup.ops.resize import resize
 
@@ -156,7 +155,8 @@ class ViT(nnx.Module):
 
     def classify(self, tokens: jax.Array) -> jax.Array:
         """Logits [B, num_classes] of the class token, the first of the tokens that `encode` returns."""
-        return require(self.classifier)(tokens[:, 0]).astype(tokens.dtype)
+        logits: jax.Array = require(self.classifier)(tokens[:, 0]).astype(tokens.dtype)
+        return logits
 
     def _embed(self, x: jax.Array) -> tuple[jax.Array, Pair]:
         """Tokens with their positions, and the grid of patches."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxup.models.backbones.depthwise import depthwise_conv
+from jaxup.ops.depthwise import depthwise_conv
 from tests.compare import assert_close
 
 
