@@ -1,8 +1,9 @@
 """The numbers of Kundu et al., Attention-based Image Upsampling, and Kim et al., Deformable Kernel Networks, IJCV 2021.
 
 Depth upsampling is measured under different protocols, see `experiments.data.degrade`, and numbers under one say
-nothing of another: what stands in DJF's tables was made from the last pixel of each block, DKN's networks from
-bicubically reduced depth, and the attention network from every s-th pixel.
+nothing of another. DKN's networks had bicubically reduced depth, and the attention network every s-th pixel. The rows
+of other methods were taken over from DJF's tables, whose low-resolution depth is the last pixel of each block: bicubic
+is that, as our own numbers show, and MRF and the guided filter stay close to it; for the others it is an inference.
 """
 
 from collections.abc import Mapping
