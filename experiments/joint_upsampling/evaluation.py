@@ -141,6 +141,6 @@ def table_text(heading: str, table: Table, data: DataConfig, names: Mapping[str,
     for name, values in known.items():
         for scale, value in zip(SCALES, values, strict=True):
             if f"{scale}x" in papers:
-                papers[f"{scale}x"][called[name]] = f"{value:.2f}"
+                papers[f"{scale}x"][called[name]] = value
     rows = beside_paper([{"method": method, **row} for method, row in table.items()], papers)
     return f"{heading} (paper: {what})\n\n{markdown_table(rows, digits=3)}"

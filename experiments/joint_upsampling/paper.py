@@ -2,8 +2,9 @@
 
 Depth upsampling is measured under different protocols, see `experiments.data.degrade`, and numbers under one say
 nothing of another. DKN's networks had bicubically reduced depth, and the attention network every s-th pixel. The rows
-of other methods were taken over from DJF's tables, whose low-resolution depth is the last pixel of each block: bicubic
-is that, as our own numbers show, and MRF and the guided filter stay close to it; for the others it is an inference.
+of other methods were taken over from DJF's tables, where low-resolution depth was the last pixel of each block: for DJF
+itself, for bicubic, as our own numbers show, and for MRF and the guided filter, which stay close to that. Of the others
+it is not known under which protocol they were made; joint bilateral, FGI and FBS are too good for this one.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,10 @@ _DJF = """
 bicubic          4.44 7.58 11.87  5.07 9.22 14.27  8.16 14.22 22.32  6.54 8.80 12.17
 MRF              4.26 7.43 11.80  4.90 9.03 14.19  7.84 13.98 22.20  8.81 11.77 15.75
 guided filter    4.01 7.22 11.70  4.87 8.85 14.09  7.32 13.62 22.03  6.10 8.22 11.22
+DJF              2.14 3.77 6.12   2.54 4.71 7.66   3.54 6.20 10.21   5.51 7.52 10.63
+DJFR             1.98 3.61 6.07   2.22 4.54 7.48   3.38 5.86 10.11   5.50 7.43 10.48
+"""
+_UNKNOWN = """
 joint bilateral  2.44 3.81 6.13   2.99 5.06 7.51   4.07 8.29 13.35   5.88 7.63 10.97
 TGV              3.39 5.41 12.03  4.48 7.58 17.46  6.98 11.23 28.13  32.01 36.78 43.89
 Park             2.82 4.08 7.26   4.09 6.19 10.14  5.21 9.56 18.10   9.28 12.22 16.51
@@ -26,8 +31,6 @@ SDF              3.14 5.03 8.83   4.65 7.53 11.52  5.27 12.31 19.24  6.52 7.98 1
 FBS              2.58 4.19 7.30   3.03 5.77 8.48   4.29 8.94 14.59   11.96 12.29 13.08
 FGI              3.24 4.60 6.74   4.68 6.32 9.25   6.43 9.52 14.13   6.29 8.24 11.01
 DMSG             1.88 3.45 6.28   2.30 4.17 7.22   3.02 5.38 9.17    5.32 7.24 10.11
-DJF              2.14 3.77 6.12   2.54 4.71 7.66   3.54 6.20 10.21   5.51 7.52 10.63
-DJFR             1.98 3.61 6.07   2.22 4.54 7.48   3.38 5.86 10.11   5.50 7.43 10.48
 """
 _DKN = """
 FDKN w/o guide     1.07 2.23 5.09  0.85 1.90 5.33  2.05 4.10 8.10  3.31 5.08 8.51
@@ -53,20 +56,30 @@ DEPTH: Mapping[str, Mapping[str, Scales]] = {
     "djf": _values(_DJF),
     "bicubic": _values(_DKN),
     "grid": {"nyu": {"SA_M2_F32": (2.64, 5.01, 8.63)}},
+    "unknown": _values(_UNKNOWN),
 }
 """Protocol -> data set -> method -> RMSE at `SCALES` (Kim et al., Table 2; the attention network: Kundu et al., Table
 II, where FDKN has 2.65, 5.02 and 8.69)."""
 
 
-def published(source: str, protocol: str) -> tuple[Scales, str]:
-    """What stands beside our numbers, and what that is.
+def published(source: str, protocol: str) -> tuple[Mapping[str, tuple[str, ...]], str]:
+    """What stands beside our numbers, by method at `SCALES`, and what that is.
 
-    For a data set of the papers, what was made under the same protocol; for any other, all on NYU Depth v2.
+    For a data set of the papers, what was made under the same protocol or, with a question mark, under one that is not
+    known; for any other, all on NYU Depth v2.
     """
     if source in UNITS:
-        return DEPTH[protocol].get(source, {}), f"{UNITS[source]}, whole test set, protocol {protocol}"
-    nyu = {method: values for tables in DEPTH.values() for method, values in tables["nyu"].items()}
-    return nyu, "cm, on NYU Depth v2, each method under its own protocol"
+        tables = {p: DEPTH[p].get(source, {}) for p in (protocol, "unknown")}
+        what = f"{UNITS[source]}, whole test set, protocol {protocol}; ?: protocol not known"
+    else:
+        tables = {p: table["nyu"] for p, table in DEPTH.items()}
+        what = "cm, on NYU Depth v2, each method under its own protocol; ?: not known which"
+    printed = {
+        method: tuple(f"{value:.2f}{'?' if p == 'unknown' else ''}" for value in values)
+        for p, table in tables.items()
+        for method, values in table.items()
+    }
+    return printed, what
 
 
 _TABLE_4 = """

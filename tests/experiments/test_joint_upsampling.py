@@ -314,13 +314,14 @@ def test_labels():
 
 
 def test_the_papers_numbers_stand_beside_their_protocol(filters_only, pairs, tmp_path, capsys):
-    """All three protocols in one call, and each number of the papers under one of them only."""
+    """All three protocols in one call, and each number of the papers under one of them, or marked under all."""
     options = ["--source", "middlebury", "--data-dir", pairs, "--scales", "2", "8", "--out", tmp_path / "out"]
     assert evaluate(*options, "--protocols", "grid", "bicubic", "djf") == 0
     grid, bicubic, djf = capsys.readouterr().out.split("RMSE in ")[1:]
     assert "7.58" not in grid + bicubic and "| bicubic " in bicubic
     assert "| paper |" in djf and "7.58" in djf.split("| bicubic ")[1].splitlines()[0]
     assert re.search(r"\| FDKN +\|.* 2\.17 ", bicubic) and "FDKN" not in grid + djf
+    assert all(re.search(r"\| joint bilateral +\|.* 3\.81\? ", table) for table in (grid, bicubic, djf))
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert list(results) == ["grid", "bicubic", "djf"] and len({str(r["mean"]) for r in results.values()}) == 3
     assert main(["joint-upsampling", "evaluate", "--preset", "smoke"]) == 0
