@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,11 +14,12 @@ from skimage.metrics import structural_similarity
 from experiments import denoising
 from experiments.__main__ import main
 from experiments.data.denoising import batches, cut_patches, grey_images, noisy_patches
-from experiments.denoising import evaluation, table
+from experiments.denoising import evaluation, networks, table
 from experiments.denoising.networks import MODELS, NetworkConfig, gflops, parameters
 from experiments.denoising.paper import COSTS, RESULTS
 from experiments.engine.train import squared_error
 from jaxup.files import InputError
+from jaxup.models import DnCNN
 
 TINY = "--preset short --features 4 --batch-size 4 --steps 2 --log-every 1 --drops 1"
 
@@ -161,8 +163,9 @@ def test_every_name_gives_a_network():
     assert len(set(MODELS)) == len(MODELS)
 
 
-def test_smoke_of_the_table(tmp_path, folder, capsys):
-    """Training of two networks with pictures, and evaluation of the same runs."""
+def test_smoke_of_the_table(tmp_path, folder, monkeypatch, capsys):
+    """Training of two networks with pictures, and evaluation of the same runs. Of DnCNN's alike layers, four will do."""
+    monkeypatch.setattr(networks, "DnCNN", partial(DnCNN, layers=4))
     place = tmp_path / "table"
     options = ["--models", "dncnn", "shared_o2o", "--tests", "set12", "--data-dir", folder, "--source", "train400"]
     assert run("table", "--smoke", "--run-dir", place, *options) == 0
