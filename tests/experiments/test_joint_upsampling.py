@@ -32,8 +32,9 @@ def evaluate(*options):
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
+    """Long enough to learn something; the tests share it, for it takes its time to compile."""
     path = tmp_path_factory.mktemp("run") / "tiny"
-    assert train(path) == 0
+    assert train(path, "--steps", "60", "--drops", "50") == 0
     return path
 
 
@@ -72,9 +73,8 @@ def test_demo_smoke(tmp_path, capsys):
         assert table["guided filter"]["2x"] < table["bicubic"]["2x"] * 1.2
 
 
-def test_training_reduces_the_loss(tmp_path):
-    assert train(tmp_path / "run", "--steps", "60", "--drops", "50") == 0
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+def test_training_reduces_the_loss(run_dir):
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     first, last = (np.mean([line["loss"] for line in part]) for part in (lines[:10], lines[-10:]))
     assert last < 0.8 * first
 
