@@ -164,7 +164,7 @@ def test_every_name_gives_a_network():
 
 
 def test_smoke_of_the_table(tmp_path, folder, monkeypatch, capsys):
-    """Training of two networks with pictures, and evaluation of the same runs. Of DnCNN's alike layers, four will do."""
+    """Training of two networks with pictures, and evaluation of the same runs; DnCNN with few of its alike layers."""
     monkeypatch.setattr(networks, "DnCNN", partial(DnCNN, layers=4))
     place = tmp_path / "table"
     options = ["--models", "dncnn", "shared_o2o", "--tests", "set12", "--data-dir", folder, "--source", "train400"]
