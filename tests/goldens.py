@@ -126,9 +126,8 @@ def _problems_in_double(golden: Golden, fn: Function) -> list[str]:
 def compiled(golden: Golden, fn: Function) -> Callable[[Arrays], tuple[Any, Any, Any]]:
     """From the inputs to outputs, the gradients whose values are stored, and statistics after a training step."""
     params = jax.tree.map(jnp.asarray, golden.params)
-    free_params = {k: params[k] for k in golden.grad_params}
 
-    def loss(free_inputs: Any, free_params: Any, inputs: Any) -> tuple[Any, Any]:
+    def loss(free_inputs: Any, free_params: Any, inputs: Any, params: Any) -> tuple[Any, Any]:
         result = fn(inputs | free_inputs, params | free_params)
         outputs, statistics = result if isinstance(result, tuple) else (result, {})
         outputs = _named(golden, outputs)
@@ -141,18 +140,19 @@ def compiled(golden: Golden, fn: Function) -> Callable[[Arrays], tuple[Any, Any,
     options = {"xla_backend_optimization_level": 1} if optimised else None
 
     @partial(jax.jit, compiler_options=options)
-    def with_gradients(inputs: Any) -> tuple[Any, Any, Any]:
-        free = {k: inputs[k] for k in golden.grad_inputs}, free_params
+    def with_gradients(inputs: Any, params: Any) -> tuple[Any, Any, Any]:
+        free = {k: inputs[k] for k in golden.grad_inputs}, {k: params[k] for k in golden.grad_params}
         if not golden.gradients:
-            outputs, statistics = loss(*free, inputs)[1]
+            outputs, statistics = loss(*free, inputs, params)[1]
             return outputs, {}, statistics
-        gradients, (outputs, statistics) = jax.grad(loss, (0, 1), has_aux=True)(*free, inputs)
+        gradients, (outputs, statistics) = jax.grad(loss, (0, 1), has_aux=True)(*free, inputs, params)
         named = {
             f"{kind}/{k}": v for kind, part in zip(("in", "param"), gradients, strict=True) for k, v in part.items()
         }
         return outputs, named, statistics
 
-    return with_gradients
+    # The parameters are an argument: the compiler would compute with constants, slowly.
+    return lambda inputs: with_gradients(inputs, params)
 
 
 def check_half(golden: Golden, fn: Function) -> None:

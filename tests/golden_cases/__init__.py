@@ -26,5 +26,5 @@ SCORES = {"Kernel_FDKN", "PCDC_Block", "SemiShift", "sim + softmax + atn"}
 # Their training cases run in float64, and within its bounds.
 DOUBLE = {"torchvision vgg16_bn.features", "torchvision mobilenet_v2", "torchvision resnet50"}
 
-# Gradients of large convolution kernels take a minute without the compiler's optimisations, which tests leave out.
-OPTIMISED = {"DKN", "FDKN"}
+# Gradients of its large convolution kernels take a minute without the compiler's optimisations, which tests leave out.
+OPTIMISED = {"DKN"}
