@@ -9,7 +9,7 @@ from flax import nnx
 from jaxup import ops
 from jaxup.models import ReconstructionNetwork
 from tests.compare import assert_close
-from tests.modules import count, random
+from tests.modules import call, count, random
 
 # The rows of Table 3, and A2U, with their parameters.
 ROWS = {
@@ -41,7 +41,11 @@ def test_parameters_of_the_layers():
     assert ROWS["avg-nearest"] == convolutions + 2 * sum(widths[1:-1]) + 1
 
 
-@pytest.mark.parametrize("method", ROWS)
+# Differs from A2U in a normalisation, on which tests/nn/test_a2u.py is, and compiles as long.
+SLOW = "a2u-softmax"
+
+
+@pytest.mark.parametrize("method", [pytest.param(row, marks=pytest.mark.slow) if row == SLOW else row for row in ROWS])
 def test_every_row_trains(method):
     """Gradients reach every parameter; batch statistics move."""
     network, x = ReconstructionNetwork(method=method, widths=(4,), rngs=nnx.Rngs(0)), random(2, 4, 6, 1)
@@ -55,8 +59,7 @@ def test_every_row_trains(method):
 
 def test_evaluation_is_of_each_image_alone():
     """And leaves the statistics; in training images see each other through them."""
-    network, x = ReconstructionNetwork(method="modelwise_o2o", widths=(4, 8), rngs=nnx.Rngs(0)), random(2, 8, 12, 1)
-    call = nnx.jit(lambda network, x: network(x))
+    network, x = ReconstructionNetwork(method="modelwise_o2o", widths=(4,), rngs=nnx.Rngs(0)), random(2, 4, 6, 1)
     together = call(network, x)
     assert together.shape == x.shape
     network.eval()
@@ -78,11 +81,16 @@ def test_widths_follow_the_method(method, width):
 def test_kernels_give_the_largest_map(method):
     network, x = ReconstructionNetwork(method=method, widths=(2, 4), rngs=nnx.Rngs(0)), random(1, 8, 12, 1)
     network.eval()
-    kernels = nnx.jit(lambda network, x: network.kernels(x))(network, x)
-    z, memories = network.encode(x)
-    z = network.decoder[1](network.resampling.up(1, network.decoder[0](z), memories[1]))
-    enlarged = ops.reassemble(z, kernels, scale=2, kernel_size=int(kernels.shape[-1] ** 0.5))
-    assert_close(network(x), network.last(enlarged), 1e-5)
+
+    @nnx.jit
+    def both(network, x):
+        kernels = network.kernels(x)
+        z, memories = network.encode(x)
+        z = network.decoder[1](network.resampling.up(1, network.decoder[0](z), memories[1]))
+        enlarged = ops.reassemble(z, kernels, scale=2, kernel_size=int(kernels.shape[-1] ** 0.5))
+        return network(x), network.last(enlarged)
+
+    assert_close(*both(network, x), 1e-5)
 
 
 def test_options_of_index_networks():
