@@ -7,6 +7,7 @@ from flax import nnx
 from jaxup import models, ops
 from jaxup.nn import UPSAMPLERS
 from tests.compare import assert_close, assert_finite
+from tests.modules import call
 
 COUNTS = {  # Table III, in millions, to two digits
     "attention": {2: (349_569, "0.35"), 4: (694_529, "0.69"), 8: (1_039_489, "1.04")},
@@ -36,14 +37,19 @@ def test_parameter_counts_of_the_paper(upsampler):
 
 def test_follows_figure_6():
     """Spelled out with the module's own layers."""
+
+    @nnx.jit
+    def spelled_out(network, x):
+        y = network.first(x)
+        y = jnp.where(y > 0, y, network.slope[...][None, None, None] * y)
+        for block in network.blocks:
+            first, second = block.convs
+            y = block.up(y + second(jnp.maximum(first(y), 0)))
+        assert y.shape == (1, 12, 20, 4)
+        return network.last(y)
+
     network, x = small(scale=4), random(1, 3, 5, 1)
-    y = np.asarray(network.first(x))
-    y = np.where(y > 0, y, np.asarray(network.slope[...]) * y)
-    for block in network.blocks:
-        first, second = block.convs
-        y = block.up(y + second(np.maximum(first(y), 0)))
-    assert y.shape == (1, 12, 20, 4)
-    assert_close(network(x), network.last(y), 1e-6)
+    assert_close(call(network, x), spelled_out(network, x), 1e-6)
 
 
 @pytest.mark.parametrize("upsampler", ["carafe", "attention"])
@@ -58,7 +64,7 @@ def test_kernels_are_of_the_last_block(upsampler):
 @pytest.mark.parametrize("upsampler", [name for name, entry in UPSAMPLERS.items() if not entry.guided])
 def test_every_upsampler_without_guide_takes_the_place_of_attention(upsampler):
     network = small(features=8, upsampler=upsampler)
-    out = network(random(2, 3, 4, 1))
+    out = call(network, random(2, 3, 4, 1))
     assert out.shape == (2, 6, 8, 1)
     assert_finite(out)
 
@@ -66,7 +72,7 @@ def test_every_upsampler_without_guide_takes_the_place_of_attention(upsampler):
 def test_a_gradient_reaches_every_parameter():
     network, x = small(scale=4), random(2, 4, 4, 1)
     graph, params = nnx.split(network)
-    gradient = jax.grad(lambda params: jnp.mean(nnx.merge(graph, params)(x) ** 2))(params)
+    gradient = jax.jit(jax.grad(lambda params: jnp.mean(nnx.merge(graph, params)(x) ** 2)))(params)
     for path, leaf in nnx.to_flat_state(gradient):
         assert np.abs(leaf[...]).max() > 0, path
 
@@ -74,11 +80,11 @@ def test_a_gradient_reaches_every_parameter():
 def test_residual_starts_as_bicubic():
     x = random(1, 4, 5, 1)
     expected = ops.resize(x, scale=4, method="bicubic", cubic_coefficient=-0.5)
-    assert_close(small(scale=4, residual=True)(x), expected, 1e-6)
+    assert_close(call(small(scale=4, residual=True), x), expected, 1e-6)
 
 
 @pytest.mark.parametrize(
-    "call, message",
+    "build, message",
     [
         (lambda: small(scale=3), "scale: expected a power of two, got 3"),
         (lambda: small(scale=1), "scale: expected an integer >= 2, got 1"),
@@ -93,6 +99,6 @@ def test_residual_starts_as_bicubic():
         (lambda: small()(random(1, 2, 2, 3)), r"x: expected shape \(\*, \*, \*, 1\)"),
     ],
 )
-def test_bad_input(call, message):
+def test_bad_input(build, message):
     with pytest.raises(ValueError, match=message):
-        call()
+        build()
