@@ -63,10 +63,10 @@ def check_rank(name: str, x: jax.Array, ndim: int, layout: str = "") -> None:
 
 
 def check_float(name: str, x: jax.Array) -> None:
-    """Require a real floating dtype."""
+    """Require a real floating-point type."""
     check_array(name, x)
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
-        fail(name, "a floating dtype", jnp.result_type(x))
+        fail(name, "a floating-point type", jnp.result_type(x))
 
 
 def check_image(name: str, x: jax.Array) -> None:

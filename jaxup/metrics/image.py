@@ -31,7 +31,7 @@ def mae(x: jax.Array, truth: jax.Array, *, valid: jax.Array | None = None) -> ja
         [B], float32 or float64; NaN, with a gradient of zero, for an image without any valid pixel.
 
     Raises:
-        ValueError: an image is no floating [B, H, W, C], or the shapes differ or do not fit that of `valid`.
+        ValueError: an image is not a floating-point [B, H, W, C], or the shapes differ or do not fit that of `valid`.
 
     Example:
         >>> mae(jnp.full((1, 2, 2, 1), 0.75), jnp.ones((1, 2, 2, 1)))
@@ -58,7 +58,7 @@ def rmse(x: jax.Array, truth: jax.Array, *, valid: jax.Array | None = None) -> j
         [B], float32 or float64; NaN, with a gradient of zero, for an image without any valid pixel.
 
     Raises:
-        ValueError: an image is no floating [B, H, W, C], or the shapes differ or do not fit that of `valid`.
+        ValueError: an image is not a floating-point [B, H, W, C], or the shapes differ or do not fit that of `valid`.
 
     Example:
         >>> rmse(jnp.full((1, 2, 2, 1), 0.75), jnp.ones((1, 2, 2, 1)))
@@ -84,7 +84,7 @@ def psnr(x: jax.Array, truth: jax.Array, *, data_range: float = 1.0) -> jax.Arra
         [B], float32 or float64; infinite, with a gradient of zero, where the images are equal.
 
     Raises:
-        ValueError: an image is no floating [B, H, W, C], the shapes differ, or `data_range` is not positive.
+        ValueError: an image is not a floating-point [B, H, W, C], the shapes differ, or `data_range` is not positive.
 
     Example:
         >>> psnr(jnp.full((1, 2, 2, 1), 0.9), jnp.ones((1, 2, 2, 1))).round(3)
@@ -121,8 +121,8 @@ def ssim(x: jax.Array, truth: jax.Array, *, data_range: float = 1.0, window: str
         [B], float32 or float64.
 
     Raises:
-        ValueError: an image is no floating [B, H, W, C] or smaller than the window, the shapes differ, `data_range` is
-            not positive, or `window` is unknown.
+        ValueError: an image is not a floating-point [B, H, W, C] or smaller than the window, the shapes differ,
+            `data_range` is not positive, or `window` is unknown.
 
     Example:
         >>> x = jnp.linspace(0, 1, 144).reshape(1, 12, 12, 1)

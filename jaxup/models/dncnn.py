@@ -77,7 +77,7 @@ class DnCNN(nnx.Module):
         range is free; the experiments have 0 to 1.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, H, W, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin].
 
     Example:
         >>> DnCNN(features=8, layers=4, rngs=nnx.Rngs(0))(jnp.ones((1, 5, 7, 1))).shape
@@ -144,7 +144,7 @@ class DnCNNSegNet(nnx.Module):
         `module(x)`: noisy image [B, 8h, 8w, Cin] -> image without noise, [B, 8h, 8w, Cin] in the dtype of x.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, 8h, 8w, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, 8h, 8w, Cin].
 
     Example:
         >>> network = DnCNNSegNet(features=4, method="holistic", rngs=nnx.Rngs(0))

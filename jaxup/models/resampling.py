@@ -25,9 +25,9 @@ class Resampling(nnx.Module):
     and upsample with its indices, those that end in "-bilinear" only pool with them. Of "modelwise_o2o" all stages
     share one network. Index networks start as He et al. (2015) have it, the paper's "improved Xavier".
 
-    "a2u" predicts kernels for both from the map before pooling. Those of upsampling have 3 x 3 entries, which the sigmoid
-    before the softmax keeps alike (see `jaxup.nn.A2UKernels`); "a2u-softmax" leaves it out, and "a2u-k1" has a single
-    entry, a gate. "max-a2u" upsamples by kernels after max pooling.
+    "a2u" predicts kernels for both from the map before pooling. Those of upsampling have 3 x 3 entries, which the
+    sigmoid before the softmax keeps alike (see `jaxup.nn.A2UKernels`); "a2u-softmax" leaves it out, and "a2u-k1" has a
+    single entry, a gate. "max-a2u" upsamples by kernels after max pooling.
 
     Maps keep their channels, but for "space-to-depth", where down gives 4 channels for one and up one for 4, see
     `down_features` and `up_features`.

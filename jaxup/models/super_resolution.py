@@ -109,7 +109,7 @@ class SuperResolutionNetwork(nnx.Module):
         `module(x)`: image [B, h, w, Cin] -> [B, scale*h, scale*w, Cin] in the dtype of x. Trained on values 0 to 1.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, h, w, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, h, w, Cin].
 
     Example:
         >>> import jax.numpy as jnp

@@ -172,7 +172,7 @@ class A2UKernels(nnx.Module):
         `up` [B, 2h, 2w, G, K^2] for `ops.reassemble`, both in the dtype of x.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, 2h, 2w, C].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, 2h, 2w, C].
 
     Example:
         >>> import jax.numpy as jnp
@@ -363,7 +363,7 @@ class A2UDownsample(_OneKind):
         `module(x)`: HR map [B, 2h, 2w, C] -> LR map [B, h, w, C] in the dtype of x.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, 2h, 2w, C].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, 2h, 2w, C].
 
     Example:
         >>> import jax.numpy as jnp

@@ -84,7 +84,7 @@ class ASPP(nnx.Module):
         `module(x, rngs=rngs)`; without one, nothing is dropped.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, h, w, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, h, w, Cin].
 
     Example:
         >>> ASPP(8, 4, branch_features=6, rngs=nnx.Rngs(0))(jnp.ones((1, 5, 6, 8))).shape

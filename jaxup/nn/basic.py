@@ -76,7 +76,7 @@ class PixelShuffle(nnx.Module):
         `module(x)`: LR map [B, h, w, Cin] -> HR map [B, sy*h, sx*w, Cout] in the dtype of x.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, h, w, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, h, w, Cin].
 
     Example:
         >>> import jax.numpy as jnp
@@ -137,7 +137,7 @@ class Deconvolution(nnx.Module):
         flipped in both spatial axes, with in and out swapped.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, h, w, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, h, w, Cin].
 
     Example:
         >>> import jax.numpy as jnp

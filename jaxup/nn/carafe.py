@@ -37,7 +37,7 @@ class CARAFE(nnx.Module):
         `module(x)`: LR map [B, h, w, C] -> HR map [B, sy*h, sx*w, C] in the dtype of x.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, h, w, C].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, h, w, C].
 
     Example:
         >>> import jax.numpy as jnp

@@ -132,7 +132,7 @@ def test_shifts_commute_inside():
         (dict(key=random(1, 3, 5, 4)), r"key: expected shape \(1, 3, 4, 4\) or \(1, 6, 8, 4\)"),
         (dict(key=random(1, 3, 4, 6)), "key: expected shape"),
         (dict(value=random(2, 3, 4, 6)), "query: expected shape"),
-        (dict(value=np.zeros((1, 3, 4, 6), np.int32)), "value: expected a floating dtype"),
+        (dict(value=np.zeros((1, 3, 4, 6), np.int32)), "value: expected a floating-point type"),
         (dict(kernel_size=2), "kernel_size: expected an odd integer, got 2"),
         (dict(scale=0), "scale: expected an integer >= 1, got 0"),
         (dict(scale=1.5), "scale: expected an integer >= 1, got 1.5"),

@@ -83,7 +83,7 @@ def test_scratch_memory(gradients, bound):
         (dict(weights=jnp.ones((1, 3, 4, 8))), r"weights: expected k\*k entries per pixel, got shape \(1, 3, 4, 8\)"),
         (dict(weights=jnp.ones((1, 3, 5, 9))), r"weights: expected shape \(1, 3, 4, \*\)"),
         (dict(offsets=jnp.ones((1, 3, 4, 18))), r"offsets: expected shape \(1, 3, 4, 9, 2\)"),
-        (dict(offsets=jnp.ones((1, 3, 4, 9, 2), int)), "offsets: expected a floating dtype"),
+        (dict(offsets=jnp.ones((1, 3, 4, 9, 2), int)), "offsets: expected a floating-point type"),
         (dict(window_size=4), "window_size: expected an odd integer, got 4"),
         (dict(grid="corner"), "grid: expected one of 'centred', 'shifted', 'compressed', got 'corner'"),
     ],

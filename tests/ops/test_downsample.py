@@ -44,7 +44,7 @@ def test_golden(case):
         (dict(groups=3), "groups: expected a divisor of the channels of x = 2, got 3"),
         (dict(kernels=random(1, 2, 3, 8)), r"kernels: expected shape \(1, 2, 3, 9\)"),
         (dict(kernels=random(2, 3, 9)), "kernels: expected 4 or 5 axes"),
-        (dict(x=jnp.zeros((1, 4, 6, 2), int)), "x: expected a floating dtype, got int32"),
+        (dict(x=jnp.zeros((1, 4, 6, 2), int)), "x: expected a floating-point type, got int32"),
     ],
 )
 def test_bad_input(change, message):

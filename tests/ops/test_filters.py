@@ -439,7 +439,7 @@ LOW = X[:, :2, :3]
     ("call", "message"),
     [
         (lambda: ops.box_filter(X[0], radius=1), r"^x: .*4 axes.*\(4, 6, 1\)"),
-        (lambda: ops.box_filter(X.astype(int), radius=1), "^x: .*floating dtype, got int"),
+        (lambda: ops.box_filter(X.astype(int), radius=1), "^x: .*floating-point type, got int"),
         (lambda: ops.box_filter(X, radius=-1), "^radius: .*>= 0, got -1"),
         (lambda: ops.box_filter(X, radius=1.5), r"^radius: .*integer.*got 1\.5"),
         (lambda: ops.box_filter(X, radius=(1, 2, 3)), r"^radius: .*pair.*got \(1, 2, 3\)"),

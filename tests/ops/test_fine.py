@@ -54,7 +54,7 @@ def test_paired_difference_of_equal_constants_vanishes():
         (dict(weights=random(1, 6, 6, 9)), r"weights: expected shape \(1, 4, 6, 9\), got shape \(1, 6, 6, 9\)"),
         (dict(kernel_size=2), "kernel_size: expected an odd integer, got 2"),
         (dict(scale=0), "scale: expected an integer >= 1, got 0"),
-        (dict(x=np.ones((1, 2, 3, 4), int)), "x: expected a floating dtype, got int"),
+        (dict(x=np.ones((1, 2, 3, 4), int)), "x: expected a floating-point type, got int"),
     ],
 )
 def test_bad_fine_neighbours(change, message):

@@ -89,7 +89,7 @@ def test_huge_kernels_and_constants():
     "change, message",
     [
         (dict(x=np.zeros((3, 4, 2), np.float32)), r"x: expected 4 axes \[B, H, W, C\], got shape \(3, 4, 2\)"),
-        (dict(x=np.zeros((1, 3, 4, 2), np.int32)), "x: expected a floating dtype, got int32"),
+        (dict(x=np.zeros((1, 3, 4, 2), np.int32)), "x: expected a floating-point type, got int32"),
         (dict(kernels=np.zeros((1, 6, 8, 8), np.float32)), r"kernels: expected shape \(1, 6, 8, 9\)"),
         (dict(kernels=np.zeros((6, 8, 9), np.float32)), "kernels: expected 4 or 5 axes"),
         (dict(kernel_size=4), "kernel_size: expected an odd integer, got 4"),

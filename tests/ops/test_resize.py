@@ -220,7 +220,7 @@ IMAGE = jnp.zeros((1, 4, 6, 8))
     ("x", "scale", "message"),
     [
         (jnp.zeros((4, 6, 8)), 2, r"x: expected 4 axes \[B, H, W, C\], got shape \(4, 6, 8\)"),
-        (jnp.zeros((1, 4, 6, 8), jnp.int32), 2, "x: expected a floating dtype, got int32"),
+        (jnp.zeros((1, 4, 6, 8), jnp.int32), 2, "x: expected a floating-point type, got int32"),
         (IMAGE, 0, "scale: expected an integer >= 1, got 0"),
         (IMAGE, (2, -1), "scale: expected an integer >= 1, got -1"),
         (IMAGE, 1.5, "scale: expected an integer >= 1, got 1.5"),

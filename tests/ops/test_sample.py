@@ -130,8 +130,8 @@ def test_types_of_image_and_points_may_differ():
     [
         (dict(x=random(3, 4, 2)), "x: expected 4 axes"),
         (dict(x=random(2, 0, 4, 2)), "x: expected at least one pixel"),
-        (dict(x=np.zeros((2, 3, 4, 2), np.int32)), "x: expected a floating dtype"),
-        (dict(points=np.zeros((2, 3, 4, 2), np.int32)), "points: expected a floating dtype"),
+        (dict(x=np.zeros((2, 3, 4, 2), np.int32)), "x: expected a floating-point type"),
+        (dict(points=np.zeros((2, 3, 4, 2), np.int32)), "points: expected a floating-point type"),
         (dict(points=random(2, 4, 2)), "points: expected 4 or 5 axes"),
         (dict(points=random(1, 5, 6, 2)), r"points: expected shape \(2, \*, \*, 2\), got shape \(1, 5, 6, 2\)"),
         (dict(points=random(2, 5, 6, 3)), r"points: expected shape \(2, \*, \*, 2\)"),

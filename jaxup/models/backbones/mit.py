@@ -125,7 +125,7 @@ class MiT(nnx.Module):
         `module(x, rngs=rngs)`.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, H, W, Cin] or smaller than 29 pixels.
+        ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin] or smaller than 29 pixels.
 
     Example:
         >>> run = lambda x: MiT(widths=(4, 6, 8, 8), depths=(1,) * 4, num_heads=(1, 2, 2, 2), rngs=nnx.Rngs(0))(x)

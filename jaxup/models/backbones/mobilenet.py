@@ -37,7 +37,7 @@ class MobileNetV1(nnx.Module):
         dtype of x.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, H, W, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin].
 
     Example:
         >>> run = lambda x: MobileNetV1(multiplier=0.125, rngs=nnx.Rngs(0))(x)

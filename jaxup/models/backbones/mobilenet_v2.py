@@ -113,7 +113,7 @@ class MobileNetV2(nnx.Module):
         dtype of x.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, H, W, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin].
 
     Example:
         >>> run = lambda x: MobileNetV2(stages=((1, 16, 1, 1, 3), (6, 24, 1, 2, 3)), rngs=nnx.Rngs(0))(x)

@@ -77,7 +77,7 @@ class ResNet(nnx.Module):
         [B, ceil(H / stride), ceil(W / stride), features], in the dtype of x. The first is the stem's before pooling.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, H, W, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin].
 
     Example:
         >>> run = lambda x: ResNet(depth=18, output_stride=8, rngs=nnx.Rngs(0))(x)

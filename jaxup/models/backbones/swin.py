@@ -134,7 +134,7 @@ class Swin(nnx.Module):
         a source, `module(x, rngs=rngs)`.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, H, W, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin].
 
     Example:
         >>> run = lambda x: Swin(width=4, depths=(1, 2), num_heads=(1, 2), window_size=3, rngs=nnx.Rngs(0))(x)

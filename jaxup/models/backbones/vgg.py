@@ -34,7 +34,7 @@ class VGG(nnx.Module):
         channels, [B, floor(H / stride), floor(W / stride), features], in the dtype of x.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, H, W, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin].
 
     Example:
         >>> run = lambda x: VGG(layers=(1, 2), widths=(4, 6), rngs=nnx.Rngs(0))(x)

@@ -68,7 +68,7 @@ class ViT(nnx.Module):
         drop paths in training if they are given a source, `module(x, rngs=rngs)`.
 
     Raises:
-        ValueError: a wrong option, or an x that is no floating [B, H, W, Cin].
+        ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin].
 
     Example:
         >>> run = lambda x: ViT(patch_size=8, width=12, depth=2, num_heads=3, image_size=32, rngs=nnx.Rngs(0))(x)
