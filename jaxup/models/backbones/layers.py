@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import accum_dtype, check_int, fail
+from jaxup.nn.functions import by_name
 from jaxup.nn.norms import BatchNorm, layer_norm, normalise
 from jaxup.ops.depthwise import depthwise_conv
 
@@ -70,7 +71,7 @@ class ConvNorm(nnx.Module):
     ):
         self.conv = conv(inputs, outputs, size, use_bias=use_bias, dtype=dtype, rngs=rngs, **options)
         self.norm = BatchNorm(outputs, momentum=momentum, epsilon=epsilon, rngs=rngs)
-        self.activation, self.dtype = activation, dtype
+        self.activation, self.dtype = None if activation is None else by_name(activation), dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Features of x."""
