@@ -147,8 +147,8 @@ def evaluate(*options):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Named as a test set of the paper. The last one has odd sides, and is cut to the size of the others."""
-    photographs = {name: photograph(30 + i // 2, 44 + i // 2, i) for i, name in enumerate("abc")}
+    """Named as a test set of the paper, with photographs of two sizes."""
+    photographs = {name: photograph(30 + i // 2, 44 - i // 2, i) for i, name in enumerate("abc")}
     return save(tmp_path_factory.mktemp("photographs") / "Set5", **photographs)
 
 
