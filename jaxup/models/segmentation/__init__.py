@@ -1,0 +1,5 @@
+"""Segmentation networks, one a file, each with any upsampler in the places where the papers put one."""
+
+from jaxup.models.segmentation.upsampling import Upsampling
+
+__all__ = ["Upsampling"]
