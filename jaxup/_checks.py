@@ -38,7 +38,9 @@ def renamed(old: str, new: str) -> Callable[[F], F]:
     return decorate
 
 
-def jit(*, static_argnums: int | tuple[int, ...] | None = None, static_argnames: str | None = None) -> Callable[[F], F]:
+def jit(
+    *, static_argnums: int | tuple[int, ...] | None = None, static_argnames: str | tuple[str, ...] | None = None
+) -> Callable[[F], F]:
     """`jax.jit` as a decorator that keeps the types of a function."""
 
     def decorate(function: F) -> F:

@@ -60,7 +60,7 @@ class Golden:
 
     def largest(self, key: str, stored: np.ndarray) -> float:
         """The largest magnitude of the whole array, of which the file may hold a part."""
-        return float(self.meta.get("max_abs", {}).get(key, np.max(np.abs(stored), initial=0)))
+        return float(self.meta.get("max_abs", {}).get(key, np.max(np.abs(stored), initial=0, where=~np.isnan(stored))))
 
     def stored(self, key: str, whole: Any) -> np.ndarray:
         """The entries of a whole array that the file holds; the array itself if it has another shape."""

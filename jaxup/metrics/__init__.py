@@ -1,6 +1,31 @@
-"""Measures of results against ground truth: of images as jitted functions with gradients, of masks on arrays."""
+"""Measures of results against ground truth.
 
+Of images as jitted functions with gradients, of label maps from counts made on the device, of masks and segments on
+NumPy arrays.
+"""
+
+from jaxup.metrics.boundary import boundary_areas, boundary_iou, boundary_map
 from jaxup.metrics.image import mae, psnr, rmse, ssim
-from jaxup.metrics.segmentation import weighted_f_measure
+from jaxup.metrics.masks import dice, hausdorff_distance, jaccard, surface_distance, weighted_f_measure
+from jaxup.metrics.panoptic import Segment, panoptic_counts, panoptic_quality
+from jaxup.metrics.segmentation import class_scores, confusion_matrix
 
-__all__ = ["mae", "rmse", "psnr", "ssim", "weighted_f_measure"]
+__all__ = [
+    "mae",
+    "rmse",
+    "psnr",
+    "ssim",
+    "confusion_matrix",
+    "class_scores",
+    "boundary_map",
+    "boundary_areas",
+    "boundary_iou",
+    "Segment",
+    "panoptic_counts",
+    "panoptic_quality",
+    "dice",
+    "jaccard",
+    "hausdorff_distance",
+    "surface_distance",
+    "weighted_f_measure",
+]

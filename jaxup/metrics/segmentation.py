@@ -1,62 +1,119 @@
-"""Measures of maps of objects against their masks, on NumPy arrays."""
+"""Measures of label maps, from counts that are made on the device and summed over batches.
 
+Label maps are integers [B, H, W]. A pixel whose label is `ignore_label`, or no class at all, counts nowhere. Counts are
+int32, exact up to 2^31 pixels of one kind; scores are made of them at the end, on the host, in float64.
+"""
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxup._checks import fail
+from jaxup._checks import check_int, check_rank, check_shape, fail, jit
 
 
-def weighted_f_measure(x: np.ndarray, truth: np.ndarray) -> float:
-    """How well a map of [0, 1] agrees with a mask: errors far from the object count more, blurred borders less.
-
-    With E = |truth - x|, F the pixels of the object, B all others, and d(p) the distance of p from F:
-
-        E'(p)  = E(p) in F, and in B the E of the nearest pixel of F
-        Ew(p)  = min(E(p), (g * E')(p)) in F,    g a 7 x 7 Gaussian, sigma 5, that sums to 1, zeros outside the image
-        Ew(p)  = E(p) (2 - exp(d(p) log(1/2) / 5)) in B
-        recall = 1 - mean_F Ew,    precision = |F| recall / (|F| recall + sum_B Ew)
-        score  = 2 precision recall / (precision + recall)
+@jit(static_argnames=("num_classes", "ignore_label"))
+def confusion_matrix(x: jax.Array, labels: jax.Array, *, num_classes: int, ignore_label: int | None = 255) -> jax.Array:
+    """Count pixels by their label and their prediction: N[l, p] = |{labels = l and x = p}|.
 
     Args:
-        x: [H, W] from 0 to 1.
-        truth: [H, W], bool, true somewhere.
+        x: predicted classes, integers [B, H, W].
+        labels: true classes, integers [B, H, W].
+        num_classes: K.
+        ignore_label: label of pixels that do not count; None: all classes count.
 
     Returns:
-        The score, 0 to 1; 1 where they agree.
+        int32 [K, K], a row for each label. Sum it over batches.
 
     Raises:
-        ValueError: a shape is not [H, W], they differ, `truth` is not bool, or the mask is empty.
+        ValueError: a map is not of integers [B, H, W], or the shapes differ.
 
     Example:
-        >>> truth = np.zeros((9, 9), bool)
-        >>> truth[3:6, 3:6] = True
-        >>> weighted_f_measure(truth.astype(float), truth)
-        1.0
+        >>> x, labels = jnp.array([[[0, 1, 1]]]), jnp.array([[[0, 0, 255]]])
+        >>> confusion_matrix(x, labels, num_classes=2)
+        Array([[1, 1],
+               [0, 0]], dtype=int32)
 
     Reference:
-        Margolin, Zelnik-Manor, Tal, How to Evaluate Foreground Maps, CVPR 2014, with beta = 1.
+        Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010.
     """
-    from scipy import ndimage  # here, because only this measure needs it
-
-    if truth.ndim != 2 or truth.dtype != bool:
-        fail("truth", "bool [H, W]", f"{truth.dtype} {list(truth.shape)}")
-    if x.shape != truth.shape:
-        fail("x", f"the shape of truth, {truth.shape}", x.shape)
-    if not truth.any():
-        fail("truth", "at least one pixel of the object", "none")
-    error = np.abs(truth - x.astype(np.float64))
-    distance, nearest = ndimage.distance_transform_edt(~truth, return_indices=True)
-    spread = ndimage.correlate(error[tuple(nearest)], _gaussian(7, 5.0), mode="constant")
-    inner = np.minimum(error, spread)[truth]
-    outer = (error * (2 - np.exp(distance * np.log(0.5) / 5)))[~truth]
-    recall = 1 - inner.mean()
-    hits = recall * truth.sum()
-    if hits <= 0:
-        return 0.0
-    precision = hits / (hits + outer.sum())
-    return float(2 * precision * recall / (precision + recall))
+    check_int("num_classes", num_classes)
+    x, labels = masked(x, labels, num_classes, ignore_label)
+    return counts(jnp.where(x < 0, -1, labels * num_classes + x), num_classes**2).reshape(num_classes, num_classes)
 
 
-def _gaussian(size: int, sigma: float) -> np.ndarray:
-    weights = np.exp(-((np.arange(size) - size // 2) ** 2) / (2 * sigma**2))
-    kernel: np.ndarray = np.outer(weights, weights) / weights.sum() ** 2
-    return kernel
+def class_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores per class, and their means, of the counts of `confusion_matrix`.
+
+    With I the pixels of a class that are found, L those of its label, and P those of its prediction:
+
+        IoU = I / (L + P - I),  Acc = I / L,  Precision = I / P,  Dice = 2 I / (L + P),  aAcc = sum I / sum L
+
+    Args:
+        confusion: [K, K], a row for each label.
+
+    Returns:
+        "IoU", "Acc" (recall), "Precision" and "Dice" float64 [K], NaN where the denominator is 0; "mIoU", "mAcc",
+        "mPrecision" and "mDice", their means over the classes that are not NaN; "aAcc", the share of correct pixels.
+
+    Raises:
+        ValueError: the counts are not [K, K].
+
+    Example:
+        >>> scores = class_scores(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+        >>> scores["IoU"], round(float(scores["mIoU"]), 3), float(scores["aAcc"])
+        (array([0.75, 0.8 ,  nan]), 0.775, 0.875)
+
+    Reference:
+        Long et al., Fully Convolutional Networks for Semantic Segmentation, CVPR 2015, section 5.
+    """
+    n = np.asarray(confusion, np.float64)
+    if n.ndim != 2 or n.shape[0] != n.shape[1]:
+        fail("confusion", "counts [K, K]", list(n.shape))
+    found, labelled, predicted = n.diagonal(), n.sum(1), n.sum(0)
+    scores = {
+        "IoU": share(found, labelled + predicted - found),
+        "Acc": share(found, labelled),
+        "Precision": share(found, predicted),
+        "Dice": share(2 * found, labelled + predicted),
+    }
+    return scores | {f"m{k}": _mean(v) for k, v in scores.items()} | {"aAcc": share(found.sum(), labelled.sum())}
+
+
+def check_labels(name: str, labels: jax.Array) -> None:
+    """Require integers [B, H, W]."""
+    check_rank(name, labels, 3, "[B, H, W]")
+    if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+        fail(name, "integers", jnp.result_type(labels))
+
+
+def masked(x: jax.Array, labels: jax.Array, num_classes: int, ignore_label: int | None) -> tuple[jax.Array, jax.Array]:
+    """Predictions and labels in int32, both -1 where the label does not count; a prediction that is no class is -1."""
+    check_labels("labels", labels)
+    check_labels("x", x)
+    check_shape("x", x, jnp.shape(labels))
+    x, labels = jnp.asarray(x, jnp.int32), jnp.asarray(labels, jnp.int32)
+    valid = (labels >= 0) & (labels < num_classes)
+    if ignore_label is not None:
+        valid &= labels != ignore_label
+    return jnp.where(valid & (x >= 0) & (x < num_classes), x, -1), jnp.where(valid, labels, -1)
+
+
+def counts(classes: jax.Array, count: int) -> jax.Array:
+    """How often each of 0 .. count - 1 is there; by image first, so that a batch may be spread over devices."""
+
+    def of_image(image: jax.Array) -> jax.Array:
+        at = jnp.where(image < 0, count, image).ravel()
+        return jnp.zeros(count, jnp.int32).at[at].add(1, mode="drop")
+
+    return jax.vmap(of_image)(classes).sum(0)
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """The quotient, NaN where the denominator is 0."""
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+
+
+def _mean(scores: np.ndarray) -> np.ndarray:
+    """Over what is not NaN; NaN if nothing is left."""
+    known = scores[~np.isnan(scores)]
+    return share(known.sum(), np.asarray(known.size))

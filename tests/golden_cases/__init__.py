@@ -6,7 +6,7 @@ operator. It returns the output, or a dictionary of outputs; in training mode, w
 pair: these, and the statistics after the call by their official names.
 """
 
-from tests.golden_cases import attention, backbones, classical, guided, indices, kernels, sampling
+from tests.golden_cases import attention, backbones, classical, guided, indices, kernels, metrics, sampling
 from tests.golden_cases.converted import Function
 
 OPERATORS: dict[str, Function] = (
@@ -16,6 +16,7 @@ OPERATORS: dict[str, Function] = (
     | guided.OPERATORS
     | indices.OPERATORS
     | kernels.OPERATORS
+    | metrics.OPERATORS
     | sampling.OPERATORS
 )
 
@@ -28,3 +29,6 @@ DOUBLE = {"torchvision vgg16_bn.features", "torchvision mobilenet_v2", "torchvis
 
 # Gradients of its large convolution kernels take a minute without the compiler's optimisations, which tests leave out.
 OPTIMISED = {"DKN"}
+
+# Functions of NumPy arrays, or of counts: they are called as they are, and not compiled.
+ON_HOST = set(metrics.OPERATORS)
