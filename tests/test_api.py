@@ -138,8 +138,8 @@ def test_documented(path):
 def test_arguments(path):
     """Arrays, feature counts and the name a factory is asked for may be positional, everything else may not.
 
-    So may the number of classes of a segmentation network. Converters have none of these: there, what must be given may
-    be positional. `rngs` is the last named option.
+    So may a network, and of a segmentation network the number of classes. Converters have none of these: there, what
+    must be given may be positional. `rngs` is the last named option.
     """
     x = find(path)
     if not (inspect.isfunction(x) or is_module_class(x)):
@@ -153,7 +153,7 @@ def test_arguments(path):
         array = annotations.get(p.name) in (jax.Array, jax.Array | None, np.ndarray)
         features = is_module_class(x) and p.name.endswith("_features")
         required = path.startswith("jaxup.interop.") and p.default is p.empty
-        first = path.startswith(LARGE) and p.name in ("num_classes", "upsampler")
+        first = path.startswith(LARGE) and p.name in ("num_classes", "upsampler", "fn")
         assert array or features or required or first, f"{p.name} should be keyword-only"
     named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     if "rngs" in named:

@@ -6,7 +6,17 @@ operator. It returns the output, or a dictionary of outputs; in training mode, w
 pair: these, and the statistics after the call by their official names.
 """
 
-from tests.golden_cases import attention, backbones, classical, guided, indices, kernels, metrics, sampling
+from tests.golden_cases import (
+    attention,
+    backbones,
+    classical,
+    guided,
+    indices,
+    kernels,
+    metrics,
+    sampling,
+    segmentation_inference,
+)
 from tests.golden_cases.converted import Function
 
 OPERATORS: dict[str, Function] = (
@@ -18,6 +28,7 @@ OPERATORS: dict[str, Function] = (
     | kernels.OPERATORS
     | metrics.OPERATORS
     | sampling.OPERATORS
+    | segmentation_inference.OPERATORS
 )
 
 # Outputs that are never in less than float32, whatever the inputs are in.
