@@ -15,6 +15,7 @@ from tests.golden_cases import (
     kernels,
     metrics,
     sampling,
+    segmentation,
     segmentation_inference,
 )
 from tests.golden_cases.converted import Function
@@ -28,6 +29,7 @@ OPERATORS: dict[str, Function] = (
     | kernels.OPERATORS
     | metrics.OPERATORS
     | sampling.OPERATORS
+    | segmentation.OPERATORS
     | segmentation_inference.OPERATORS
 )
 

@@ -226,12 +226,13 @@ def test_unknown_operator():
         interop.from_torch("AnyDown", {}, {})
 
 
-# Backbones of which the official constructors have a default for everything.
+# Networks of which the official constructors have a default for everything.
 DEFAULTED = {
     *(backbones.OPERATORS.keys() - {"ResNet", "ResNetV1c"}),
     *(vit.OPERATORS.keys() - {"segm.VisionTransformer"}),
     *mit.OPERATORS,
     *swin.OPERATORS,
+    "SegformerForSemanticSegmentation",
 }
 
 
