@@ -15,10 +15,12 @@ def layer_norm(features: int, rngs: nnx.Rngs, *, epsilon: float = 1e-5) -> nnx.L
     return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
 
-def group_norm(features: int, groups: int, rngs: nnx.Rngs, *, use_bias: bool = True) -> nnx.GroupNorm:
+def group_norm(
+    features: int, groups: int, rngs: nnx.Rngs, *, epsilon: float = 1e-5, use_bias: bool = True
+) -> nnx.GroupNorm:
     """Statistics per image, over all pixels and each group of consecutive channels."""
     return nnx.GroupNorm(
-        features, num_groups=groups, epsilon=1e-5, use_bias=use_bias, use_fast_variance=False, rngs=rngs
+        features, num_groups=groups, epsilon=epsilon, use_bias=use_bias, use_fast_variance=False, rngs=rngs
     )
 
 

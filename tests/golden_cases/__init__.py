@@ -17,6 +17,7 @@ from tests.golden_cases import (
     sampling,
     segmentation,
     segmentation_inference,
+    segmentation_masks,
 )
 from tests.golden_cases.converted import Function
 
@@ -31,6 +32,7 @@ OPERATORS: dict[str, Function] = (
     | sampling.OPERATORS
     | segmentation.OPERATORS
     | segmentation_inference.OPERATORS
+    | segmentation_masks.OPERATORS
 )
 
 # Outputs that are never in less than float32, whatever the inputs are in.

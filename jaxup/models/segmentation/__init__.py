@@ -1,7 +1,21 @@
 """Segmentation networks, one a file, each with any upsampler in the places where the papers put one."""
 
 from jaxup.models.segmentation.inference import slide, whole
+from jaxup.models.segmentation.maskformer import MaskFormer, semantic
+from jaxup.models.segmentation.maskformer_loss import class_targets, maskformer_loss, match_targets
 from jaxup.models.segmentation.segformer import SegFormer
+from jaxup.models.segmentation.transunet import TransUNet
 from jaxup.models.segmentation.upsampling import Upsampling
 
-__all__ = ["SegFormer", "Upsampling", "slide", "whole"]
+__all__ = [
+    "MaskFormer",
+    "SegFormer",
+    "TransUNet",
+    "Upsampling",
+    "class_targets",
+    "maskformer_loss",
+    "match_targets",
+    "semantic",
+    "slide",
+    "whole",
+]

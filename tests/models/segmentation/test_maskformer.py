@@ -1,0 +1,225 @@
+"""MaskFormer: against the official code, its loss against all permutations, and the places of the upsampler."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup.interop import from_torch, to_torch
+from jaxup.interop.backbones import Shapes
+from jaxup.models.segmentation import MaskFormer, class_targets, maskformer_loss, match_targets, semantic
+from jaxup.models.segmentation.maskformer_pixels import PixelDecoder
+from jaxup.models.segmentation.maskformer_transformer import QueryDecoder
+from jaxup.ops import resize
+from tests import goldens
+from tests.compare import assert_close
+from tests.modules import count, random
+
+slow = pytest.mark.slow
+NAME = "MaskFormerForInstanceSegmentation"
+QUICK = {"maskformer/loss__2images", "maskformer/resnet__64x96"}
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in QUICK else pytest.param(c, marks=slow) for c in goldens.cases("maskformer/*")]
+)
+def test_golden(case):
+    goldens.check(goldens.load(case), half=False)
+
+
+@pytest.mark.parametrize("case", ["resnet__64x96", pytest.param("swin__64x64", marks=slow)])
+def test_round_trip(case):
+    """Also from the names of the modules of transformers 5, and with the entries of a checkpoint's own config."""
+    golden = goldens.load(f"maskformer/{case}")
+    config, tensors = golden.config, golden.params
+    official = {
+        "backbone_config": {k: v for k, v in config["backbone"].items() if k != "kind"}
+        | {"model_type": config["backbone"]["kind"]},
+        "decoder_config": {
+            "model_type": "detr",
+            "d_model": config["d_model"],
+            "decoder_layers": config["decoder_layers"],
+            "decoder_attention_heads": config["heads"],
+            "decoder_ffn_dim": config["ffn"],
+            "num_queries": config["num_queries"],
+        },
+        "fpn_feature_size": config["fpn_feature_size"],
+        "mask_feature_size": config["mask_feature_size"],
+        "id2label": {str(i): f"class {i}" for i in range(config["num_labels"])},
+    }
+    renamed = {name.replace(".out_proj.", ".o_proj."): x for name, x in tensors.items()}
+    module = from_torch(NAME, renamed, official)
+    back = to_torch(NAME, module, config)
+    assert back.keys() == tensors.keys()
+    for name, x in back.items():
+        unused = name.startswith("model.pixel_level_module.encoder.model.layernorm")
+        np.testing.assert_array_equal(x, 0 * x if unused else tensors[name], err_msg=name)
+    with pytest.raises(ValueError, match=r"decoder.layers.1.fc1.weight: unexpected"):
+        from_torch(NAME, tensors, config | {"decoder_layers": 1})
+    with pytest.raises(ValueError, match="model_type: expected one of 'swin', 'resnet', got 'vit'"):
+        from_torch(NAME, tensors, {"num_labels": 5, "backbone_config": {"model_type": "vit"}})
+
+
+# Table IV: millions with Swin-B and Swin-L, of 150 classes.
+PRINTED = {
+    "nearest": (101.83, 211.58),
+    "bilinear": (101.83, 211.58),
+    "stack_jbu": (101.91, 211.66),
+    "carafe": (102.05, 211.80),
+    "fade": (101.97, 211.72),
+    "sapa": (101.88, 211.63),
+    "dysample": (101.83, 211.58),
+    "resfu": (101.97, 211.72),
+}
+
+
+def test_parameters():
+    """To the last printed digit, which is more than 0.5 per cent of what the upsamplers have."""
+
+    def pixels(upsampler):
+        return nnx.eval_shape(
+            lambda: PixelDecoder(
+                (8, 8, 8, 8), 256, 8, image_features=3, upsampler=upsampler, dtype=jnp.float32, rngs=Shapes()
+            )
+        )
+
+    plain = count(pixels("nearest"))
+    for i, backbone in enumerate(("swin_b", "swin_l")):
+        size = count(nnx.eval_shape(lambda backbone=backbone: MaskFormer(150, backbone=backbone, rngs=Shapes())))
+        assert f"{size:,}" in MaskFormer.__doc__
+        for name, printed in PRINTED.items():
+            assert abs(size + count(pixels(name)) - plain - 1e6 * printed[i]) < 5e3, name
+
+
+def small(**options):
+    """As large as the shapes of its parts need, with random parameters."""
+    usual = dict(backbone="resnet18", features=8, pyramid_features=8, mask_features=6, num_queries=4, layers=2)
+    return MaskFormer(3, **{**usual, "num_heads": 2, "hidden_features": 12, **options})
+
+
+def targets(batch=2, number=3, size=(6, 8)):
+    source = np.random.default_rng(1)
+    return source.integers(0, 4, (batch, number)), source.integers(0, 2, (batch, *size, number)).astype(np.float32)
+
+
+def costs(class_logits, mask_logits, classes, masks):
+    """One image, pixel by pixel: [N, T]."""
+    share = np.asarray(jax.nn.softmax(class_logits, axis=-1))
+    table = np.zeros((mask_logits.shape[-1], len(classes)))
+    for q, t in np.ndindex(table.shape):
+        p = 1 / (1 + np.exp(-np.float64(mask_logits[..., q])))
+        m = masks[:: masks.shape[0] // p.shape[0], :: masks.shape[1] // p.shape[1], t]
+        focal = -np.where(m == 1, 0.25 * (1 - p) ** 2 * np.log(p), 0.75 * p**2 * np.log(1 - p)).mean()
+        dice = 1 - (2 * (p * m).sum() + 1) / (p.sum() + m.sum() + 1)
+        table[q, t] = 20 * focal + dice - share[q, classes[t]]
+    return table
+
+
+def test_matching_is_the_best_of_all():
+    class_logits, mask_logits = random(2, 5, 5), 2 * random(2, 3, 4, 5)
+    classes, masks = targets()
+    classes[1, 1] = -1  # in the middle, where also the other two must keep their places
+    found = np.asarray(match_targets(class_logits, mask_logits, classes, masks))
+    assert found[1, 1] == -1
+    for i in range(2):
+        given = np.flatnonzero(classes[i] >= 0)
+        table = costs(class_logits[i], mask_logits[i], classes[i][given], masks[i][..., given])
+        sums = {
+            order: table[list(order), range(len(given))].sum() for order in itertools.permutations(range(5), len(given))
+        }
+        assert tuple(found[i, given]) == min(sums, key=sums.get)
+
+
+def test_loss_does_not_see_what_fills_up():
+    """Nor its gradients; the number of targets divides the masks' losses."""
+    logits = random(1, 4, 5), 2 * random(1, 3, 4, 4)
+    classes, masks = targets(batch=1, number=2)
+    more = (
+        np.pad(classes, ((0, 0), (1, 2)), constant_values=-1),
+        np.pad(masks, ((0, 0),) * 3 + ((1, 2),), constant_values=1),
+    )
+    loss = jax.value_and_grad(lambda logits, *t: maskformer_loss(*logits, *t)["loss"])
+    assert_close(loss(logits, *more), loss(logits, classes, masks), 1e-6)
+
+
+def test_more_targets_than_queries_none_and_nan():
+    logits = random(2, 2, 5), random(2, 3, 4, 2)
+    classes, masks = targets()
+    classes[1] = -1
+    found = np.asarray(match_targets(*logits, classes, masks))
+    assert sorted(found[0]) == [-1, 0, 1] and (found[1] == -1).all()
+    losses = maskformer_loss(*logits, np.full_like(classes, -1), masks)
+    assert losses["mask"] == losses["dice"] == 0
+    log = jax.nn.log_softmax(logits[0], axis=-1)[..., -1]
+    np.testing.assert_allclose(losses["cross_entropy"], -log.mean(), rtol=1e-5)
+    assert np.isnan(maskformer_loss(logits[0], np.nan * logits[1], classes, masks)["loss"])
+
+
+def test_targets_of_labels():
+    labels = np.array([[[2, 2, 0], [255, 2, 0]], [[1, 1, 1], [7, 1, 1]]], np.uint8)
+    classes, masks = class_targets(labels, num_classes=4)
+    np.testing.assert_array_equal(classes, [[2, 0, -1, -1], [1, -1, -1, -1]])
+    for i, t in np.ndindex(2, 4):
+        np.testing.assert_array_equal(masks[i, ..., t], labels[i] == (int(classes[i, t]) if classes[i, t] >= 0 else 99))
+    assert class_targets(labels, num_classes=3, targets=1)[0].tolist() == [[2], [1]]
+    assert class_targets(labels.astype(np.int32) - 256, num_classes=3)[0].max() == -1
+
+
+def test_semantic():
+    classes, masks = random(1, 3, 4), random(1, 2, 2, 3)
+    share, inside = np.asarray(jax.nn.softmax(classes)), 1 / (1 + np.exp(-masks))
+    expected = sum(share[:, None, None, q, :3] * inside[..., q, None] for q in range(3))
+    np.testing.assert_allclose(semantic(classes, masks), expected, rtol=1e-5)
+
+
+def test_steps_of_the_upsampler():
+    """Three doublings under the map that is added; ReSFU is direct, and from the finest map alone."""
+    maps = [random(1, -(-17 // n), -(-31 // n), 4) for n in (1, 2, 4, 8)]
+    seen = []
+
+    class Recorded(nnx.Module):
+        def __init__(self, scale):
+            self.scale = scale
+
+        def __call__(self, x, guide):
+            seen.append((self.scale, guide.shape[1:3]))
+            return resize(x, size=guide.shape[1:3], method="nearest")
+
+    def run(upsampler):
+        options = dict(image_features=3, dtype=jnp.float32, rngs=Shapes())
+        module = nnx.eval_shape(lambda: PixelDecoder((4,) * 4, 6, 5, upsampler=upsampler, **options))
+        assert nnx.eval_shape(lambda m, *xs: m(*xs), module, maps, random(1, 66, 122, 3)).shape == (1, 17, 31, 5)
+        return module
+
+    run(lambda in_features, guide_features, scale, rngs: Recorded(scale))
+    assert seen == [(2, (6, 8)), (2, (10, 16)), (2, (18, 32))]
+    assert [up.plan for up in run("resfu").ups] == [((8, 0),), ((4, 0),), ((2, 0),)]
+
+
+def test_dropout_only_with_a_source():
+    module = QueryDecoder(6, 8, queries=3, layers=1, heads=2, hidden=12, drop=0.5, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = random(1, 3, 4, 6)
+    run = nnx.jit(lambda module, x, key: (module(x)[-1], module(x, rngs=nnx.Rngs(key))[-1]))
+    plain, dropped = run(module, x, jax.random.key(1))
+    other = run(module, x, jax.random.key(2))
+    assert_close(other[0], plain, 0.0)
+    assert np.abs(dropped - plain).max() > 0.1 and np.abs(dropped - other[1]).max() > 0.1
+
+
+def test_errors():
+    logits, (classes, masks) = (random(2, 5, 5), random(2, 3, 4, 5)), targets()
+    with pytest.raises(ValueError, match=r"classes: expected shape \(2, \*\), got shape \(1, 3\)"):
+        maskformer_loss(*logits, classes[:1], masks)
+    with pytest.raises(ValueError, match=r"masks: expected shape \(2, \*, \*, 3\)"):
+        match_targets(*logits, classes, masks[..., :2])
+    with pytest.raises(ValueError, match=r"mask_logits: expected shape \(2, \*, \*, 5\)"):
+        semantic(logits[0], logits[1][..., :3])
+    with pytest.raises(ValueError, match="num_heads: expected a divisor of features = 8, got 3"):
+        nnx.eval_shape(lambda: small(num_heads=3, rngs=Shapes()))
+    with pytest.raises(ValueError, match="upsampler: expected one of"):
+        nnx.eval_shape(lambda: small(upsampler="nothing", rngs=Shapes()))
+    with pytest.raises(ValueError, match="x: expected shape"):
+        nnx.eval_shape(lambda: small(rngs=Shapes())(jnp.ones((1, 32, 32, 4))))
