@@ -14,7 +14,7 @@ from jaxup.interop.keys import Key, Layout, Operators, Table, conv, linear, norm
 from jaxup.models.backbones import BACKBONES, ViT
 
 NAMES = ("query", "key", "value")
-_ROW = Layout(lambda x: x[0], lambda x: x[None])  # [1, n, C] <-> [n, C]
+ROW = Layout(lambda x: x[0], lambda x: x[None])  # [1, n, C] <-> [n, C]
 
 
 def joined(weight: str, bias: str, ours: str, names: tuple[str, ...] = NAMES) -> Table:
@@ -28,15 +28,21 @@ def joined(weight: str, bias: str, ours: str, names: tuple[str, ...] = NAMES) ->
 def vit_keys(module: ViT) -> Table:
     """Names of timm, and of Segmenter's encoder."""
     table = _vit_embedding(module, "patch_embed.proj") | norm("norm", "norm")
-    for i in range(len(module.blocks)):
-        block = (
-            norm("norm1", "attention.norm")
-            | joined("attn.qkv.weight", "attn.qkv.bias", "attention.layer")
-            | linear("attn.proj", "attention.layer.project")
-            | norm("norm2", "mlp.norm")
-            | linear("mlp.fc1", "mlp.layer.expand")
-            | linear("mlp.fc2", "mlp.layer.reduce")
-        )
+    return table | vit_block_keys(len(module.blocks))
+
+
+def vit_block_keys(count: int) -> Table:
+    """Names of timm's blocks, which Segmenter's mask decoder has, too."""
+    block = (
+        norm("norm1", "attention.norm")
+        | joined("attn.qkv.weight", "attn.qkv.bias", "attention.layer")
+        | linear("attn.proj", "attention.layer.project")
+        | norm("norm2", "mlp.norm")
+        | linear("mlp.fc1", "mlp.layer.expand")
+        | linear("mlp.fc2", "mlp.layer.reduce")
+    )
+    table: Table = {}
+    for i in range(count):
         table |= prefixed(block, f"blocks.{i}.", f"blocks.{i}.")
     return table
 
@@ -58,7 +64,7 @@ def vit_keys_mmseg(module: ViT) -> Table:
 
 
 def _vit_embedding(module: ViT, patches: str) -> Table:
-    table: Table = {"cls_token": Key("class_token", _ROW), "pos_embed": Key("positions", _ROW)}
+    table: Table = {"cls_token": Key("class_token", ROW), "pos_embed": Key("positions", ROW)}
     return table | conv(patches, "embed", bias=module.embed.bias is not None)
 
 

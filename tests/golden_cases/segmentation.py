@@ -2,7 +2,7 @@
 
 from jaxup import ops
 from jaxup.models import BACKBONES
-from tests.golden_cases.converted import Function, build, with_statistics
+from tests.golden_cases.converted import Function, build, converted, with_statistics
 
 
 def network(operator, official, outputs) -> Function:
@@ -44,8 +44,54 @@ def hugging_face(config):
     return {"hidden_sizes": sizes["widths"], "depths": sizes["depths"]} | head
 
 
+VITS = {"tiny": "vit_ti", "small": "vit_s", "base": "vit_b", "large": "vit_l"}
+
+
+def vit_sizes(config):
+    """Of a variant such as "vit_small_patch16"."""
+    _, size, patch = config["variant"].split("_")[:3]
+    return {"depth": 12, "patch_size": int(patch.removeprefix("patch"))} | BACKBONES[VITS[size]][1]
+
+
+def segmenter(config):
+    sizes, size = vit_sizes(config), config["image_size"]
+    decoder = {"linear": "linear", "mask": "mask_transformer"}[config["decoder"]]
+    return {
+        "image_size": (size, size) if isinstance(size, int) else size,
+        "patch_size": sizes["patch_size"],
+        "d_model": sizes["width"],
+        "n_heads": sizes["num_heads"],
+        "n_layers": sizes["depth"],
+        "n_cls": config["n_cls"],
+        "decoder": {"name": decoder},
+    }
+
+
+def segmenter_mmseg(config):
+    sizes = vit_sizes(config)
+    backbone = {"embed_dims": sizes["width"], "num_layers": sizes["depth"], "num_heads": sizes["num_heads"]}
+    backbone |= {key: config[key] for key in ("img_size", "interpolate_mode") if key in config}
+    backbone |= {"patch_size": sizes["patch_size"]}
+    return {"backbone": backbone, "decode_head": {"num_classes": config["num_classes"]}}
+
+
+def padded(module, x):
+    """Logits at the size of the padded image, cut to that of the image."""
+    found = module.outputs(x)
+    whole = ops.resize(found["logits"], scale=module.backbone.patch_size, method="bilinear")
+    return {"tokens": found["tokens"], "y": whole[:, : x.shape[1], : x.shape[2]]}
+
+
+def fcn(module, x):
+    found = module.outputs(x)
+    return {"feat": found["features"][-1], "logits": found["logits"], "full": full(found["logits"], x)}
+
+
 OPERATORS: dict[str, Function] = {
     "SegFormer (NVlabs names)": network("nvlabs.SegFormer", nvlabs, segformer),
     "SegFormer (mmseg 1.x)": network("mmseg.SegFormer", mmseg, segformer),
     "SegformerForSemanticSegmentation": network("SegformerForSemanticSegmentation", hugging_face, segformer),
+    "Segmenter": network("segm.Segmenter", segmenter, padded),
+    "Segmenter FCN head (mmseg names)": network("mmseg.Segmenter", segmenter_mmseg, fcn),
+    "ReSFU guide extractor": converted("shallow_feat_extractor", "x"),
 }

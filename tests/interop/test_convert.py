@@ -233,6 +233,7 @@ DEFAULTED = {
     *mit.OPERATORS,
     *swin.OPERATORS,
     "SegformerForSemanticSegmentation",
+    "shallow_feat_extractor",
 }
 
 

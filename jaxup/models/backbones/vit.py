@@ -21,13 +21,16 @@ RESIZINGS: dict[str, dict[str, Any]] = {
 }
 
 
-class _Block(nnx.Module):
+class Block(nnx.Module):
+    """Attention and MLP, each after a norm and added to its input; `options` are those of `Residual`."""
+
     def __init__(self, features: int, heads: int, hidden: int, *, rngs: nnx.Rngs, **options: Any):
         dtype = options["dtype"]
         self.attention = Residual(features, Attention(features, heads, dtype=dtype, rngs=rngs), rngs=rngs, **options)
         self.mlp = Residual(features, MLP(features, hidden, dtype=dtype, rngs=rngs), rngs=rngs, **options)
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+        """[B, T, features] -> the same shape."""
         return self.mlp(self.attention(x, rngs), rngs)
 
 
@@ -125,7 +128,7 @@ class ViT(nnx.Module):
         self.positions = nnx.Param(NARROW(rngs.params(), (1 + math.prod(self.grid), width)))
         options: dict[str, Any] = dict(epsilon=epsilon, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(
-            _Block(width, num_heads, mlp_ratio * width, drop_path=rate, **options) for rate in rising(drop_path, depth)
+            Block(width, num_heads, mlp_ratio * width, drop_path=rate, **options) for rate in rising(drop_path, depth)
         )
         self.norm = layer_norm(width, rngs, epsilon=epsilon)
         self.classifier = None if num_classes is None else classifier(width, num_classes, dtype=dtype, rngs=rngs)

@@ -4,12 +4,14 @@ from jaxup.models.segmentation.inference import slide, whole
 from jaxup.models.segmentation.maskformer import MaskFormer, semantic
 from jaxup.models.segmentation.maskformer_loss import class_targets, maskformer_loss, match_targets
 from jaxup.models.segmentation.segformer import SegFormer
+from jaxup.models.segmentation.segmenter import Segmenter
 from jaxup.models.segmentation.transunet import TransUNet
 from jaxup.models.segmentation.upsampling import Upsampling
 
 __all__ = [
     "MaskFormer",
     "SegFormer",
+    "Segmenter",
     "TransUNet",
     "Upsampling",
     "class_targets",

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import check_choice, check_features, check_int, check_power_of_two, check_shape, fail
-from jaxup.nn import UPSAMPLERS, PixelShuffle, make_upsampler
+from jaxup.nn import UPSAMPLERS, Iterated, PixelShuffle, make_upsampler
 from jaxup.ops.resize import resize
 
 Build = str | Callable[..., nnx.Module]
@@ -18,7 +18,7 @@ Build = str | Callable[..., nnx.Module]
 # Interpolation comes to any size at once.
 _RESIZED = ("nearest", "bilinear", "bicubic")
 # Made for any ratio, or iterated by themselves.
-_DIRECT = ("resfu", "stack_jbu", "anyup")
+DIRECT = ("resfu", "stack_jbu", "anyup")
 # As ReSFU's experiments have the upsamplers, after their numbers of parameters. What drops out only by chance, without
 # a source of random numbers in the call, does not here.
 _USUAL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -100,7 +100,7 @@ class Upsampling(nnx.Module):
         guides: Sequence[int],
         scale: int,
         image_features: int | None = None,
-        direct: Collection[str] = _DIRECT,
+        direct: Collection[str] = DIRECT,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -147,6 +147,11 @@ class Upsampling(nnx.Module):
         for step, (factor, n) in zip(self.steps, self.plan, strict=True):
             x = _enlarge(step, x, self._guide(maps[n], image), factor)
         return x
+
+    @property
+    def guided(self) -> bool:
+        """Whether the values of the maps are read, and not only their sizes."""
+        return not self.of_image and any(map(_guided, self.steps))
 
     def _guide(self, y: jax.Array, image: jax.Array | None) -> jax.Array:
         """The map, or the image at its size."""
@@ -198,4 +203,6 @@ def _extend(x: jax.Array, margins: Sequence[int]) -> jax.Array:
 
 
 def _guided(step: Any) -> bool:
+    if isinstance(step, Iterated):
+        return _guided(step.steps[0])
     return "guide" in inspect.signature(type(step).__call__).parameters

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxup import nn, ops
 from jaxup.interop.backbones import Shapes
 from jaxup.models.segmentation import Upsampling
-from jaxup.models.segmentation.upsampling import _DIRECT, _RESIZED
+from jaxup.models.segmentation.upsampling import _RESIZED, DIRECT
 from tests.compare import assert_close, assert_finite
 from tests.modules import call, count, random
 
@@ -34,7 +34,7 @@ def test_every_name_at_odd_sizes(name):
         def run(x, maps, image, dtype=dtype, image_features=image_features):
             options = dict(in_features=8, guides=guides, scale=8, image_features=image_features, dtype=dtype)
             up = Upsampling(name, **options, rngs=Shapes())
-            expected = 0 if name in _RESIZED else 1 if name in _DIRECT else 3
+            expected = 0 if name in _RESIZED else 1 if name in DIRECT else 3
             assert len(up.steps) == expected
             return up(x, maps, image)
 
