@@ -24,6 +24,7 @@ TASKS = {
     "reconstruction": "Images reconstructed from small maps, by pairs of downsampling and upsampling.",
     "super-resolution": "Photographs enlarged two, four or eight times.",
     "denoising": "Noise removed from photographs, with and without downsampling stages in the network.",
+    "segmentation": "Images segmented into classes, with any upsampler in the network.",
     "bench": "Speed and memory of the operators.",
 }
 

