@@ -12,7 +12,9 @@ from jaxup.interop.keys import Operators, Table, flat_variables, read, unfilled,
 from jaxup.nn import UPSAMPLERS
 
 # One file per paper: those of the upsamplers, and of whole networks.
-_NETWORKS = {"backbones", "djf", "dkn", "maskformer", "mit", "segformer", "segmenter", "swin", "transunet", "vit"}
+_BACKBONES = {"backbones", "mit", "swin", "vit"}
+_SEGMENTATION = {"fpn", "maskformer", "pspnet", "segformer", "segmenter", "segnet", "transunet", "upernet"}
+_NETWORKS = {"djf", "dkn"} | _BACKBONES | _SEGMENTATION
 _FILES = sorted({entry.converter for entry in UPSAMPLERS.values() if entry.converter} | _NETWORKS)
 
 # By official class names.

@@ -14,6 +14,7 @@ from tests.golden_cases import (
     indices,
     kernels,
     metrics,
+    pyramids,
     sampling,
     segmentation,
     segmentation_inference,
@@ -29,6 +30,7 @@ OPERATORS: dict[str, Function] = (
     | indices.OPERATORS
     | kernels.OPERATORS
     | metrics.OPERATORS
+    | pyramids.OPERATORS
     | sampling.OPERATORS
     | segmentation.OPERATORS
     | segmentation_inference.OPERATORS
@@ -40,7 +42,7 @@ SCORES = {"Kernel_FDKN", "PCDC_Block", "SemiShift", "sim + softmax + atn"}
 
 # Deep networks whose rectifiers stand behind batch statistics: float32 gradients are off by per cents, in PyTorch too.
 # Their training cases run in float64, and within its bounds.
-DOUBLE = {"torchvision vgg16_bn.features", "torchvision mobilenet_v2", "torchvision resnet50"}
+DOUBLE = {"torchvision vgg16_bn.features", "torchvision mobilenet_v2", "torchvision resnet50", "PSPNet (mmseg names)"}
 
 # Gradients of its large convolution kernels take a minute without the compiler's optimisations, which tests leave out.
 OPTIMISED = {"DKN"}
