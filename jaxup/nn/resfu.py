@@ -1,4 +1,4 @@
-"""The refreshed similarity-based upsampler (Zhou et al., ReSFU, 2024)."""
+"""The refreshed similarity-based upsampler (Zhou et al., ReSFU, 2024); its similarity is in `pcdc`."""
 
 import math
 from functools import partial
@@ -12,7 +12,6 @@ from jaxup._checks import (
     Pair,
     accum_dtype,
     check_choice,
-    check_divides,
     check_features,
     check_int,
     check_odd,
@@ -21,16 +20,14 @@ from jaxup._checks import (
     pair,
 )
 from jaxup.nn.norms import group_norm, normalise
+from jaxup.nn.pcdc import InnerProducts, PCDCBlock
 from jaxup.ops.filters import gaussian_filter, guided_filter
 from jaxup.ops.fine import fine_neighbour_attention
-from jaxup.ops.pcdc import paired_difference_conv
-from jaxup.ops.regions import convolve_groups
+from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize
 from jaxup.ops.windows import inside, window_offsets
 
-FORMS = ("paper", "official")
-
-_kaiming = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+SIMILARITIES = ("pcdc", "inner", "conv")
 
 
 class GuidedFilter(nnx.Module):
@@ -43,61 +40,6 @@ class GuidedFilter(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """The guide, brought as close to x as a linear function per window does."""
         return guided_filter(x, guide, radius=self.radius, eps=self.eps, per_channel=True, subsample=self.subsample)
-
-
-class PCDCBlock(nnx.Module):
-    """Similarity scores of queries and their K x K dilated neighbours among the keys, Sec. 4.2.2.
-
-        v = paired_difference_conv(norm(key), norm(query)) + b,    scores = conv1x1(norm'(relu(conv1x1(v))))
-
-    One group normalisation serves key and query; it has no bias, which would cancel in every difference. `form` is
-    that of `ReSFU`: the difference convolution has 32 outputs, or "official" `compressor_features` that pass a ReLU.
-    The first 1x1 convolution has the same groups; the last one has none, because the K^2 scores, an odd number, do not
-    divide into the paper's 4.
-
-    `module(key, query)`: twice [B, H, W, features] -> [B, H, W, K*K].
-    """
-
-    def __init__(
-        self,
-        features: int,
-        *,
-        dilation: int | Pair,
-        kernel_size: int = 3,
-        groups: int = 4,
-        compressor_features: int = 128,
-        norm_groups: int = 8,
-        form: str = "paper",
-        dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        check_choice("form", form, FORMS)
-        self.features, self.form, self.dtype = check_int("features", features), form, dtype
-        self.dilation, self.groups = pair("dilation", dilation), check_int("groups", groups)
-        size, middle = check_odd("kernel_size", kernel_size), check_int("compressor_features", compressor_features)
-        outputs = middle if form == "official" else 32
-        for name, total in (("embedding_features", features), ("compressor_features", middle)):
-            check_divides("groups", groups, name, total)
-            check_divides("norm_groups", check_int("norm_groups", norm_groups), name, total)
-        check_divides("groups", groups, "the outputs of the difference convolution", outputs)
-        conv = partial(nnx.Conv, kernel_init=nnx.initializers.normal(0.02), dtype=dtype, rngs=rngs)
-        self.norm = group_norm(features, norm_groups, rngs, use_bias=False)
-        self.kernel = nnx.Param(_kaiming(rngs.params(), (size, size, features // groups, outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs))
-        self.compressor = conv(
-            outputs, middle, (1, 1), feature_group_count=groups, conv_general_dilated=convolve_groups
-        )
-        self.compressor_norm = group_norm(middle, norm_groups, rngs)
-        self.scores = conv(middle, size**2, (1, 1))
-
-    def __call__(self, key: jax.Array, query: jax.Array) -> jax.Array:
-        """Scores in `dtype`, row by row over the window."""
-        key, query = (normalise(self.norm, x, self.dtype) for x in (key, query))
-        kernel = self.kernel[...].astype(self.dtype)
-        v = paired_difference_conv(key, query, kernel, dilation=self.dilation, groups=self.groups)
-        v = v + self.bias[...].astype(self.dtype)[None, None, None]
-        v = self.compressor(nnx.relu(v) if self.form == "official" else v)
-        return self.scores(normalise(self.compressor_norm, nnx.relu(v), self.dtype))
 
 
 class ReSFU(nnx.Module):
@@ -116,6 +58,12 @@ class ReSFU(nnx.Module):
     the difference convolutions, a ReLU behind them, and neighbours whose positions leave the image get no weight
     (the paper's text has none of the three). The code also subsamples the guided filter by 2. How the parameters in the
     paper's Table VIII grow with K and fall with G fits the official form.
+
+    The ablations of the paper's Tables V to VII are options: one of the two scores alone (without the semantic ones
+    there is no key), a query that is not aligned, a detail key that is not smooth, the similarity "inner", q . k, or
+    "conv", a plain convolution of query and key in the place of the difference convolution (which groups it has is not
+    printed; the number of parameters is), and neighbours among the cells of the LR key and value, which all pixels of a
+    cell share, in the place of fine ones.
     Parameters: (D + 2) (Cin + Cg) + 2 D + 2 P with P = (K^2 D/G + 1) L + D + (L/G + 3) M + (M + 1) K^2 in each PCDC
     block, L = 32 (official: M) and M = 128. Multiply-adds per output pixel: Cg D + Cin D / s^2 + (K + 2)^2 Cin, and
     (K^2 + 1) L D/G + L M/G + M K^2 in each block.
@@ -136,6 +84,12 @@ class ReSFU(nnx.Module):
         project_guide: without, the normalised guide is the query, and Cg = D.
         use_bias: add biases to query and key.
         form: "paper" or "official".
+        semantic: have the scores of the aligned query and the key.
+        detail: have the scores of the query and itself, smoothed.
+        align: align the query with the key by the guided filter.
+        smooth: smooth the key of the detail scores.
+        similarity: "pcdc", "inner" or "conv".
+        fine_neighbours: neighbours in the bilinearly upsampled key and value, or in the LR ones.
         dtype: the type in which norms and convolutions compute; parameters are float32, softmax never below float32.
         rngs: source of the initial parameters.
 
@@ -176,49 +130,85 @@ class ReSFU(nnx.Module):
         project_guide: bool = True,
         use_bias: bool = True,
         form: str = "paper",
+        semantic: bool = True,
+        detail: bool = True,
+        align: bool = True,
+        smooth: bool = True,
+        similarity: str = "pcdc",
+        fine_neighbours: bool = True,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_choice("similarity", similarity, SIMILARITIES)
+        if not (semantic or detail):
+            fail("semantic", "True where detail is False", semantic)
         self.in_features = check_int("in_features", in_features)
         self.guide_features = check_int("guide_features", guide_features)
         self.scale, self.kernel_size = pair("scale", scale), check_odd("kernel_size", kernel_size)
         depth = check_int("embedding_features", embedding_features)
         if not project_guide and guide_features != depth:
             fail("guide_features", f"embedding_features = {depth} without a projection", guide_features)
-        self.form, self.dtype = form, dtype
+        self.form, self.dtype, self.smooth, self.fine_neighbours = form, dtype, smooth, fine_neighbours
         init = nnx.initializers.normal(0.02)
         linear = partial(nnx.Linear, use_bias=use_bias, kernel_init=init, dtype=dtype, rngs=rngs)
-        self.norm_x = _input_norm(in_features, rngs) if norm_x else None
+        self.norm_x = _input_norm(in_features, rngs) if norm_x and semantic else None
         self.norm_guide = _input_norm(guide_features, rngs) if norm_guide else None
         self.query = linear(guide_features, depth) if project_guide else None
-        self.key = linear(in_features, depth)
-        self.align = GuidedFilter(radius=radius, eps=eps, subsample=subsample)
-        block = partial(PCDCBlock, depth, dilation=self.scale, kernel_size=kernel_size, groups=groups)
-        self.semantic_scores, self.detail_scores = (
-            block(norm_groups=norm_groups, form=form, dtype=dtype, rngs=rngs) for _ in range(2)
-        )
+        self.key = linear(in_features, depth) if semantic else None
+        self.align = GuidedFilter(radius=radius, eps=eps, subsample=subsample) if align and semantic else None
+        block: Any = partial(InnerProducts, dilation=self.scale, kernel_size=kernel_size)
+        if similarity != "inner":
+            window: dict[str, Any] = dict(
+                dilation=self.scale, kernel_size=kernel_size, groups=groups, norm_groups=norm_groups
+            )
+            block = partial(PCDCBlock, depth, **window, form=form, paired=similarity == "pcdc", dtype=dtype, rngs=rngs)
+        self.semantic_scores, self.detail_scores = (block() if wanted else None for wanted in (semantic, detail))
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Enlarge x under the guide."""
         check_features("x", x, self.in_features)
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], self.scale[0] * x.shape[1], self.scale[1] * x.shape[2], None))
-        query, key = self.query_and_key(x, guide)
-        scores = self.semantic_scores(key, self.align(key, query)) + self.detail_scores(_smooth(query), query)
-        scores = scores.astype(accum_dtype(scores))
+        scores = self._scores(x, guide)
         if self.form == "official":
             scores = scores - self._penalty((guide.shape[1], guide.shape[2]), scores.dtype)
         weights = jax.nn.softmax(scores, axis=-1)
-        return fine_neighbour_attention(x, weights, scale=self.scale, kernel_size=self.kernel_size)
+        if self.fine_neighbours:
+            return fine_neighbour_attention(x, weights, scale=self.scale, kernel_size=self.kernel_size)
+        return reassemble(x, weights, scale=self.scale, kernel_size=self.kernel_size, border="edge")
 
     def query_and_key(self, x: jax.Array, guide: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The query, and the key on the query's grid, before they are aligned."""
-        query, source = (
-            y.astype(self.dtype) if norm is None else normalise(norm, y, self.dtype)
-            for y, norm in ((guide, self.norm_guide), (x, self.norm_x))
-        )
-        query = query if self.query is None else self.query(query)
-        return query, resize(self.key(source), scale=self.scale, method="bilinear")
+        return self._query(guide), resize(self._key(x), scale=self.scale, method="bilinear")
+
+    def _query(self, guide: jax.Array) -> jax.Array:
+        query = self._normed(self.norm_guide, guide)
+        return query if self.query is None else self.query(query)
+
+    def _key(self, x: jax.Array) -> jax.Array:
+        """On the LR grid."""
+        if self.key is None:
+            fail("semantic", "True, for a key", False)
+        key: jax.Array = self.key(self._normed(self.norm_x, x))
+        return key
+
+    def _normed(self, norm: nnx.GroupNorm | None, x: jax.Array) -> jax.Array:
+        return x.astype(self.dtype) if norm is None else normalise(norm, x, self.dtype)
+
+    def _scores(self, x: jax.Array, guide: jax.Array) -> jax.Array:
+        """In float32 or more, [B, H, W, K*K]."""
+        query, scores = self._query(guide), []
+        if self.semantic_scores is not None:
+            cells = self._key(x)
+            key = resize(cells, scale=self.scale, method="bilinear")
+            aligned = query if self.align is None else self.align(key, query)
+            # The K x K cells around that of a pixel are fine neighbours, as far apart as the scale, of a map of blocks.
+            seen = key if self.fine_neighbours else resize(cells, scale=self.scale, method="nearest")
+            scores.append(self.semantic_scores(seen, aligned))
+        if self.detail_scores is not None:
+            scores.append(self.detail_scores(_smooth(query) if self.smooth else query, query))
+        total: jax.Array = sum(scores[1:], scores[0])
+        return total.astype(accum_dtype(total))
 
     def _penalty(self, size: Pair, dtype: Any) -> jax.Array:
         """1e7 for neighbours outside the HR image, [1, H, W, K*K]."""

@@ -8,7 +8,7 @@ from jaxup import interop, nn, ops
 from jaxup.nn.resfu import PCDCBlock
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import count, random, randomised, scratch
+from tests.modules import call, count, random, randomised, scratch
 from tests.oracles.resfu import guided_filter, resfu
 
 SMALL = dict(embedding_features=8, norm_groups=4, radius=2)
@@ -60,6 +60,62 @@ def test_equals_the_loops(form, scale, step):
     x, guide = random(1, 2, 3, 5), random(1, 2 * scale[0], 3 * scale[1], 3)
     expected = resfu(x, guide, params, scale, 3, 2, 4, 2, 1e-3, step, form == "official")
     assert_close(jax.jit(lambda *xs: module(*xs))(x, guide), expected, 2e-5)
+
+
+# Tables V to VII of the paper, with the form of its text or of its code.
+ABLATIONS = [
+    dict(detail=False, align=False, form="official"),
+    dict(semantic=False, smooth=False),
+    dict(similarity="inner", form="official"),
+    dict(similarity="conv"),
+    dict(fine_neighbours=False, form="official"),
+]
+
+
+@pytest.mark.parametrize("options", ABLATIONS, ids=str)
+def test_ablations_equal_the_loops(options):
+    module = nn.ReSFU(5, 3, scale=(2, 3), groups=2, **options, rngs=nnx.Rngs(0), **SMALL)
+    params = randomised(module)
+    x, guide = random(1, 2, 3, 5), random(1, 4, 9, 3)
+    of_form = dict(official=options.get("form") == "official")
+    others = {key: value for key, value in options.items() if key != "form"}
+    expected = resfu(x, guide, params, (2, 3), 3, 2, 4, 2, 1e-3, 1, **of_form, **others)
+    assert_close(call(module, x, guide), expected, 2e-5)
+
+
+@pytest.mark.parametrize("options", ABLATIONS, ids=str)
+def test_types_of_ablations(options):
+    """What comes in 16 bits leaves so."""
+
+    def run(x, guide):
+        return nn.ReSFU(5, 3, scale=2, **options, dtype=jnp.bfloat16, rngs=nnx.Rngs(0), **SMALL)(x, guide)
+
+    shapes = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((1, 2, 3, 5), (1, 4, 6, 3)))
+    y = nnx.eval_shape(run, *shapes)
+    assert (y.shape, y.dtype) == ((1, 4, 6, 5), jnp.bfloat16)
+
+
+def test_what_ablations_leave_out():
+    """Without semantic scores there is no key; inner products have no parameters."""
+    build = lambda **options: nnx.eval_shape(lambda: nn.ReSFU(6, 5, scale=2, rngs=nnx.Rngs(0), **options, **SMALL))  # noqa: E731
+    parts = lambda module: {path[0] for path, _ in nnx.to_flat_state(nnx.state(module, nnx.Param))}  # noqa: E731
+    projections = {"norm_x", "norm_guide", "query", "key"}
+    assert parts(build()) == projections | {"semantic_scores", "detail_scores"}
+    assert parts(build(semantic=False)) == {"norm_guide", "query", "detail_scores"}
+    assert parts(build(detail=False)) == projections | {"semantic_scores"}
+    assert parts(build(similarity="inner")) == projections
+    module = nn.ReSFU(6, 5, scale=2, semantic=False, rngs=nnx.Rngs(0), **SMALL)
+    with pytest.raises(ValueError, match="semantic: expected True, for a key, got False"):
+        module.query_and_key(jnp.ones((1, 2, 2, 6)), jnp.ones((1, 4, 4, 5)))
+
+
+@pytest.mark.parametrize("kept", ["key", "query"])
+def test_groups_of_the_plain_convolution_see_both_maps(kept):
+    block = PCDCBlock(8, dilation=1, groups=4, norm_groups=4, paired=False, rngs=nnx.Rngs(0))
+    maps = {name: jnp.asarray(random(1, 3, 4, 8)) for name in ("key", "query")}
+    changed = maps | {kept: maps[kept] + random(1, 3, 4, 8)[::-1] ** 2}
+    joined = [block._joined(y["query"], y["key"]).reshape(1, 3, 4, 4, 4) for y in (maps, changed)]
+    assert (np.abs(joined[0] - joined[1]).max((0, 1, 2, 4)) > 0).all()
 
 
 def test_without_norms_projection_and_biases():
@@ -119,6 +175,8 @@ def test_groups_of_the_input_norms():
         (dict(norm_groups=5), "norm_groups: expected a divisor of embedding_features = 32, got 5"),
         (dict(project_guide=False), "guide_features: expected embedding_features = 32 without a projection, got 3"),
         (dict(radius=-1), "radius: expected an integer >= 0, got -1"),
+        (dict(similarity="cosine"), "similarity: expected one of 'pcdc', 'inner', 'conv', got 'cosine'"),
+        (dict(semantic=False, detail=False), "semantic: expected True where detail is False, got False"),
         (dict(subsample=0), "subsample: expected an integer >= 1, got 0"),
     ],
 )

@@ -69,26 +69,70 @@ def conv1x1(x, params, name, groups=1):
     return np.concatenate([y @ k for y, k in parts], axis=-1) + bias
 
 
-def block(key, query, params, dilation, groups, norm_groups, official):
+def inner_products(key, query, dilation, kernel_size):
+    """Eq. 3, neighbour by neighbour; keys beyond the border are those of the nearest pixel."""
+    (batch, height, width, _), r = key.shape, kernel_size // 2
+    out = np.zeros((batch, height, width, kernel_size**2))
+    for b, i, j in np.ndindex(out.shape[:3]):
+        for n, (a, c) in enumerate(np.ndindex(kernel_size, kernel_size)):
+            row, col = clamped(height, i + (a - r) * dilation[0]), clamped(width, j + (c - r) * dilation[1])
+            out[b, i, j, n] = query[b, i, j] @ key[b, row, col]
+    return out
+
+
+def pair_conv(key, query, kernel, dilation, groups):
+    """A plain convolution of both maps; group g has the g-th part of the query's channels and that of the key's."""
+    (batch, height, width, depth), size, outputs = key.shape, kernel.shape[0], kernel.shape[3]
+    out, part = np.zeros((batch, height, width, outputs)), depth // groups
+    for b, i, j, out_l in np.ndindex(out.shape):
+        first = out_l * groups // outputs * part
+        for a, c in np.ndindex(size, size):
+            row = clamped(height, i + (a - size // 2) * dilation[0])
+            col = clamped(width, j + (c - size // 2) * dilation[1])
+            both = np.concatenate([y[b, row, col, first : first + part] for y in (query, key)])
+            out[b, i, j, out_l] += both @ kernel[a, c, :, out_l]
+    return out
+
+
+def block(key, query, params, dilation, groups, norm_groups, official, similarity="pcdc", kernel_size=3):
+    if similarity == "inner":
+        return inner_products(key, query, dilation, kernel_size)
+    conv = {"pcdc": paired_difference_conv, "conv": pair_conv}[similarity]
     key, query = (group_norm(x, params, "norm", norm_groups) for x in (key, query))
-    v = paired_difference_conv(key, query, params["kernel"], dilation, groups) + params["bias"]
+    v = conv(key, query, params["kernel"], dilation, groups) + params["bias"]
     v = conv1x1(np.maximum(v, 0) if official else v, params, "compressor", groups)
     return conv1x1(group_norm(np.maximum(v, 0), params, "compressor_norm", norm_groups), params, "scores")
 
 
-def resfu(x, guide, params, scale, kernel_size, groups, norm_groups, radius, eps, step, official):
-    source = group_norm(x, params, "norm_x", min(32, x.shape[3])) @ params["key.kernel"] + params["key.bias"]
-    key = resize(source, guide.shape[1:3], "bilinear")
+def coarse_neighbours(x, weights, scale, kernel_size):
+    """The cells around that of the pixel."""
+    (batch, h, w, channels), (sy, sx), r = x.shape, scale, kernel_size // 2
+    out = np.zeros((batch, sy * h, sx * w, channels))
+    for b, i, j in np.ndindex(out.shape[:3]):
+        for n, (a, c) in enumerate(np.ndindex(kernel_size, kernel_size)):
+            out[b, i, j] += weights[b, i, j, n] * x[b, clamped(h, i // sy + a - r), clamped(w, j // sx + c - r)]
+    return out
+
+
+def resfu(
+    x, guide, params, scale, kernel_size, groups, norm_groups, radius, eps, step, official,
+    semantic=True, detail=True, align=True, smooth=True, similarity="pcdc", fine_neighbours=True,
+):  # fmt: skip
     query = group_norm(guide, params, "norm_guide", min(32, guide.shape[3]))
     query = query @ params["query.kernel"] + params["query.bias"]
-    pairs = {
-        "semantic_scores": (key, guided_filter(key, query, radius, eps, step)),
-        "detail_scores": (gaussian_filter(query, 1.0, (1, 1)), query),
-    }
+    pairs = {}
+    if semantic:
+        cells = group_norm(x, params, "norm_x", min(32, x.shape[3])) @ params["key.kernel"] + params["key.bias"]
+        key = resize(cells, guide.shape[1:3], "bilinear")
+        aligned = guided_filter(key, query, radius, eps, step) if align else query
+        coarse = cells.repeat(scale[0], axis=1).repeat(scale[1], axis=2)
+        pairs["semantic_scores"] = (key if fine_neighbours else coarse, aligned)
+    if detail:
+        pairs["detail_scores"] = (gaussian_filter(query, 1.0, (1, 1)) if smooth else query, query)
     scores = 0
     for name, pair in pairs.items():
         own = {k.removeprefix(f"{name}."): v for k, v in params.items() if k.startswith(f"{name}.")}
-        scores = scores + block(*pair, own, scale, groups, norm_groups, official)
+        scores = scores + block(*pair, own, scale, groups, norm_groups, official, similarity, kernel_size)
     for (i, j), (n, (a, c)) in (
         (at, tap) for at in np.ndindex(guide.shape[1:3]) for tap in enumerate(np.ndindex(kernel_size, kernel_size))
     ):
@@ -96,4 +140,5 @@ def resfu(x, guide, params, scale, kernel_size, groups, norm_groups, radius, eps
         if official and not (0 <= row < guide.shape[1] and 0 <= col < guide.shape[2]):
             scores[:, i, j, n] = -np.inf
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return fine_neighbour_attention(x, weights / weights.sum(-1, keepdims=True), scale, kernel_size)
+    average = fine_neighbour_attention if fine_neighbours else coarse_neighbours
+    return average(x, weights / weights.sum(-1, keepdims=True), scale, kernel_size)
