@@ -13,7 +13,7 @@ from jaxup.nn import UPSAMPLERS
 
 # One file per paper: those of the upsamplers, and of whole networks.
 _BACKBONES = {"backbones", "mit", "swin", "vit"}
-_SEGMENTATION = {"fpn", "maskformer", "pspnet", "segformer", "segmenter", "segnet", "transunet", "upernet"}
+_SEGMENTATION = {"fpn", "maskformer", "mmseg", "pspnet", "segformer", "segmenter", "segnet", "transunet", "upernet"}
 _NETWORKS = {"djf", "dkn"} | _BACKBONES | _SEGMENTATION
 _FILES = sorted({entry.converter for entry in UPSAMPLERS.values() if entry.converter} | _NETWORKS)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flax import nnx
 
-from jaxup._checks import check_choice
+from jaxup._checks import check_choice, fail
 from jaxup.interop.backbones import conv_norm, options
 from jaxup.interop.keys import Operators, Table, conv
 from jaxup.interop.pspnet import layer
@@ -47,6 +47,8 @@ def _torchvision_fpn(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
 
 def _mmseg_fpn(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
     """`norm` is "BN", or None; or `norm_cfg` as in the official config."""
+    if config.get("end_level", -1) not in (-1, len(config["in_channels"])) or config.get("no_norm_on_lateral"):
+        fail("config", "a pyramid on all maps from `start_level` on, with norms everywhere or nowhere", config)
     norm = (config.get("norm") or config.get("norm_cfg")) is not None
     added = config.get("add_extra_convs", False)
     if added is True:
@@ -62,6 +64,11 @@ def _mmseg_fpn(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
         upsampler=(config.get("upsample_cfg") or {}).get("mode", "nearest"),
         **options(config),
     )
+    return module, fpn_keys(module, norm=norm)
+
+
+def fpn_keys(module: FPN, *, norm: bool) -> Table:
+    """Names of mmsegmentation and mmdetection: `lateral_convs.0.conv`, `fpn_convs.0.conv`, with norms as `.bn`."""
     count = len(module.laterals)
     places = [(f"lateral_convs.{i}", f"laterals.{i}") for i in range(count)]
     places += [(f"fpn_convs.{i}", f"smooth.{i}") for i in range(count)]
@@ -69,7 +76,7 @@ def _mmseg_fpn(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
     table: Table = {}
     for torch, ours in places:
         table |= layer(torch, ours) if norm else conv(f"{torch}.conv", ours)
-    return module, table
+    return table
 
 
 def _fpn_head(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
@@ -80,11 +87,16 @@ def _fpn_head(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
         dropout=config.get("dropout_ratio", 0.1),
         **options(config),
     )
+    return module, fpn_head_keys(module)
+
+
+def fpn_head_keys(module: FPNHead) -> Table:
+    """Names of mmsegmentation's `FPNHead`, counted with the doublings."""
     table = conv("conv_seg", "classifier.conv")
     for i, layers in enumerate(module.levels):
         for k in range(len(layers)):
             table |= layer(f"scale_heads.{i}.{2 * k}", f"levels.{i}.{k}")
-    return module, table
+    return table
 
 
 OPERATORS: Operators = {"FeaturePyramidNetwork": _torchvision_fpn, "FPN": _mmseg_fpn, "FPNHead": _fpn_head}

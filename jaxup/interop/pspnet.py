@@ -44,11 +44,16 @@ def fcn_keys(module: FCNHead, torch: str, ours: str, names: tuple[str, str] = MM
     return prefixed(table, torch, ours)
 
 
+def psp_head_keys(module: PSPNet) -> Table:
+    """Names of mmsegmentation's `PSPHead`."""
+    table = pooling_keys(module.pooling, "pooling") | layer("bottleneck", "bottleneck")
+    return table | conv("conv_seg", "classifier.conv")
+
+
 def pspnet_keys(module: PSPNet) -> Table:
     """Names of mmsegmentation: `backbone.`, `decode_head.`, `auxiliary_head.`."""
-    head = pooling_keys(module.pooling, "pooling") | layer("bottleneck", "bottleneck")
     table = prefixed(resnet_keys(module.backbone), "backbone.", "backbone.")
-    table |= prefixed(head | conv("conv_seg", "classifier.conv"), "decode_head.", "")
+    table |= prefixed(psp_head_keys(module), "decode_head.", "")
     if module.auxiliary is not None:
         table |= fcn_keys(module.auxiliary, "auxiliary_head.", "auxiliary.")
     return table

@@ -1,4 +1,8 @@
-"""Heads of UperNet: mmsegmentation, Hugging Face, CSAILVision.
+"""Heads of UperNet: mmsegmentation, Hugging Face, CSAILVision; and the network of the latter.
+
+CSAILVision keeps encoder and decoder in two files. "SegmentationModule" takes their tensors with `encoder.` and
+`decoder.` in front, and {"encoder": "resnet50", "decoder": {"num_class": 150, "fpn_dim": 512}}. The networks of
+mmsegmentation are in `jaxup.interop.mmseg`.
 
 Beside the official arguments every config may have `dtype`, the type in which the layers compute.
 """
@@ -7,10 +11,13 @@ from typing import Any
 
 from flax import nnx
 
-from jaxup.interop.backbones import conv_norm, options
+from jaxup._checks import check_choice, fail
+from jaxup.interop.backbones import conv_norm, options, resnet_keys
 from jaxup.interop.keys import Operators, Table, conv, prefixed
 from jaxup.interop.pspnet import HUGGING_FACE, MMSEG, fcn_keys, layer, pooling_keys
-from jaxup.models.segmentation.upernet import UperNetHead
+from jaxup.models.backbones import ResNet
+from jaxup.models.backbones.resnet import DEPTHS
+from jaxup.models.segmentation import UperNet, UperNetHead
 
 
 def upernet_keys(module: UperNetHead, names: tuple[str, str] = MMSEG) -> Table:
@@ -50,6 +57,9 @@ def _hf_upernet(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
     auxiliary = config.get("auxiliary")
     of_auxiliary: dict[str, Any] = {}
     if auxiliary is not None:
+        place = len(config["in_channels"]) - 2
+        if auxiliary.get("in_index", 2) != place:
+            fail("in_index", f"that of the map before the last, {place}", auxiliary.get("in_index", 2))
         of_auxiliary = dict(
             auxiliary_features=auxiliary.get("channels", 256),
             auxiliary_layers=auxiliary.get("num_convs", 1),
@@ -75,14 +85,46 @@ def _csail_upernet(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
     module = UperNetHead(
         config["fpn_inplanes"],
         config.get("num_class", 150),
-        features=config.get("fpn_dim", 256),
-        pool_features=512,
-        pool_scales=config.get("pool_scales", (1, 2, 3, 6)),
-        resize_first=True,
-        dropout=0.0,
+        **_of_csail(config),
         **options(config),
     )
     return module, upernet_keys_csail(module)
 
 
-OPERATORS: Operators = {"UPerHead": _mmseg_upernet, "UperNetHead": _hf_upernet, "UPerNet": _csail_upernet}
+def _of_csail(config: dict[str, Any]) -> dict[str, Any]:
+    pool_scales = config.get("pool_scales", (1, 2, 3, 6))
+    features = config.get("fpn_dim", 256)
+    return dict(features=features, pool_features=512, pool_scales=pool_scales, resize_first=True, dropout=0.0)
+
+
+def _csail_network(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
+    """A ResNet of three 3x3 convolutions in front, and the decoder: `encoder` is the name, `decoder` the arguments."""
+    name = config["encoder"]
+    check_choice("encoder", name, [f"resnet{depth}" for depth in DEPTHS])
+    backbone = ResNet(depth=int(name[6:]), stem="deep", stem_features=128, **options(config))
+    decoder = {"fpn_inplanes": backbone.features[1:]} | config["decoder"]
+    module = UperNet(
+        decoder.get("num_class", 150),
+        backbone=backbone,
+        auxiliary_features=None,
+        **_of_csail(decoder),
+        **options(config),
+    )
+    table = prefixed(resnet_keys_csail(backbone), "encoder.", "backbone.")
+    return module, table | prefixed(upernet_keys_csail(module.head), "decoder.", "head.")
+
+
+def resnet_keys_csail(module: ResNet) -> Table:
+    """As torchvision's, but for the stem: `conv1`, `bn1` to `conv3`, `bn3`."""
+    table = {name: part for name, part in resnet_keys(module).items() if not name.startswith("stem.")}
+    for i in range(3):
+        table |= conv_norm(f"conv{i + 1}", f"bn{i + 1}", f"stem.{i}")
+    return table
+
+
+OPERATORS: Operators = {
+    "UPerHead": _mmseg_upernet,
+    "UperNetHead": _hf_upernet,
+    "UPerNet": _csail_upernet,
+    "SegmentationModule": _csail_network,
+}
