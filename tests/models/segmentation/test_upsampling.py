@@ -13,6 +13,7 @@ from jaxup.interop.backbones import Shapes
 from jaxup.models.segmentation import Upsampling
 from jaxup.models.segmentation.upsampling import _RESIZED, DIRECT
 from tests.compare import assert_close, assert_finite
+from tests.models.segmentation import test_segformer, test_segmenter
 from tests.modules import call, count, random
 
 GUIDES = {"max_unpool": (8, 8, 8)}  # for one position per channel
@@ -41,6 +42,24 @@ def test_every_name_at_odd_sizes(name):
         x, *maps, image = (jax.ShapeDtypeStruct(y.shape, dtype) for y in (x, *maps, random(1, 70, 42, 3)))
         y = nnx.eval_shape(run, x, maps, image)
         assert (y.shape, y.dtype) == ((1, 35, 21, 8), dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("small", [test_segformer.small, test_segmenter.small], ids=["segformer", "segmenter"])
+@pytest.mark.parametrize("name", nn.UPSAMPLERS)
+def test_every_name_in_networks(name, small):
+    """Of any size, to stride 4; the guide of Segmenter has other channels than its map."""
+
+    def run(x):
+        return small(Shapes(), upsampler=name, dtype=jnp.bfloat16)(x)
+
+    x = jax.ShapeDtypeStruct((1, 70, 45, 3), jnp.bfloat16)
+    if name == "max_unpool" and small is test_segmenter.small:
+        with pytest.raises(ValueError, match="guide_features: expected in_features = 12"):
+            nnx.eval_shape(run, x)
+        return
+    y = nnx.eval_shape(run, x)
+    assert (y.shape, y.dtype) == ((1, 18, 12, 5), jnp.bfloat16)
 
 
 def test_the_adjacent_map_guides_each_step():
