@@ -25,7 +25,7 @@ _BACKBONES = {"swin": swin.OPERATORS["MaskFormerSwinBackbone"], "resnet": backbo
 _PROJECTIONS = ("out_proj", "o_proj")
 
 
-def maskformer_keys(module: MaskFormer, projection: str = "out_proj") -> Table:
+def maskformer_keys(module: MaskFormer, projection: str = "out_proj", none_weight: float = 0.1) -> Table:
     """Names of `MaskFormerForInstanceSegmentation`."""
     backbone = swin_keys(module.backbone) if isinstance(module.backbone, Swin) else resnet_keys_hf(module.backbone)
     table = prefixed(backbone, "model.pixel_level_module.encoder.", "backbone.")
@@ -35,7 +35,7 @@ def maskformer_keys(module: MaskFormer, projection: str = "out_proj") -> Table:
     for i in range(len(module.embed)):
         table |= linear(f"mask_embedder.{i}.0", f"embed.{i}")
     weights = np.ones(module.num_classes + 1, np.float32)
-    weights[-1] = 0.1
+    weights[-1] = none_weight
     return table | {"criterion.empty_weight": Constant(weights)}
 
 
@@ -89,7 +89,8 @@ def _maskformer(config: dict[str, Any]) -> tuple[nnx.Module, *tuple[Table, ...]]
         upsampler=config.get("upsampler", "nearest"),
         **options(config),
     )
-    return module, *(maskformer_keys(module, projection) for projection in _PROJECTIONS)
+    weight = config.get("no_object_weight", 0.1)
+    return module, *(maskformer_keys(module, projection, weight) for projection in _PROJECTIONS)
 
 
 OPERATORS: Operators = {"MaskFormerForInstanceSegmentation": _maskformer}

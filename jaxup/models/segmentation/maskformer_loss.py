@@ -143,7 +143,7 @@ def match_targets(
     dice = 1 - (2 * products(share, targets) + 1) / (sums + 1)
     cost = mask_cost * focal + dice_cost * dice - class_cost * wanted
     result = jax.ShapeDtypeStruct(classes.shape, jnp.int32)
-    return jax.pure_callback(_assign, result, cost, classes >= 0)
+    return jax.pure_callback(_assign, result, cost, classes >= 0, vmap_method="sequential")
 
 
 def class_targets(labels: jax.Array, *, num_classes: int, targets: int | None = None) -> tuple[jax.Array, jax.Array]:

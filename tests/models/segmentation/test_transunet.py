@@ -1,5 +1,7 @@
 """TransUNet: against the official code, its sizes, and the places of the upsampler."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,17 +16,22 @@ from jaxup.models.segmentation.transunet_encoder import HybridResNet, StandardCo
 from jaxup.ops import resize
 from tests import goldens
 from tests.compare import assert_close
-from tests.modules import count, random
+from tests.models.backbones.test_backbones import filled
+from tests.models.backbones.test_goldens import marked
+from tests.modules import call, count, random
 
-slow = pytest.mark.slow
-QUICK = {"transunet/small__48_train"}
+CASES = goldens.cases("transunet/*")
 
 
-@pytest.mark.parametrize(
-    "case", [c if c in QUICK else pytest.param(c, marks=slow) for c in goldens.cases("transunet/*")]
-)
+@pytest.mark.parametrize("case", marked(CASES, set()))
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
+
+
+def test_golden_values():
+    """Also the statistics after a training step."""
+    golden = goldens.load("transunet/small__48_train")
+    goldens.check(replace(golden, grad_inputs={}, grad_params={}), half=False)
 
 
 def test_round_trip():
@@ -53,6 +60,15 @@ def small(**options):
     return TransUNet(3, **{**usual, "hidden_features": 16, "decoder_features": (8, 8, 6, 4), **options})
 
 
+def test_shapes():
+    """Odd sides, a single channel, and bfloat16 all through."""
+    x = jax.ShapeDtypeStruct((1, 37, 50, 1), jnp.bfloat16)
+    y = nnx.eval_shape(lambda x: small(dtype=jnp.bfloat16, rngs=Shapes()).outputs(x), x)
+    assert y["logits"].shape == (1, 37, 50, 3) and y["tokens"].shape == (1, 3 * 4, 12)
+    assert [z.shape[1:] for z in y["features"]] == [(6, 8, 64), (12, 16, 32), (24, 32, 8)]
+    assert {z.dtype for z in jax.tree.leaves(y)} == {jnp.dtype(jnp.bfloat16)}
+
+
 def test_parameters():
     """105.28 M are published for the official network at 224 x 224 with 9 classes."""
     size = count(nnx.eval_shape(lambda: TransUNet(9, rngs=Shapes())))
@@ -60,9 +76,9 @@ def test_parameters():
 
 
 def test_standardised_weights():
-    layer = StandardConv(5, 4, 3, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    layer = filled(lambda rngs: StandardConv(5, 4, 3, dtype=jnp.float32, rngs=rngs))
     x = random(1, 3, 3, 5)
-    y = layer(x)
+    y = call(layer, x)
     w = np.asarray(layer.kernel[...], np.float64)
     w = (w - w.mean((0, 1, 2))) / np.sqrt(w.var((0, 1, 2)) + 1e-5)
     np.testing.assert_allclose(y[0, 1, 1], np.einsum("hwc,hwco->o", x[0], w), rtol=1e-4, atol=1e-5)
@@ -70,8 +86,8 @@ def test_standardised_weights():
 
 def test_maps_are_padded_and_not_cut():
     """The map at stride 4 is one pixel short, where sides are no squares as well."""
-    resnet = HybridResNet(3, 4, (1, 1, 1), dtype=jnp.float32, rngs=nnx.Rngs(0))
-    maps = nnx.jit(lambda m, x: m(x))(resnet, random(1, 32, 48, 3))
+    resnet = filled(lambda rngs: HybridResNet(3, 4, (1, 1, 1), dtype=jnp.float32, rngs=rngs))
+    maps = call(resnet, random(1, 32, 48, 3))
     assert [y.shape[1:] for y in maps] == [(16, 24, 4), (8, 12, 16), (4, 6, 32), (2, 3, 64)]
     empty = np.abs(maps[1]).max((0, 3)) == 0
     assert empty[-1].all() and empty[:, -1].all() and not empty[:-1, :-1].any()
@@ -80,15 +96,13 @@ def test_maps_are_padded_and_not_cut():
 
 def test_positions_of_another_grid():
     """As the official code resizes those of a checkpoint: SciPy's linear zoom, which keeps the corners."""
-    options = dict(depth=1, heads=1, hidden=4, drop=0.0, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    module = Transformer(3, 4, grid=(3, 3), **options)
-    module.blocks = nnx.List()
+    options = dict(depth=0, heads=1, hidden=4, drop=0.0, dtype=jnp.float32)
+    module = filled(lambda rngs: Transformer(3, 4, grid=(3, 3), **options, rngs=rngs))
     table = np.asarray(module.positions[...]).reshape(3, 3, 4)
     zoomed = ndimage.zoom(table, (5 / 3, 5 / 3, 1), order=1)
     x = np.zeros((1, 5, 5, 3), np.float32)
-    y = module.norm(zoomed[None])
-    assert_close(module(x), y, 1e-5)
-    assert module(x[:, :2]).shape == (1, 2, 5, 4)
+    y = module.norm(zoomed[None] + np.asarray(module.embed.bias[...]))
+    assert_close(call(module, x), y, 1e-5)
 
 
 def test_steps_of_the_upsampler():
@@ -115,12 +129,12 @@ def test_steps_of_the_upsampler():
 
 
 def test_dropout_only_with_a_source():
-    module = Transformer(3, 8, grid=(2, 2), depth=1, heads=2, hidden=8, drop=0.5, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    x = random(1, 2, 2, 3)
+    options = dict(grid=(2, 2), depth=1, heads=2, hidden=8, drop=0.5, dtype=jnp.float32)
+    module = filled(lambda rngs: Transformer(3, 8, **options, rngs=rngs))
     run = nnx.jit(lambda module, x, key: (module(x), module(x, rngs=nnx.Rngs(key))))
-    plain, dropped = run(module, x, jax.random.key(1))
-    assert np.abs(dropped - plain).max() > 0.1
-    assert_close(run(module, x, jax.random.key(2))[0], plain, 0.0)
+    (plain, dropped), (again, other) = (run(module, random(1, 2, 2, 3), jax.random.key(i)) for i in (1, 2))
+    assert_close(again, plain, 0.0)
+    assert np.abs(dropped - plain).max() > 0.1 and np.abs(dropped - other).max() > 0.1
 
 
 def test_errors():
