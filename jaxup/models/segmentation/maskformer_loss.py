@@ -64,12 +64,10 @@ def maskformer_loss(
         class_logits, mask_logits, classes, masks, class_cost=class_weight, mask_cost=mask_weight, dice_cost=dice_weight
     )
     dtype = accum_dtype(mask_logits)
-    batch, number = class_logits.shape[:2]
-    found = queries >= 0
-    # Where there is no query, one behind the last, which is cut off.
-    labels = jnp.full((batch, number + 1), class_logits.shape[2] - 1, classes.dtype)
-    places = jnp.where(found, queries, number)
-    labels = jax.vmap(lambda row, at, value: row.at[at].set(value))(labels, places, classes)[:, :number]
+    found, number = queries >= 0, class_logits.shape[1]
+    hits = queries[:, None] == jnp.arange(number, dtype=queries.dtype)[None, :, None]  # [B, N, T]
+    labels = jnp.where(hits, classes[:, None], 0).sum(2)
+    labels = jnp.where(hits.any(2), labels, class_logits.shape[2] - 1)
     cross_entropy = _cross_entropy(class_logits.astype(dtype), labels, none_weight)
 
     chosen = jnp.take_along_axis(mask_logits.astype(dtype), jnp.maximum(queries, 0)[:, None, None], axis=3)

@@ -160,6 +160,18 @@ def test_loss_does_not_see_what_fills_up():
     assert_close(loss(logits, *moved), loss(logits, classes, masks), 1e-6)
 
 
+@slow
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
+def test_loss_of_a_sharded_batch(kind):
+    logits, (classes, masks) = (random(2, 5, 5), random(2, 3, 4, 5)), targets()
+    loss = jax.jit(jax.value_and_grad(lambda logits, *t: maskformer_loss(*logits, *t)["loss"]))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,), devices=jax.devices()[:2])
+    with jax.set_mesh(mesh):
+        spread = jax.device_put((logits, classes, masks), jax.NamedSharding(mesh, jax.P("data")))
+        found = jax.tree.map(np.asarray, loss(*spread))
+    assert_close(found, jax.tree.map(np.asarray, loss(logits, classes, masks)), 1e-6)
+
+
 def test_more_targets_than_queries_none_and_nan():
     logits = random(2, 2, 5), random(2, 3, 4, 2)
     classes, masks = targets()
