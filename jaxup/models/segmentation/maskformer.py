@@ -1,15 +1,13 @@
 """MaskFormer (Cheng et al., NeurIPS 2021): a set of masks, each with a class."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import accum_dtype, check_features, check_int, check_shape
-from jaxup.models.backbones import Swin, make_backbone
+from jaxup._checks import accum_dtype, check_int, check_shape
+from jaxup.models.segmentation.heads import Backbone, build_backbone, run_backbone
 from jaxup.models.segmentation.layers import check_rate
 from jaxup.models.segmentation.maskformer_pixels import PixelDecoder
 from jaxup.models.segmentation.maskformer_transformer import QueryDecoder, linear
@@ -35,7 +33,8 @@ class MaskFormer(nnx.Module):
 
     Args:
         num_classes: without the class "none".
-        backbone: a name of `make_backbone`, or a function `(dtype=, rngs=)` that builds one; its last four maps count.
+        backbone: a name of `make_backbone`, a backbone, or a function `(dtype=, rngs=)` that builds one. Its last four
+            maps count.
         features: channels of the queries.
         pyramid_features: channels inside the pixel decoder.
         mask_features: channels of the embeddings.
@@ -69,7 +68,7 @@ class MaskFormer(nnx.Module):
         self,
         num_classes: int,
         *,
-        backbone: str | Callable[..., nnx.Module] = "swin_t",
+        backbone: Backbone = "swin_t",
         features: int = 256,
         pyramid_features: int = 256,
         mask_features: int = 256,
@@ -83,8 +82,7 @@ class MaskFormer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
-        build: Any = backbone if callable(backbone) else partial(make_backbone, backbone)
-        self.backbone = build(**options)
+        self.backbone = build_backbone(backbone, **options)
         self.num_classes, self.dtype = check_int("num_classes", num_classes), dtype
         widths = self.backbone.features[-4:]
         self.pixels = PixelDecoder(
@@ -127,8 +125,7 @@ class MaskFormer(nnx.Module):
             "queries" [B, N, features]; and "layers": class and mask logits after each of the earlier layers of the
             decoder, to each of which training gives the loss, too.
         """
-        check_features("x", x, self.backbone.in_features)
-        maps = self._maps(x, rngs)
+        maps = run_backbone(self.backbone, x, rngs)[-4:]
         pixels = self.pixels(maps, x)
         *earlier, queries = self.decoder(maps[-1], rngs=rngs)
         heads = self._heads(queries, pixels, x.dtype)
@@ -140,12 +137,6 @@ class MaskFormer(nnx.Module):
             "queries": queries.astype(x.dtype),
             "layers": tuple(self._heads(y, pixels, x.dtype) for y in earlier),
         }
-
-    def _maps(self, x: jax.Array, rngs: nnx.Rngs | None) -> tuple[jax.Array, ...]:
-        """The last four of the backbone, which drops paths if it is a Swin."""
-        source = {"rngs": rngs} if isinstance(self.backbone, Swin) else {}
-        maps: tuple[jax.Array, ...] = self.backbone(x, **source)[-4:]
-        return maps
 
     def _heads(self, queries: jax.Array, pixels: jax.Array, dtype: Any) -> dict[str, jax.Array]:
         y = queries

@@ -12,15 +12,15 @@ from flax import nnx
 
 from jaxup.interop import from_torch, to_torch
 from jaxup.interop.backbones import Shapes
-from jaxup.models import ResNet
 from jaxup.models.segmentation import MaskFormer, class_targets, maskformer_loss, match_targets, semantic
 from jaxup.models.segmentation.maskformer_pixels import PixelDecoder
 from jaxup.models.segmentation.maskformer_transformer import QueryDecoder
 from jaxup.ops import resize
 from tests import goldens
 from tests.compare import assert_close
-from tests.models.backbones.test_backbones import filled
+from tests.models.backbones.test_backbones import filled, image
 from tests.models.backbones.test_goldens import marked
+from tests.models.segmentation.networks import check_gradients, check_types, small_resnet
 from tests.modules import count, random
 
 slow = pytest.mark.slow
@@ -101,19 +101,23 @@ def test_parameters(size):
 
 def small(**options):
     usual = dict(features=8, pyramid_features=8, mask_features=6, num_queries=4, layers=2)
-    backbone = partial(ResNet, depth=(1,) * 4, bottleneck=False, widths=(6, 8, 10, 12), stem_features=4)
-    return MaskFormer(3, backbone=backbone, **{**usual, "num_heads": 2, "hidden_features": 12, **options})
+    return MaskFormer(3, backbone=small_resnet(), **{**usual, "num_heads": 2, "hidden_features": 12, **options})
 
 
-def test_shapes():
-    """Odd sides, and bfloat16 all through; the earlier layers' logits, too."""
-    x = jax.ShapeDtypeStruct((1, 50, 69, 3), jnp.bfloat16)
-    y = nnx.eval_shape(lambda x: small(dtype=jnp.bfloat16, rngs=Shapes()).outputs(x), x)
+def test_types():
+    """Also of the logits behind the earlier layers."""
+    check_types(small, (1, 10, 13, 3))
+    y = nnx.eval_shape(lambda x: small(rngs=Shapes()).outputs(x), image(37, 50))
     (earlier,) = y["layers"]
     for heads in (y, earlier):
-        assert (heads["mask_logits"].shape, heads["class_logits"].shape) == ((1, 13, 18, 4), (1, 4, 4))
-    assert y["logits"].shape == (1, 13, 18, 3)
-    assert {z.dtype for z in jax.tree.leaves(y)} == {jnp.dtype(jnp.bfloat16)}
+        assert (heads["mask_logits"].shape, heads["class_logits"].shape) == ((1, 10, 13, 4), (1, 4, 4))
+
+
+@slow
+@pytest.mark.parametrize("upsampler", ["nearest", "sapa", "resfu"])
+def test_gradients(upsampler):
+    """Queries start as zeros: the first layer makes of them a value's bias and no more. A key's bias has no effect."""
+    check_gradients(partial(small, upsampler=upsampler), image(37, 50), allowed=("to_queries", "key"))
 
 
 def targets(batch=2, number=3, size=(6, 8)):

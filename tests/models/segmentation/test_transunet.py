@@ -1,6 +1,7 @@
 """TransUNet: against the official code, its sizes, and the places of the upsampler."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,9 @@ from jaxup.models.segmentation.transunet_encoder import HybridResNet, StandardCo
 from jaxup.ops import resize
 from tests import goldens
 from tests.compare import assert_close
-from tests.models.backbones.test_backbones import filled
+from tests.models.backbones.test_backbones import filled, image
 from tests.models.backbones.test_goldens import marked
+from tests.models.segmentation.networks import check_gradients, check_types
 from tests.modules import call, count, random
 
 CASES = goldens.cases("transunet/*")
@@ -60,13 +62,19 @@ def small(**options):
     return TransUNet(3, **{**usual, "hidden_features": 16, "decoder_features": (8, 8, 6, 4), **options})
 
 
-def test_shapes():
-    """Odd sides, a single channel, and bfloat16 all through."""
-    x = jax.ShapeDtypeStruct((1, 37, 50, 1), jnp.bfloat16)
-    y = nnx.eval_shape(lambda x: small(dtype=jnp.bfloat16, rngs=Shapes()).outputs(x), x)
+def test_types():
+    """Also of one channel."""
+    check_types(small, (1, 37, 50, 3))
+    y = nnx.eval_shape(lambda x: small(rngs=Shapes()).outputs(x), image(37, 50)[..., :1])
     assert y["logits"].shape == (1, 37, 50, 3) and y["tokens"].shape == (1, 3 * 4, 12)
     assert [z.shape[1:] for z in y["features"]] == [(6, 8, 64), (12, 16, 32), (24, 32, 8)]
-    assert {z.dtype for z in jax.tree.leaves(y)} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("upsampler", ["bilinear", "sapa", "resfu"])
+def test_gradients(upsampler):
+    """A key's bias has no effect."""
+    check_gradients(partial(small, upsampler=upsampler), image(37, 50), allowed=("key",))
 
 
 def test_parameters():
