@@ -30,12 +30,14 @@ def check_types(build, shape, size=(37, 50)):
         assert (y.shape, y.dtype) == (shape, dtype)
 
 
-def check_gradients(build, x, allowed=()):
-    """Every parameter has a gradient, and all are finite, but what has a name of `allowed` in its path.
+def check_gradients(build, x):
+    """Every parameter has a gradient, and all are finite.
 
     `build(dtype=, rngs=)` makes the network; in evaluation a bias in front of a norm has a gradient, too.
     """
     graph, params, rest = nnx.split(filled(lambda rngs: build(dtype=jnp.float32, rngs=rngs)), nnx.Param, ...)
+    # Large activations would leave nothing of the gradient of a sigmoid.
+    params = jax.tree.map(lambda x: x if x.ndim < 2 else x * (4 / np.prod(x.shape[:-1]) ** 0.5), params)
 
     def loss(params, x):
         network = nnx.merge(graph, params, rest, copy=True)
@@ -45,8 +47,7 @@ def check_gradients(build, x, allowed=()):
 
     gradients, grad_x = jax.jit(jax.grad(loss, (0, 1)))(params, x)
     assert_finite((gradients, grad_x))
-    unused = [path for path, g in nnx.to_flat_state(gradients) if not np.any(g[...])]
-    assert [path for path in unused if not set(path) & set(allowed)] == []
+    assert [path for path, g in nnx.to_flat_state(gradients) if not np.any(g[...])] == []
 
 
 def check_dropout(network, x):
