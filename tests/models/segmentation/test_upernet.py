@@ -75,6 +75,7 @@ def bilinear(i, y, laterals):
     return ops.resize(y, size=laterals[i].shape[1:3], method="bilinear")
 
 
+@pytest.mark.slow
 def test_guided_upsamplers():
     """Under the projected maps: in the pyramid that of the level, in the fusion step by step those of all levels."""
     module = head("sapa", "sapa")
