@@ -1,7 +1,10 @@
 """Optimisers as parts of a configuration, where they are embedded as `optimizer`."""
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from jaxup.files import InputError
@@ -59,3 +62,60 @@ def _check(config: Adam | SGD) -> None:
 def _schedule(config: Adam | SGD) -> optax.Schedule:
     factor = 1 / config.drop_factor
     return optax.piecewise_constant_schedule(config.learning_rate, dict.fromkeys(config.drops, factor))
+
+
+@dataclass(frozen=True)
+class Decayed:
+    """AdamW or SGD with momentum, whose learning rate rises linearly at the start and then falls to zero."""
+
+    kind: Literal["adamw", "sgd"] = "adamw"
+    """Which."""
+    learning_rate: float = 6e-5
+    """At its highest."""
+    warmup: int = 1500
+    """Steps until it is reached; at most a tenth of all steps."""
+    power: float = 1.0
+    """Then it falls, as the part of the steps that is left to this power."""
+    weight_decay: float = 1e-2
+    """Of all kernels: biases, scales and shifts do not decay. Of SGD it is added to the gradient."""
+    momentum: float = 0.9
+    """Of SGD."""
+    multipliers: tuple[tuple[str, float], ...] = ()
+    """Factors of the learning rate by part: names of modules anywhere on the way to a parameter, as backbone; the first
+    that fits counts."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate < 0:
+            raise InputError(f"learning_rate: expected at least 0, got {self.learning_rate}")
+        for name in ("warmup", "power", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}: expected at least 0, got {getattr(self, name)}")
+
+    def build(self, steps: int) -> optax.GradientTransformation:
+        """The transformation for so many steps; its learning rate is in the metrics."""
+        warmup = min(self.warmup, steps // 10)
+        falling = optax.polynomial_schedule(self.learning_rate, 0.0, self.power, steps - warmup)
+        rising = optax.linear_schedule(0.0, self.learning_rate, max(1, warmup))
+        schedule = optax.join_schedules([lambda step: rising(step + 1), falling], [warmup])
+        if self.kind == "adamw":
+            usual = optax.inject_hyperparams(optax.adamw, static_args="mask")(
+                learning_rate=schedule, weight_decay=self.weight_decay, mask=_kernels
+            )
+        else:
+            usual = optax.chain(
+                optax.add_decayed_weights(self.weight_decay, mask=_kernels),
+                optax.inject_hyperparams(optax.sgd)(learning_rate=schedule, momentum=self.momentum),
+            )
+        return optax.chain(usual, optax.stateless(self._scaled)) if self.multipliers else usual
+
+    def _scaled(self, updates: Any, params: Any) -> Any:
+        def scaled(path: Any, update: jax.Array) -> jax.Array:
+            parts = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
+            factor = next((factor for name, factor in self.multipliers if name in parts), 1.0)
+            return update * jnp.asarray(factor, update.dtype)
+
+        return jax.tree.map_with_path(scaled, updates)
+
+
+def _kernels(params: Any) -> Any:
+    return jax.tree.map(lambda p: p.ndim > 1, params)

@@ -1,14 +1,34 @@
 """Images segmented into classes, by networks with any upsampler in them (Zhou et al., ReSFU, 2024, section 5).
 
-frozen compares upsamplers on the features of a frozen backbone, in minutes on a CPU.
+train fits one network; table trains one with several upsamplers and compares them; evaluate compares trained networks
+with the paper's numbers; predict segments an image, also with a published checkpoint; frozen compares upsamplers on the
+features of a frozen backbone, in minutes on a CPU.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from experiments.segmentation import frozen, presets
+from experiments.segmentation import evaluation, frozen, predict, presets, table, training
 
-COMMANDS: dict[str, Callable[..., Any]] = {"frozen": frozen.frozen}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "train": training.train,
+    "table": table.table,
+    "evaluate": evaluation.evaluate,
+    "predict": predict.predict,
+    "frozen": frozen.frozen,
+}
 PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
+    "train": {
+        "camvid": presets.camvid,
+        "segformer": presets.segformer,
+        "segmenter": presets.segmenter,
+        "pspnet": presets.pspnet,
+        "maskformer": presets.maskformer,
+        "upernet": presets.upernet,
+        "segnet": presets.segnet,
+        "smoke": presets.smoke,
+    },
+    "table": {"camvid": presets.camvid_table, "segformer": presets.segformer_table, "smoke": presets.smoke_table},
+    "evaluate": {"runs": presets.evaluate_runs},
     "frozen": {"camvid": presets.frozen_camvid, "smoke": presets.frozen_smoke},
 }

@@ -44,11 +44,12 @@ class FrozenConfig:
     """Where features are kept, for several runs. None: in the run directory."""
     upsamplers: tuple[str, ...] = field(default=(), metadata=MAY_DIFFER)
     """Names of `jaxup.nn.UPSAMPLERS`; none: all."""
-    strides: tuple[int, ...] = field(default=(16, 32), metadata=MAY_DIFFER)
-    """Of the maps that are upsampled to stride 4, each by itself: 8, 16 or 32."""
+    strides: tuple[int, ...] = field(default=(16,), metadata=MAY_DIFFER)
+    """Of the maps that are upsampled to stride 4, a table for each: 8, 16 or 32. A map has the coarser ones beside it,
+    enlarged bilinearly."""
     seeds: int = field(default=3, metadata=MAY_DIFFER)
     """How many trainings of each, with seeds from `seed` on."""
-    width: int = 64
+    width: int = 32
     """Channels to which maps are reduced, linearly, before they are upsampled."""
     batch_size: int = 8
     """Images in a batch."""
@@ -74,8 +75,9 @@ class Probe(nnx.Module):
     """Linear to `width` channels, the upsampler to stride 4, and linear to classes."""
 
     def __init__(self, name: str, stride: int, channels: Mapping[int, int], width: int, classes: int, rngs: nnx.Rngs):
-        finer = STRIDES[: STRIDES.index(stride)]
-        self.reduce = nnx.Linear(channels[stride], width, rngs=rngs)
+        at = STRIDES.index(stride)
+        finer, own = STRIDES[:at], STRIDES[at:]
+        self.reduce = nnx.Linear(sum(channels[s] for s in own), width, rngs=rngs)
         self.upsample = Upsampling(
             name,
             in_features=width,
@@ -86,14 +88,15 @@ class Probe(nnx.Module):
             rngs=rngs,
         )
         self.classify = nnx.Linear(width, classes, rngs=rngs)
-        self.stride, self.finer = stride, finer
+        self.finer, self.own = finer, own
 
     def __call__(self, maps: Mapping[int, jax.Array], images: jax.Array) -> jax.Array:
-        """Logits at stride 4; a network's layers see float32."""
-        found = {s: maps[s].astype(jnp.float32) for s in (*self.finer, self.stride)}
-        guides = [found[s] for s in self.finer]
-        image = images.astype(jnp.float32) / 255
-        return self.classify(self.upsample(self.reduce(found[self.stride]), guides, image))
+        """Logits at stride 4; layers see float32."""
+        guides = [maps[s].astype(jnp.float32) for s in self.finer]
+        size = maps[self.own[0]].shape[1:3]
+        joined = [resize(maps[s].astype(jnp.float32), size=size, method="bilinear") for s in self.own]
+        x = self.reduce(jnp.concatenate(joined, axis=-1))
+        return self.classify(self.upsample(x, guides, images.astype(jnp.float32) / 255))
 
 
 class Program(NamedTuple):
@@ -110,7 +113,7 @@ def frozen(config: FrozenConfig) -> None:
     run_dir = config.run.run_dir
     open_run(run_dir, config)
     train, test = features(config.data, config.backbone, config.features_dir or run_dir / "features")
-    arrays = _on_device(config, train)
+    arrays = _on_device(train)
     rows = []
     for stride in config.strides:
         for name in config.upsamplers or UPSAMPLERS:
@@ -118,11 +121,10 @@ def frozen(config: FrozenConfig) -> None:
     publish(run_dir, rows, _table(rows))
 
 
-def _on_device(config: FrozenConfig, train: Features) -> dict[str, Any]:
+def _on_device(train: Features) -> dict[str, Any]:
     """What training reads, on the device once for all rows: maps, images, and the shares of the classes in cells."""
-    needed = STRIDES[: 1 + max(STRIDES.index(stride) for stride in config.strides)]
     return {
-        "maps": {stride: jnp.asarray(train.maps[stride]) for stride in needed},
+        "maps": {stride: jnp.asarray(y) for stride, y in train.maps.items()},
         "images": jnp.asarray(train.images),
         "shares": jnp.asarray(class_shares(train.labels, train.num_classes, _TARGET)),
     }
@@ -212,7 +214,7 @@ def _trained(
         times.append(time.perf_counter() - start)
         if not math.isfinite(losses[-1]):
             raise InputError(f"{probe.upsample}: the loss of step {number + 1} is {losses[-1]}")
-    row: Row = {"seed": seed} | _scores(program, state, probe, test)
+    row: Row = {"seed": seed} | _scores(program, state, test)
     late = losses[-max(1, len(losses) // 10) :]
     row |= {"loss": float(np.mean(late)), "s/step": float(np.median(times)), "MiB": program.bytes / 2**20}
     return row | {"parameters": parameters(probe.upsample)}
@@ -228,13 +230,12 @@ def _order(count: int, config: FrozenConfig, seed: int) -> Iterator[np.ndarray]:
         left = left[config.batch_size :]
 
 
-def _scores(program: Program, state: Any, probe: Probe, test: Features) -> Row:
+def _scores(program: Program, state: Any, test: Features) -> Row:
     """Of the test images at their own size."""
     confusion, areas = np.zeros(()), np.zeros(())
-    strides = (*probe.finer, probe.stride)
     for first in range(0, len(test.labels), 8):
         part = slice(first, first + 8)
-        maps = {s: test.maps[s][part] for s in strides}
+        maps = {s: y[part] for s, y in test.maps.items()}
         counts = program.evaluate(state[0], state[1], maps, test.images[part], test.labels[part])
         confusion, areas = confusion + np.asarray(counts[0]), areas + np.asarray(counts[1])
     scores, boundary = metrics.class_scores(confusion), metrics.boundary_iou(areas)

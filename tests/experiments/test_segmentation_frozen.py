@@ -111,7 +111,7 @@ def test_class_shares():
 
 def test_every_upsampler_fits():
     """Shapes only: of the maps of an image of 64 x 96 pixels, with the channels of EfficientNet-Lite0."""
-    stride, channels = 8, {4: 24, 8: 40}
+    stride, channels = 8, {4: 24, 8: 40, 16: 112, 32: 320}
     maps = {s: jax.ShapeDtypeStruct((2, 64 // s, 96 // s, c), jnp.float16) for s, c in channels.items()}
     image = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.uint8)
     for name in UPSAMPLERS:
@@ -159,4 +159,4 @@ def test_pretrained_knows_a_cat_and_an_espresso(tmp_path, monkeypatch):
 def test_preset_of_the_paper_is_valid():
     config = FrozenConfig(RunConfig(Path("a")))
     config.check()
-    assert config.strides == (16, 32) and config.seeds == 3
+    assert config.strides == (16,) and config.seeds == 3

@@ -1,0 +1,137 @@
+"""Trained networks on test images: whole or in windows, mIoU, mAcc and boundary IoU."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from PIL import Image
+
+from experiments.data.segmentation import First, Source
+from experiments.engine.report import check_out, markdown_table, publish
+from experiments.engine.runs import Run, jitted, load_runs
+from experiments.segmentation.networks import costs, normalised
+from experiments.segmentation.paper import paper_cells
+from experiments.segmentation.pictures import comparison
+from experiments.segmentation.training import TrainConfig
+from jaxup import metrics
+from jaxup.files import InputError
+from jaxup.models.segmentation import slide, whole
+from jaxup.ops import resize
+
+Method = Callable[[np.ndarray], jax.Array]  # uint8 [H, W, 3] -> logits [1, H, W, K]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How images are brought to a network."""
+
+    crop: tuple[int, int] | None = None
+    """Height and width of the windows in which it sees them; none: whole images."""
+    stride: tuple[int, int] | None = None
+    """From one window to the next; none: two thirds of them."""
+    short_side: int | None = None
+    """Images are first brought to this size of their shorter side, and the logits back; none: they keep their own."""
+
+    def method(self, network: Any) -> Method:
+        """A network as a function of images of any size."""
+        if self.stride is not None and self.crop is None:
+            raise InputError("stride: has no effect without a crop")
+        fn, crop = jitted(network), self.crop
+        stride = self.stride or (crop and (max(1, 2 * crop[0] // 3), max(1, 2 * crop[1] // 3)))
+
+        def logits(image: np.ndarray) -> jax.Array:
+            x = normalised(jnp.asarray(_shorter(image, self.short_side)[None]))
+            found = whole(fn, x) if crop is None or stride is None else slide(fn, x, crop=crop, stride=stride)
+            return resize(found, size=image.shape[:2], method="bilinear")
+
+        return logits
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What to compare on which images."""
+
+    run_dir: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """Directory of a training run, whose newest checkpoint is tested on its own data; may be given several times."""
+    data_dir: Path | None = None
+    """Folder of the data. None: that of the runs, or the environment variable JAXUP_DATA."""
+    inference: Inference = field(default=Inference())
+    images: int | None = None
+    """Test on the first ones only; none: on all."""
+    cost_size: tuple[int, int] = (512, 512)
+    """Size of the image for which multiply-adds are counted."""
+    out: Path | None = None
+    """Directory for table.md and results.json, which must not exist yet; none: the table is only printed."""
+    pictures: bool = False
+    """Write predictions side by side to `out`."""
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Compare trained networks by mIoU, mAcc and boundary IoU, beside the paper's; pictures on request."""
+    check_out(config.out, config.pictures)
+    if not config.run_dir:
+        raise InputError("run_dir: expected at least one directory of a training run")
+    runs = load_runs(TrainConfig, config.run_dir)
+    rows, text = compare(runs, config, config.out if config.pictures else None)
+    publish(config.out, rows, text)
+
+
+def compare(runs: Sequence[Run], config: EvaluateConfig, pictures: Path | None) -> tuple[list[Row], str]:
+    """Results by network, and the table as text."""
+    rows, methods = [], {}
+    for run in runs:
+        source = test_images(run.config, config)
+        methods[run.label] = config.inference.method(run.network)
+        row: Row = {"network": run.label, **scores(methods[run.label], source)}
+        row |= costs(run.config.network, len(source.classes), config.cost_size)
+        rows.append(row | paper_cells(run.config.network))
+    if pictures is not None:
+        comparison(pictures, {name: partial(_classes, method) for name, method in methods.items()}, source)
+    shown = [{k: v for k, v in row.items() if k not in ("IoU", "boundary IoU")} for row in rows]
+    columns = [key for key in max(shown, key=len) if any(row.get(key, "") != "" for row in shown)]
+    size = "{} x {}".format(*config.cost_size)
+    return rows, f"{markdown_table(shown, columns)}\n\nPer cent; multiply-adds for {size} pixels, by XLA's count."
+
+
+def test_images(config: TrainConfig, evaluation: EvaluateConfig) -> Source:
+    """Those of a run's data set."""
+    directory = evaluation.data_dir or config.data.data_dir
+    data = config.data if config.data.source == "shapes" else replace(config.data, data_dir=directory)
+    source = data.open("test")
+    return source if evaluation.images is None else First(source, min(evaluation.images, len(source)))
+
+
+def scores(method: Method, source: Source) -> Row:
+    """Per cent, of counts over all images at their own sizes."""
+    classes = len(source.classes)
+    confusion, areas = np.zeros(()), np.zeros(())
+    for index in range(len(source)):
+        sample = source[index]
+        found, labels = jnp.argmax(method(sample.image), -1), jnp.asarray(sample.labels[None])
+        confusion = confusion + np.asarray(metrics.confusion_matrix(found, labels, num_classes=classes))
+        areas = areas + np.asarray(metrics.boundary_areas(found, labels, num_classes=classes))
+    result, boundary = metrics.class_scores(confusion), metrics.boundary_iou(areas)
+    row: Row = {name: 100 * float(result[name]) for name in ("mIoU", "mAcc", "aAcc", "mDice")}
+    row["bIoU"] = 100 * float(np.nanmean(boundary))
+    for name, values in (("IoU", result["IoU"]), ("boundary IoU", boundary)):
+        pairs: Mapping[str, float] = dict(zip(source.classes, values.tolist(), strict=True))
+        row[name] = {k: None if np.isnan(v) else v for k, v in pairs.items()}
+    return row
+
+
+def _classes(method: Method, image: np.ndarray) -> np.ndarray:
+    return np.asarray(jnp.argmax(method(image), -1))[0]
+
+
+def _shorter(image: np.ndarray, side: int | None) -> np.ndarray:
+    if side is None:
+        return image
+    height, width = (max(1, round(n * side / min(image.shape[:2]))) for n in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

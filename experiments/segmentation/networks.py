@@ -1,0 +1,105 @@
+"""Which network, and what it costs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from experiments.engine import runs
+from jaxup._checks import check_choice
+from jaxup.files import InputError
+from jaxup.models import segmentation
+from jaxup.models.backbones import MiT
+
+NETWORKS: Mapping[str, Callable[..., Any]] = {
+    "segformer": segmentation.SegFormer,
+    "segmenter": segmentation.Segmenter,
+    "pspnet": segmentation.PSPNet,
+    "semantic-fpn": segmentation.SemanticFPN,
+    "upernet": segmentation.UperNet,
+    "segnet": segmentation.SegNet,
+    "maskformer": segmentation.MaskFormer,
+    "transunet": segmentation.TransUNet,
+}
+_WITHOUT_BACKBONE = ("segnet", "transunet")
+_MEAN, _DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Which network."""
+
+    model: str = "segformer"
+    """segformer, segmenter, pspnet, semantic-fpn, upernet, segnet, maskformer or transunet."""
+    backbone: str | None = None
+    """mit_b0 to mit_b5 for segformer; vit_ti, vit_s, vit_b, vit_l for segmenter; swin_t to swin_l or resnet50 for
+    maskformer; resnet18 to resnet101 for the others, but segnet and transunet, which have theirs. None: mit_b0, vit_s,
+    swin_t, resnet50. tiny: a SegFormer for tests."""
+    upsampler: str | None = None
+    """A name of `jaxup.nn.UPSAMPLERS`, of segnet max-unpool, carafe, or a family of index networks; None: what the
+    network is published with."""
+
+    def check(self) -> None:
+        """Refuses what is not there."""
+        check_choice("model", self.model, NETWORKS)
+        if self.backbone is not None and self.model in _WITHOUT_BACKBONE:
+            raise InputError(f"backbone: has no effect on {self.model}")
+
+    def build(self, num_classes: int, seed: int) -> Any:
+        """The network with its initial weights."""
+        self.check()
+        rngs, options = nnx.Rngs(seed), {}
+        if self.backbone == "tiny" and self.model == "segformer":
+            options = {"backbone": _tiny(rngs), "features": 16}
+        elif self.backbone is not None:
+            options = {"backbone": self.backbone}
+        if self.upsampler is not None:
+            options["upsampler"] = self.upsampler
+        return NETWORKS[self.model](num_classes, **options, rngs=rngs)
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        parts = (self.model, self.backbone, self.upsampler)
+        return ", ".join(part for part in parts if part is not None)
+
+
+def _tiny(rngs: nnx.Rngs) -> MiT:
+    return MiT(widths=(8, 8, 10, 16), depths=(1, 1, 1, 1), embed_epsilon=1e-6, rngs=rngs)
+
+
+class Trained(nnx.Module):
+    """A network with the source of what its dropout draws, which is part of checkpoints."""
+
+    def __init__(self, network: Any, seed: int):
+        self.network, self.random = network, nnx.Rngs(seed)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Its logits, with nothing dropped."""
+        return self.network(x)
+
+    def outputs(self, x: jax.Array) -> dict[str, Any]:
+        """All its outputs, with dropout."""
+        return self.network.outputs(x, rngs=self.random)
+
+
+def normalised(images: jax.Array) -> jax.Array:
+    """Colours of 0 to 255 with the mean and deviation of ImageNet, float32."""
+    mean, deviation = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (_MEAN, _DEVIATION))
+    return (jnp.asarray(images).astype(jnp.float32) - mean) / deviation
+
+
+def costs(config: NetworkConfig, num_classes: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Parameters in millions, and 10^9 multiply-adds for an image of this size by XLA's analysis of the network.
+
+    XLA counts no products with zeros around an image, and counts sums, norms and activations as well.
+    """
+    network = nnx.eval_shape(lambda: config.build(num_classes, 0))
+    network.eval()
+    graph, state = nnx.split(network)
+    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    analysis: Any = jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(state, image).cost_analysis()
+    return {"params (M)": runs.parameters(network) / 1e6, "GMACs": float(analysis["flops"]) / 2e9}

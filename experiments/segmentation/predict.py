@@ -1,0 +1,65 @@
+"""An image, segmented by a network of a training run or of a published checkpoint."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data.images import read_rgb
+from experiments.engine.runs import load_runs
+from experiments.segmentation.evaluation import Inference
+from experiments.segmentation.pictures import save_labels
+from experiments.segmentation.training import TrainConfig
+from jaxup import interop
+from jaxup.files import InputError
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Which image, and which network."""
+
+    image: Path
+    """The image file."""
+    out: Path
+    """PNG to write, whose indices are the classes; it must not exist yet."""
+    run_dir: Path | None = None
+    """Directory of a training run, or"""
+    checkpoint: Path | None = None
+    """a file of a published checkpoint, .safetensors or of PyTorch, with"""
+    name: str | None = None
+    """the name of its class, a key of `jaxup.interop.OPERATORS`, and"""
+    config: str = "{}"
+    """its configuration as JSON."""
+    inference: Inference = field(default=Inference())
+
+
+def predict(config: PredictConfig) -> None:
+    """Segment an image and write its classes, by a network of a training run or of a published checkpoint."""
+    if config.out.exists():
+        raise InputError(f"{config.out}: exists already")
+    if not config.out.parent.is_dir():
+        raise InputError(f"{config.out.parent}: no such folder")
+    network = _network(config)
+    classes = np.asarray(jnp.argmax(config.inference.method(network)(read_rgb(config.image)), -1))[0]
+    save_labels(config.out, classes)
+    counts = sorted(((int((classes == k).sum()), int(k)) for k in np.unique(classes)), reverse=True)
+    print(", ".join(f"class {k}: {count / classes.size:.1%}" for count, k in counts[:8]))
+
+
+def _network(config: PredictConfig) -> Any:
+    if (config.run_dir is None) == (config.checkpoint is None):
+        raise InputError("run_dir: expected this or a checkpoint")
+    if config.run_dir is not None:
+        return load_runs(TrainConfig, [config.run_dir])[0].network
+    if config.checkpoint is None or config.name is None:
+        raise InputError("name: expected the class of the checkpoint, a key of jaxup.interop.OPERATORS")
+    try:
+        options = json.loads(config.config)
+    except ValueError as error:
+        raise InputError(f"config: expected JSON, got {config.config!r} ({error})") from error
+    network = interop.from_torch(config.name, interop.load_checkpoint(config.checkpoint), options)
+    network.eval()
+    return network

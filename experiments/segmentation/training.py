@@ -1,0 +1,95 @@
+"""Training of one network."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from experiments.data.segmentation import IGNORED, Cached
+from experiments.data.segmentation_batches import Augmentation, training_batches
+from experiments.engine.config import RunConfig, open_run
+from experiments.engine.optim import Decayed
+from experiments.engine.train import Loss, fit
+from experiments.segmentation.data import DataConfig
+from experiments.segmentation.networks import NetworkConfig, Trained, normalised
+from jaxup.models.segmentation import class_targets, maskformer_loss
+from jaxup.ops import resize
+
+_AUXILIARY = 0.4  # the weight of the loss of auxiliary heads
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run."""
+
+    run: RunConfig
+    network: NetworkConfig = field(default=NetworkConfig())
+    data: DataConfig = field(default=DataConfig())
+    augmentation: Augmentation = field(default=Augmentation())
+    batch_size: int = 16
+    """Images in a batch."""
+    optimizer: Decayed = field(default=Decayed())
+
+    @property
+    def label(self) -> str:
+        """What tables call its network."""
+        return self.network.label
+
+    def build(self) -> Trained:
+        """Its network with the initial weights."""
+        classes = len(self.data.open("train").classes)
+        return Trained(self.network.build(classes, self.run.seed), self.run.seed + 1)
+
+
+def train(config: TrainConfig) -> nnx.Module:
+    """Train a network; started again on the same run directory, it goes on where it stopped."""
+    config.network.check()
+    source = config.data.open("train")
+    network = Trained(config.network.build(len(source.classes), config.run.seed), config.run.seed + 1)
+    open_run(config.run.run_dir, config)
+    kept = Cached(source) if config.data.source in ("shapes", "camvid") else source
+    batches = training_batches(kept, config.augmentation, batch_size=config.batch_size, seed=config.run.seed)
+    loss, optimizer = loss_of(len(source.classes)), config.optimizer.build(config.run.steps)
+    return fit(network, optimizer, loss, batches, config.run)
+
+
+def loss_of(num_classes: int) -> Loss:
+    """The loss of a batch of "image" and "labels": cross entropy of all heads, of MaskFormer that of its masks."""
+
+    def loss(model: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        outputs = model.outputs(normalised(batch["image"]))
+        labels = batch["labels"].astype(jnp.int32)
+        if "mask_logits" in outputs:
+            classes, masks = class_targets(labels, num_classes=num_classes)
+            value = maskformer_loss(outputs["class_logits"], outputs["mask_logits"], classes, masks)["loss"]
+            return value, {"accuracy": _accuracy(_enlarged(outputs["logits"], labels), labels)}
+        logits = _enlarged(outputs["logits"], labels)
+        value = cross_entropy(logits, labels)
+        if "auxiliary" in outputs:
+            value += _AUXILIARY * cross_entropy(_enlarged(outputs["auxiliary"], labels), labels)
+        return value, {"accuracy": _accuracy(logits, labels)}
+
+    return loss
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The mean over the pixels that count; 0 where there are none."""
+    valid = labels != IGNORED
+    chosen = jnp.take_along_axis(logits, jnp.where(valid, labels, 0)[..., None], axis=-1)[..., 0]
+    each = jax.nn.logsumexp(logits, axis=-1) - chosen
+    return jnp.sum(jnp.where(valid, each, 0)) / _count(valid)
+
+
+def _enlarged(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return resize(logits.astype(jnp.float32), size=labels.shape[1:], method="bilinear")
+
+
+def _accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    valid = labels != IGNORED
+    return jnp.sum(valid & (jnp.argmax(logits, -1) == labels)).astype(jnp.float32) / _count(valid)
+
+
+def _count(valid: jax.Array) -> jax.Array:
+    return jnp.maximum(jnp.sum(valid), 1).astype(jnp.float32)

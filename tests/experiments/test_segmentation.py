@@ -1,0 +1,229 @@
+"""The task `segmentation`: training, evaluation, table and prediction, on a tiny network and generated shapes."""
+
+import inspect
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from experiments.__main__ import main
+from experiments.data.segmentation import IGNORED
+from experiments.engine.config import load_config
+from experiments.engine.optim import Decayed
+from experiments.segmentation import presets
+from experiments.segmentation.evaluation import Inference, scores
+from experiments.segmentation.networks import NETWORKS, NetworkConfig, Trained, costs, normalised
+from experiments.segmentation.paper import RESULTS, paper_cells
+from experiments.segmentation.pictures import palette
+from experiments.segmentation.training import TrainConfig, cross_entropy, loss_of
+from jaxup.files import InputError
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table")
+    assert main(["segmentation", "table", "--smoke", "--run-dir", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_table(table):
+    rows = json.loads((table / "results.json").read_text())
+    assert [row["network"].split(", ")[-1] for row in rows] == ["bilinear", "carafe"]
+    assert rows[1]["params (M)"] > rows[0]["params (M)"] and rows[1]["GMACs"] > rows[0]["GMACs"]
+    assert all(0 <= row[name] <= 100 for row in rows for name in ("mIoU", "mAcc", "bIoU"))
+    assert (table / "predictions.png").is_file() and "bIoU" in (table / "table.md").read_text()
+    assert load_config(TrainConfig, table / "carafe").network.upsampler == "carafe"
+
+
+def test_evaluate_and_predict(table, tmp_path, capsys):
+    runs = ["--run-dir", str(table / "bilinear")]
+    windows = ["--inference.crop", "32", "32", "--images", "1", "--cost-size", "32", "32"]
+    out = tmp_path / "out"
+    assert main(["segmentation", "evaluate", *runs, *windows, "--out", str(out)]) == 0
+    (row,) = json.loads((out / "results.json").read_text())
+    assert row["network"] == "segformer, tiny, bilinear" and len(row["IoU"]) == 8
+    image = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (37, 45, 3), np.uint8)).save(image)
+    predict = ["segmentation", "predict", "--image", str(image), *runs]
+    assert main([*predict, "--out", str(tmp_path / "labels.png")]) == 0
+    with Image.open(tmp_path / "labels.png") as labels:
+        assert labels.mode == "P" and labels.size == (45, 37) and np.asarray(labels).max() < 8
+    capsys.readouterr()
+    for arguments, message in (
+        ([*predict, "--out", str(image)], f"{image}: exists already"),
+        (predict[:4] + ["--out", "a.png"], "run_dir: expected this or a checkpoint"),
+        (predict[:4] + ["--out", "a.png", "--checkpoint", "b"], "name: expected the class of the checkpoint"),
+        (["segmentation", "evaluate"], "run_dir: expected at least one"),
+        (["segmentation", "evaluate", *runs, "--inference.stride", "8", "8"], "stride: has no effect without a crop"),
+        (["segmentation", "train", "--smoke", "--run-dir", "r", "--upsampler", "sappa"], "upsampler: expected one of"),
+        (
+            ["segmentation", "train", "--smoke", "--run-dir", "r", "--model", "segnet"],
+            "backbone: has no effect on",
+        ),
+        (["segmentation", "train", "--smoke", "--run-dir", "r", "--data-dir", "d"], "data_dir: has no effect"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+
+
+class Perfect:
+    """Knows the images of a source."""
+
+    def __init__(self, source):
+        self.known = {sample.image.tobytes(): sample.labels for sample in (source[i] for i in range(len(source)))}
+        self.classes = len(source.classes)
+
+    def __call__(self, image):
+        return jax.nn.one_hot(np.where((known := self.known[image.tobytes()]) == IGNORED, 0, known)[None], self.classes)
+
+
+def test_scores_of_the_truth():
+    source = presets.smoke().data.open("test")
+    row = scores(Perfect(source), source)
+    assert row["mIoU"] == row["mAcc"] == row["aAcc"] == row["bIoU"] == 100
+
+
+def test_inference_resizes_back():
+    """A network that shows its input; the image is enlarged for it, and the result brought back."""
+
+    class Shows(nnx.Module):
+        def __call__(self, x):
+            return x[:, ::4, ::4]
+
+    image = np.full((20, 30, 3), 90, np.uint8)
+    for inference in (Inference(), Inference(short_side=40), Inference((16, 16), (8, 8), 40)):
+        logits = inference.method(Shows())(image)
+        assert logits.shape == (1, 20, 30, 3)
+        np.testing.assert_allclose(logits[0, 10, 10], normalised(image[None])[0, 0, 0], 1e-5)
+
+
+def test_cross_entropy():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(1, 2, 3, 4)), jnp.float32)
+    labels = jnp.array([[[0, 3, IGNORED], [2, IGNORED, 1]]])
+    picked = [-jax.nn.log_softmax(logits[0, i, j])[labels[0, i, j]] for i, j in ((0, 0), (0, 1), (1, 0), (1, 2))]
+    np.testing.assert_allclose(cross_entropy(logits, labels), np.mean(picked), rtol=1e-6)
+    value, gradient = jax.value_and_grad(cross_entropy)(logits, jnp.full((1, 2, 3), IGNORED))
+    assert value == 0 and not gradient.any()
+
+
+def test_heads_and_masks_have_losses():
+    """Auxiliary heads count 0.4 times; of MaskFormer the masks are compared. Shapes and sums only, of fixed outputs."""
+    labels = jnp.array([[[0, 1], [1, IGNORED]]], jnp.uint8)
+    batch = {"image": jnp.zeros((1, 2, 2, 3), jnp.uint8), "labels": labels}
+    main_logits, other = (jnp.asarray(np.random.default_rng(i).normal(size=(1, 2, 2, 2)), jnp.float32) for i in (0, 1))
+
+    class Fixed:
+        def __init__(self, outputs):
+            self.outputs = lambda x: outputs
+
+    value, metrics = loss_of(2)(Fixed({"logits": main_logits, "auxiliary": other}), batch)
+    ours = labels.astype(jnp.int32)
+    np.testing.assert_allclose(value, cross_entropy(main_logits, ours) + 0.4 * cross_entropy(other, ours), rtol=1e-6)
+    assert 0 <= metrics["accuracy"] <= 1
+    masked = {"logits": main_logits, "class_logits": jnp.zeros((1, 3, 3)), "mask_logits": jnp.zeros((1, 2, 2, 3))}
+    assert np.isfinite(loss_of(2)(Fixed(masked), batch)[0])
+
+
+def test_dropout_is_drawn_anew_and_only_in_training():
+    network = Trained(presets.smoke().network.build(3, 0), 1)
+    network.train()
+    x = jnp.ones((1, 32, 32, 3))
+    run = nnx.jit(lambda network, x: network.outputs(x)["logits"])
+    assert (run(network, x) != run(network, x)).any()
+    network.eval()
+    still = nnx.jit(lambda network, x: network(x))
+    np.testing.assert_array_equal(still(network, x), still(network, x))
+
+
+def test_networks_take_what_they_are_given():
+    for name, network in NETWORKS.items():
+        options = inspect.signature(network.__init__).parameters
+        assert "upsampler" in options and ("backbone" in options) == (name not in ("segnet", "transunet"))
+    with pytest.raises(InputError, match=r"backbone: has no effect on transunet"):
+        NetworkConfig("transunet", "resnet18").build(5, 0)
+    with pytest.raises(ValueError, match="model: expected one of"):
+        NetworkConfig("segfromer").build(5, 0)
+
+
+def test_the_paper():
+    assert len(RESULTS) == 2 * (9 + 9 + 10 + 8)
+    assert paper_cells(NetworkConfig("segformer", "mit_b1", "resfu"))["paper bIoU"] == "28.06"
+    assert paper_cells(NetworkConfig("segmenter", "vit_s", "carafe"))["paper GFLOPs"] == "32.96"
+    assert set(paper_cells(NetworkConfig()).values()) == {""}
+
+
+def test_costs():
+    """Of a tiny network, against the sum over its products: parameters are exact, operations near."""
+    found = costs(NetworkConfig("segformer", "tiny"), 3, (64, 64))
+    network = nnx.eval_shape(lambda: NetworkConfig("segformer", "tiny").build(3, 0))
+    assert found["params (M)"] == sum(p.size for p in jax.tree.leaves(nnx.state(network, nnx.Param))) / 1e6
+    assert 0.5 * 16**2 * 3 * 16 * 4 / 1e9 < found["GMACs"] < 0.1
+
+
+def test_palette():
+    colours = palette()
+    assert colours[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert len(np.unique(colours[:151], axis=0)) == 151
+
+
+def test_presets_are_valid():
+    for preset in (
+        presets.camvid,
+        presets.segformer,
+        presets.segmenter,
+        presets.pspnet,
+        presets.maskformer,
+        presets.upernet,
+    ):
+        config = preset()
+        config.network.check()
+        config.optimizer.build(config.run.steps)
+    assert replace(presets.camvid_table(), pictures=False).training.run.run_dir == Path("runs/segmentation-table")
+
+
+def schedule(config, steps):
+    """The learning rate at each step, as the size of SGD's and AdamW's first parts shows it."""
+    optimizer = config.build(steps)
+    params = {"kernel": jnp.ones((2, 2))}
+    state, sizes = optimizer.init(params), []
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(steps):
+            updates, state = optimizer.update({"kernel": jnp.ones((2, 2))}, state, params)
+            sizes.append(-float(updates["kernel"][0, 0]))
+    return np.array(sizes)
+
+
+def test_rates_rise_and_fall():
+    got = schedule(Decayed("sgd", 0.5, warmup=4, power=0.9, momentum=0.0, weight_decay=0.0), 40)
+    step = np.arange(40)
+    np.testing.assert_allclose(
+        got, np.where(step < 4, 0.5 * (step + 1) / 4, 0.5 * (1 - (step - 4) / 36) ** 0.9), rtol=1e-5
+    )
+    got = schedule(Decayed("adamw", 0.5, warmup=2, power=1.0, weight_decay=0.0), 20)
+    np.testing.assert_allclose(got[2:], 0.5 * (1 - np.arange(18) / 18), rtol=1e-3)
+
+
+def test_multipliers_and_decay_by_part():
+    config = Decayed("sgd", 1.0, warmup=0, momentum=0.0, weight_decay=0.1, multipliers=(("inner", 3.0), ("a", 2.0)))
+    params = {
+        "a": {"inner": {"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)}, "kernel": jnp.ones((1, 1))},
+        "b": jnp.ones(1),
+    }
+    optimizer = config.build(1000)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+        ones, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    assert float(updates["a"]["inner"]["bias"][0]) == 0 and float(updates["a"]["kernel"][0, 0]) == pytest.approx(-0.2)
+    assert float(updates["a"]["inner"]["kernel"][0, 0]) == pytest.approx(-0.3)
+    assert [float(x[0]) for x in (ones["a"]["inner"]["bias"], ones["b"])] == [-3, -1]
+    network = nnx.eval_shape(lambda: NetworkConfig("segformer", "tiny").build(3, 0))
+    state = jax.tree.map(lambda p: jnp.ones(p.shape), nnx.state(network, nnx.Param))
+    scaled = Decayed(multipliers=(("classifier", 10.0),))._scaled(state, state)
+    found = {str(path[0]): float(leaf[...].ravel()[0]) for path, leaf in nnx.to_flat_state(scaled)}
+    assert found["classifier"] == 10 and found["backbone"] == found["fuse"] == 1
