@@ -32,22 +32,22 @@ Row = dict[str, Any]
 class Inference:
     """How images are brought to a network."""
 
-    crop: tuple[int, int] | None = None
+    window: tuple[int, int] | None = None
     """Height and width of the windows in which it sees them; none: whole images."""
     stride: tuple[int, int] | None = None
     """From one window to the next; none: two thirds of them."""
-    short_side: int | None = None
+    test_side: int | None = None
     """Images are first brought to this size of their shorter side, and the logits back; none: they keep their own."""
 
     def method(self, network: Any) -> Method:
         """A network as a function of images of any size."""
-        if self.stride is not None and self.crop is None:
-            raise InputError("stride: has no effect without a crop")
-        fn, crop = jitted(network), self.crop
+        if self.stride is not None and self.window is None:
+            raise InputError("stride: has no effect without a window")
+        fn, crop = jitted(network), self.window
         stride = self.stride or (crop and (max(1, 2 * crop[0] // 3), max(1, 2 * crop[1] // 3)))
 
         def logits(image: np.ndarray) -> jax.Array:
-            x = normalised(jnp.asarray(_shorter(image, self.short_side)[None]))
+            x = normalised(jnp.asarray(_shorter(image, self.test_side)[None]))
             found = whole(fn, x) if crop is None or stride is None else slide(fn, x, crop=crop, stride=stride)
             return resize(found, size=image.shape[:2], method="bilinear")
 

@@ -39,7 +39,7 @@ def segformer() -> TrainConfig:
     """SegFormer-B1 on ADE20K: 160,000 steps of 16 crops, AdamW, the head ten times as fast as the backbone.
 
     python -m experiments segmentation train --preset segformer --data-dir FOLDER --upsampler resfu
-    python -m experiments segmentation evaluate --run-dir runs/segformer-ade20k --inference.short-side 512
+    python -m experiments segmentation evaluate --run-dir runs/segformer-ade20k --test-side 512
 
     ReSFU's paper, Table III, mIoU, mAcc, bIoU: bilinear 40.97, 51.73, 24.89; CARAFE 42.75, 53.96, 27.09; ReSFU 43.84,
     54.75, 28.06, from backbones trained on ImageNet. Ours: not measured yet.
@@ -52,8 +52,8 @@ def segmenter() -> TrainConfig:
     """Segmenter with ViT-S on ADE20K: 160,000 steps of 8 crops; ReSFU's similarity blocks learn 500 times as fast.
 
     python -m experiments segmentation train --preset segmenter --data-dir FOLDER --upsampler resfu
-    python -m experiments segmentation evaluate --run-dir runs/segmenter-ade20k --inference.short-side 512 \\
-        --inference.crop 512 512
+    python -m experiments segmentation evaluate --run-dir runs/segmenter-ade20k --test-side 512 \\
+        --window 512 512
 
     ReSFU's paper, Table II, mIoU, mAcc, bIoU: bilinear 45.75, 56.88, 27.82; ReSFU 46.97, 57.91, 29.96. The optimiser is
     left open there; here it is mmsegmentation's for this network. Ours: not measured yet.
@@ -152,7 +152,7 @@ def segformer_table() -> TableConfig:
 
     Ours: not measured yet.
     """
-    return TableConfig(segformer(), inference=Inference(short_side=512))
+    return TableConfig(segformer(), inference=Inference(test_side=512))
 
 
 def smoke_table() -> TableConfig:
@@ -161,7 +161,7 @@ def smoke_table() -> TableConfig:
     python -m experiments segmentation table --preset smoke --run-dir runs/smoke-table
     """
     run = replace(smoke().run, run_dir=Path("runs/segmentation-smoke-table"))
-    return TableConfig(replace(smoke(), run=run), ("bilinear", "carafe"), images=2, cost_size=(32, 32))
+    return TableConfig(replace(smoke(), run=run), ("bilinear", "deconvolution"), test_images=2, cost_size=(32, 32))
 
 
 def evaluate_runs() -> EvaluateConfig:

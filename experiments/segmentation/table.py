@@ -35,7 +35,7 @@ class TableConfig:
     upsamplers: tuple[str, ...] = PAPER
     """The rows, each in the place of `upsampler`."""
     inference: Inference = field(default=Inference())
-    images: int | None = None
+    test_images: int | None = None
     """Test on the first ones only; none: on all."""
     cost_size: tuple[int, int] = (512, 512)
     """Size of the image for which multiply-adds are counted."""
@@ -57,7 +57,10 @@ def table(config: TableConfig) -> None:
             rows[name].build()  # refuses an unknown one before anything is trained
     trained = train_rows(train, rows)
     evaluation = EvaluateConfig(
-        inference=config.inference, images=config.images, cost_size=config.cost_size, data_dir=training.data.data_dir
+        inference=config.inference,
+        images=config.test_images,
+        cost_size=config.cost_size,
+        data_dir=training.data.data_dir,
     )
     results, text = compare(trained, evaluation, run_dir if config.pictures else None)
     for row, run in zip(results, trained, strict=True):

@@ -34,16 +34,16 @@ def table(tmp_path_factory):
 
 def test_table(table):
     rows = json.loads((table / "results.json").read_text())
-    assert [row["network"].split(", ")[-1] for row in rows] == ["bilinear", "carafe"]
+    assert [row["network"].split(", ")[-1] for row in rows] == ["bilinear", "deconvolution"]
     assert rows[1]["params (M)"] > rows[0]["params (M)"] and rows[1]["GMACs"] > rows[0]["GMACs"]
     assert all(0 <= row[name] <= 100 for row in rows for name in ("mIoU", "mAcc", "bIoU"))
     assert (table / "predictions.png").is_file() and "bIoU" in (table / "table.md").read_text()
-    assert load_config(TrainConfig, table / "carafe").network.upsampler == "carafe"
+    assert load_config(TrainConfig, table / "deconvolution").network.upsampler == "deconvolution"
 
 
 def test_evaluate_and_predict(table, tmp_path, capsys):
     runs = ["--run-dir", str(table / "bilinear")]
-    windows = ["--inference.crop", "32", "32", "--images", "1", "--cost-size", "32", "32"]
+    windows = ["--window", "32", "32", "--images", "1", "--cost-size", "32", "32"]
     out = tmp_path / "out"
     assert main(["segmentation", "evaluate", *runs, *windows, "--out", str(out)]) == 0
     (row,) = json.loads((out / "results.json").read_text())
@@ -60,7 +60,7 @@ def test_evaluate_and_predict(table, tmp_path, capsys):
         (predict[:4] + ["--out", "a.png"], "run_dir: expected this or a checkpoint"),
         (predict[:4] + ["--out", "a.png", "--checkpoint", "b"], "name: expected the class of the checkpoint"),
         (["segmentation", "evaluate"], "run_dir: expected at least one"),
-        (["segmentation", "evaluate", *runs, "--inference.stride", "8", "8"], "stride: has no effect without a crop"),
+        (["segmentation", "evaluate", *runs, "--stride", "8", "8"], "stride: has no effect without a window"),
         (["segmentation", "train", "--smoke", "--run-dir", "r", "--upsampler", "sappa"], "upsampler: expected one of"),
         (
             ["segmentation", "train", "--smoke", "--run-dir", "r", "--model", "segnet"],
@@ -97,7 +97,7 @@ def test_inference_resizes_back():
             return x[:, ::4, ::4]
 
     image = np.full((20, 30, 3), 90, np.uint8)
-    for inference in (Inference(), Inference(short_side=40), Inference((16, 16), (8, 8), 40)):
+    for inference in (Inference(), Inference(test_side=40), Inference((16, 16), (8, 8), 40)):
         logits = inference.method(Shows())(image)
         assert logits.shape == (1, 20, 30, 3)
         np.testing.assert_allclose(logits[0, 10, 10], normalised(image[None])[0, 0, 0], 1e-5)
