@@ -29,6 +29,7 @@ PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
         "smoke": presets.smoke,
     },
     "table": {"camvid": presets.camvid_table, "segformer": presets.segformer_table, "smoke": presets.smoke_table},
-    "evaluate": {"runs": presets.evaluate_runs},
+    "evaluate": {"runs": presets.evaluate_runs, "smoke": presets.evaluate_smoke},
+    "predict": {"image": presets.predict_image, "smoke": presets.predict_smoke},
     "frozen": {"camvid": presets.frozen_camvid, "smoke": presets.frozen_smoke},
 }

@@ -13,9 +13,11 @@ import tyro
 from PIL import Image
 
 from experiments.data.segmentation import First, Source
+from experiments.engine.config import RunConfig
 from experiments.engine.report import check_out, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
-from experiments.segmentation.networks import costs, normalised
+from experiments.segmentation.data import DataConfig
+from experiments.segmentation.networks import NetworkConfig, costs, normalised
 from experiments.segmentation.paper import paper_cells
 from experiments.segmentation.pictures import comparison
 from experiments.segmentation.training import TrainConfig
@@ -59,7 +61,8 @@ class EvaluateConfig:
     """What to compare on which images."""
 
     run_dir: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
-    """Directory of a training run, whose newest checkpoint is tested on its own data; may be given several times."""
+    """Directory of a training run, whose newest checkpoint is tested on its own data; may be given several times. None:
+    a tiny network as it is before training, on generated shapes."""
     data_dir: Path | None = None
     """Folder of the data. None: that of the runs, or the environment variable JAXUP_DATA."""
     inference: Inference = field(default=Inference())
@@ -76,11 +79,17 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks by mIoU, mAcc and boundary IoU, beside the paper's; pictures on request."""
     check_out(config.out, config.pictures)
-    if not config.run_dir:
-        raise InputError("run_dir: expected at least one directory of a training run")
-    runs = load_runs(TrainConfig, config.run_dir)
+    runs = load_runs(TrainConfig, config.run_dir) or [untrained()]
     rows, text = compare(runs, config, config.out if config.pictures else None)
     publish(config.out, rows, text)
+
+
+def untrained() -> Run:
+    """A tiny network with its initial weights."""
+    config = TrainConfig(RunConfig(Path()), NetworkConfig("segformer", "tiny"), DataConfig(images=1, size=(48, 64)))
+    network = config.build()
+    network.eval()
+    return Run(f"{config.label}, untrained", config, network)
 
 
 def compare(runs: Sequence[Run], config: EvaluateConfig, pictures: Path | None) -> tuple[list[Row], str]:

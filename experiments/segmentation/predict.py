@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.images import read_rgb
+from experiments.data.photos import middles
 from experiments.engine.runs import load_runs
-from experiments.segmentation.evaluation import Inference
+from experiments.segmentation.evaluation import Inference, untrained
 from experiments.segmentation.pictures import save_labels
 from experiments.segmentation.training import TrainConfig
 from jaxup import interop
@@ -21,10 +22,12 @@ from jaxup.files import InputError
 class PredictConfig:
     """Which image, and which network."""
 
-    image: Path
-    """The image file."""
-    out: Path
+    image: Path | None = None
+    """The image file; none: a cup of coffee that scikit-image carries."""
+    out: Path = Path("labels.png")
     """PNG to write, whose indices are the classes; it must not exist yet."""
+    side: int | None = None
+    """Only the middle of the image, so many pixels wide and high; none: all of it."""
     run_dir: Path | None = None
     """Directory of a training run, or"""
     checkpoint: Path | None = None
@@ -32,7 +35,7 @@ class PredictConfig:
     name: str | None = None
     """the name of its class, a key of `jaxup.interop.OPERATORS`, and"""
     config: str = "{}"
-    """its configuration as JSON."""
+    """its configuration as JSON. With neither, a tiny network as it is before training."""
     inference: Inference = field(default=Inference())
 
 
@@ -43,18 +46,29 @@ def predict(config: PredictConfig) -> None:
     if not config.out.parent.is_dir():
         raise InputError(f"{config.out.parent}: no such folder")
     network = _network(config)
-    classes = np.asarray(jnp.argmax(config.inference.method(network)(read_rgb(config.image)), -1))[0]
+    image = next(iter(middles({"image": _image(config)}, 1, config.side).values()))
+    classes = np.asarray(jnp.argmax(config.inference.method(network)(image), -1))[0]
     save_labels(config.out, classes)
     counts = sorted(((int((classes == k).sum()), int(k)) for k in np.unique(classes)), reverse=True)
     print(", ".join(f"class {k}: {count / classes.size:.1%}" for count, k in counts[:8]))
 
 
+def _image(config: PredictConfig) -> np.ndarray:
+    if config.image is not None:
+        return read_rgb(config.image)
+    from skimage import data  # here, because it is slow to import
+
+    return data.coffee()
+
+
 def _network(config: PredictConfig) -> Any:
-    if (config.run_dir is None) == (config.checkpoint is None):
-        raise InputError("run_dir: expected this or a checkpoint")
+    if config.run_dir is not None and config.checkpoint is not None:
+        raise InputError("run_dir: has no effect beside a checkpoint")
     if config.run_dir is not None:
         return load_runs(TrainConfig, [config.run_dir])[0].network
-    if config.checkpoint is None or config.name is None:
+    if config.checkpoint is None:
+        return untrained().network
+    if config.name is None:
         raise InputError("name: expected the class of the checkpoint, a key of jaxup.interop.OPERATORS")
     try:
         options = json.loads(config.config)

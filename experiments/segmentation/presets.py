@@ -13,6 +13,7 @@ from experiments.segmentation.data import DataConfig
 from experiments.segmentation.evaluation import EvaluateConfig, Inference
 from experiments.segmentation.frozen import FrozenConfig
 from experiments.segmentation.networks import NetworkConfig
+from experiments.segmentation.predict import PredictConfig
 from experiments.segmentation.table import TableConfig
 from experiments.segmentation.training import TrainConfig
 
@@ -170,6 +171,32 @@ def evaluate_runs() -> EvaluateConfig:
     python -m experiments segmentation evaluate --run-dir runs/a --run-dir runs/b --out runs/comparison --pictures
     """
     return EvaluateConfig()
+
+
+def evaluate_smoke() -> EvaluateConfig:
+    """One generated image, by a tiny network before training.
+
+    python -m experiments segmentation evaluate --preset smoke
+    """
+    return EvaluateConfig(images=1, cost_size=(32, 32))
+
+
+def predict_image() -> PredictConfig:
+    """An image file, by a network of a training run or of a published checkpoint.
+
+    python -m experiments segmentation predict --image a.jpg --out a.png --run-dir runs/segformer
+    python -m experiments segmentation predict --image a.jpg --out a.png --checkpoint FILE \\
+        --name nvlabs.SegFormer --config '{"backbone": "mit_b0", "num_classes": 150}'
+    """
+    return PredictConfig()
+
+
+def predict_smoke() -> PredictConfig:
+    """A part of an image that scikit-image carries, by a tiny network before training.
+
+    python -m experiments segmentation predict --preset smoke --out labels.png
+    """
+    return PredictConfig(side=64)
 
 
 def frozen_camvid() -> FrozenConfig:

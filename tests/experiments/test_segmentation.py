@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import skimage.data
 from flax import nnx
 from PIL import Image
+from safetensors.numpy import save_file
 
 from experiments.__main__ import main
 from experiments.data.segmentation import IGNORED
@@ -22,7 +24,10 @@ from experiments.segmentation.networks import NETWORKS, NetworkConfig, Trained, 
 from experiments.segmentation.paper import RESULTS, paper_cells
 from experiments.segmentation.pictures import palette
 from experiments.segmentation.training import TrainConfig, cross_entropy, loss_of
+from jaxup import interop
 from jaxup.files import InputError
+from jaxup.models.backbones import MiT
+from jaxup.models.segmentation import SegFormer, whole
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +62,8 @@ def test_evaluate_and_predict(table, tmp_path, capsys):
     capsys.readouterr()
     for arguments, message in (
         ([*predict, "--out", str(image)], f"{image}: exists already"),
-        (predict[:4] + ["--out", "a.png"], "run_dir: expected this or a checkpoint"),
+        ([*predict, "--out", "a.png", "--checkpoint", "b"], "run_dir: has no effect beside a checkpoint"),
         (predict[:4] + ["--out", "a.png", "--checkpoint", "b"], "name: expected the class of the checkpoint"),
-        (["segmentation", "evaluate"], "run_dir: expected at least one"),
         (["segmentation", "evaluate", *runs, "--stride", "8", "8"], "stride: has no effect without a window"),
         (["segmentation", "train", "--smoke", "--run-dir", "r", "--upsampler", "sappa"], "upsampler: expected one of"),
         (
@@ -70,6 +74,43 @@ def test_evaluate_and_predict(table, tmp_path, capsys):
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_smoke_of_evaluate_and_predict(tmp_path, capsys):
+    assert main(["segmentation", "evaluate", "--smoke"]) == 0
+    assert "segformer, tiny, untrained" in capsys.readouterr().out
+    assert main(["segmentation", "predict", "--smoke", "--out", str(tmp_path / "a.png")]) == 0
+    with Image.open(tmp_path / "a.png") as labels:
+        assert labels.size == (64, 64)
+
+
+def test_predict_with_a_published_checkpoint(tmp_path, capsys):
+    """Tensors by the names of the official code, and its configuration as JSON."""
+    config = {
+        "backbone": {"embed_dims": 8, "num_layers": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]},
+        "decode_head": {"num_classes": 3, "channels": 16},
+    }
+    backbone = MiT(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), rngs=nnx.Rngs(3))
+    module = SegFormer(3, backbone=backbone, features=16, rngs=nnx.Rngs(3))
+    save_file(interop.to_torch("mmseg.SegFormer", module, config), tmp_path / "a.safetensors")
+    arguments = ["segmentation", "predict", "--smoke", "--out", str(tmp_path / "a.png")]
+    arguments += ["--checkpoint", str(tmp_path / "a.safetensors")]
+    assert main([*arguments, "--name", "mmseg.SegFormer", "--config", json.dumps(config)]) == 0
+    module.eval()
+    top, left = ((n - 64) // 2 for n in skimage.data.coffee().shape[:2])
+    image = skimage.data.coffee()[None, top : top + 64, left : left + 64]
+    with Image.open(tmp_path / "a.png") as labels:
+        logits = nnx.jit(lambda module, x: whole(module, x))(module, normalised(image))
+        assert (np.asarray(labels) == np.argmax(np.asarray(logits[0]), -1)).mean() > 0.99
+    (tmp_path / "a.png").unlink()
+    capsys.readouterr()
+    for more, message in (
+        (["--name", "mmseg.SegFormer", "--config", "{"], "config: expected JSON"),
+        (["--name", "mmseg.SegFormr", "--config", "{}"], "operator: expected one of"),
+        ([], "name: expected the class of the checkpoint"),
+    ):
+        assert main([*arguments, *more]) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "a.png").exists()
 
 
 class Perfect:
