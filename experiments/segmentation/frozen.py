@@ -30,6 +30,8 @@ from jaxup.ops import resize
 
 Row = dict[str, Any]
 _TARGET = STRIDES[0]
+# Maps and guides differ in channels; AnyUp's usual 128 channels would take longer than all others together.
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {"max_unpool": {"holistic": True}, "anyup": {"qk_features": 32}}
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Probe(nnx.Module):
             guides=[channels[s] for s in finer],
             scale=stride // _TARGET,
             image_features=3,
-            options={"max_unpool": {"holistic": True}},
+            options=_OPTIONS,
             rngs=rngs,
         )
         self.classify = nnx.Linear(width, classes, rngs=rngs)
