@@ -95,6 +95,11 @@ class Checkpoints:
         self._manager.close()
 
 
+def has_checkpoint(run_dir: Path) -> bool:
+    """Whether a run goes on from where it stopped, and not from its initial weights."""
+    return any(entry.name.isdigit() for entry in _directory(run_dir).glob("*"))
+
+
 def load_model(run_dir: Path, model: nnx.Module, step: int | None = None, *, best: bool = False) -> nnx.Module:
     """Loads trained weights into a model, for evaluation.
 

@@ -50,7 +50,7 @@ class SGD:
         return optax.inject_hyperparams(optax.sgd)(learning_rate=_schedule(self), momentum=self.momentum)
 
 
-def _check(config: Adam | SGD) -> None:
+def _check(config: "Adam | SGD | Decayed") -> None:
     if config.learning_rate < 0:
         raise InputError(f"learning_rate: expected at least 0, got {config.learning_rate}")
     if config.drop_factor <= 0:
@@ -59,14 +59,14 @@ def _check(config: Adam | SGD) -> None:
         raise InputError(f"drops: expected ascending steps from 1 on, got {config.drops}")
 
 
-def _schedule(config: Adam | SGD) -> optax.Schedule:
+def _schedule(config: "Adam | SGD | Decayed") -> optax.Schedule:
     factor = 1 / config.drop_factor
     return optax.piecewise_constant_schedule(config.learning_rate, dict.fromkeys(config.drops, factor))
 
 
 @dataclass(frozen=True)
 class Decayed:
-    """AdamW or SGD with momentum, whose learning rate rises linearly at the start and then falls to zero."""
+    """AdamW or SGD with momentum, whose learning rate rises linearly at first and then falls, to zero or in steps."""
 
     kind: Literal["adamw", "sgd"] = "adamw"
     """Which."""
@@ -76,6 +76,10 @@ class Decayed:
     """Steps until it is reached; at most a tenth of all steps."""
     power: float = 1.0
     """Then it falls, as the part of the steps that is left to this power."""
+    drops: tuple[int, ...] = ()
+    """Steps at which it is divided by `drop_factor` in the place of that fall."""
+    drop_factor: float = 10.0
+    """See `drops`."""
     weight_decay: float = 1e-2
     """Of all kernels: biases, scales and shifts do not decay. Of SGD it is added to the gradient."""
     momentum: float = 0.9
@@ -85,8 +89,7 @@ class Decayed:
     that fits counts."""
 
     def __post_init__(self) -> None:
-        if self.learning_rate < 0:
-            raise InputError(f"learning_rate: expected at least 0, got {self.learning_rate}")
+        _check(self)
         for name in ("warmup", "power", "weight_decay"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: expected at least 0, got {getattr(self, name)}")
@@ -95,6 +98,9 @@ class Decayed:
         """The transformation for so many steps; its learning rate is in the metrics."""
         warmup = min(self.warmup, steps // 10)
         falling = optax.polynomial_schedule(self.learning_rate, 0.0, self.power, steps - warmup)
+        if self.drops:
+            stepped = _schedule(self)
+            falling = lambda step: stepped(step + warmup)  # noqa: E731
         rising = optax.linear_schedule(0.0, self.learning_rate, max(1, warmup))
         schedule = optax.join_schedules([lambda step: rising(step + 1), falling], [warmup])
         if self.kind == "adamw":

@@ -36,34 +36,40 @@ class NetworkConfig:
     """segformer, segmenter, pspnet, semantic-fpn, upernet, segnet, maskformer or transunet."""
     backbone: str | None = None
     """mit_b0 to mit_b5 for segformer; vit_ti, vit_s, vit_b, vit_l for segmenter; swin_t to swin_l or resnet50 for
-    maskformer; resnet18 to resnet101 for the others, but segnet and transunet, which have theirs. None: mit_b0, vit_s,
-    swin_t, resnet50. tiny: a SegFormer for tests."""
+    maskformer; resnet18 to resnet101 or mobilenet_v2 for the others, but segnet and transunet, which have theirs. None:
+    mit_b0, vit_s, swin_t, resnet50. tiny: a SegFormer for tests."""
     upsampler: str | None = None
     """A name of `jaxup.nn.UPSAMPLERS`, of segnet max-unpool, carafe, or a family of index networks; None: what the
     network is published with."""
+    fusion_upsampler: str | None = None
+    """Of upernet, where its levels are fused; None: as `upsampler`."""
 
     def check(self) -> None:
         """Refuses what is not there."""
         check_choice("model", self.model, NETWORKS)
         if self.backbone is not None and self.model in _WITHOUT_BACKBONE:
             raise InputError(f"backbone: has no effect on {self.model}")
+        if self.fusion_upsampler is not None and self.model != "upernet":
+            raise InputError(f"fusion_upsampler: has no effect on {self.model}")
 
     def build(self, num_classes: int, seed: int) -> Any:
         """The network with its initial weights."""
         self.check()
-        rngs, options = nnx.Rngs(seed), {}
+        rngs, options = nnx.Rngs(seed), dict[str, Any]()
         if self.backbone == "tiny" and self.model == "segformer":
             options = {"backbone": _tiny(rngs), "features": 16}
         elif self.backbone is not None:
             options = {"backbone": self.backbone}
-        if self.upsampler is not None:
-            options["upsampler"] = self.upsampler
+        if self.model == "segnet":
+            options["decoder"] = "reduce_first"  # as Index Networks has it
+        chosen = {"upsampler": self.upsampler, "fusion_upsampler": self.fusion_upsampler}
+        options |= {key: value for key, value in chosen.items() if value is not None}
         return NETWORKS[self.model](num_classes, **options, rngs=rngs)
 
     @property
     def label(self) -> str:
         """What tables call it."""
-        parts = (self.model, self.backbone, self.upsampler)
+        parts = (self.model, self.backbone, self.upsampler, self.fusion_upsampler)
         return ", ".join(part for part in parts if part is not None)
 
 

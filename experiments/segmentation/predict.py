@@ -1,6 +1,5 @@
 """An image, segmented by a network of a training run or of a published checkpoint."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from experiments.engine.runs import load_runs
 from experiments.segmentation.evaluation import Inference, untrained
 from experiments.segmentation.pictures import save_labels
 from experiments.segmentation.training import TrainConfig
+from experiments.segmentation.weights import parse
 from jaxup import interop
 from jaxup.files import InputError
 
@@ -70,10 +70,7 @@ def _network(config: PredictConfig) -> Any:
         return untrained().network
     if config.name is None:
         raise InputError("name: expected the class of the checkpoint, a key of jaxup.interop.OPERATORS")
-    try:
-        options = json.loads(config.config)
-    except ValueError as error:
-        raise InputError(f"config: expected JSON, got {config.config!r} ({error})") from error
+    options = parse("config", config.config)
     network = interop.from_torch(config.name, interop.load_checkpoint(config.checkpoint), options)
     network.eval()
     return network

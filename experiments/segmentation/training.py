@@ -9,11 +9,13 @@ from flax import nnx
 
 from experiments.data.segmentation import IGNORED, Cached
 from experiments.data.segmentation_batches import Augmentation, training_batches
+from experiments.engine.checkpoint import has_checkpoint
 from experiments.engine.config import RunConfig, open_run
 from experiments.engine.optim import Decayed
 from experiments.engine.train import Loss, fit
 from experiments.segmentation.data import DataConfig
 from experiments.segmentation.networks import NetworkConfig, Trained, normalised
+from experiments.segmentation.weights import WeightsConfig
 from jaxup.models.segmentation import class_targets, maskformer_loss
 from jaxup.ops import resize
 
@@ -31,6 +33,7 @@ class TrainConfig:
     batch_size: int = 16
     """Images in a batch."""
     optimizer: Decayed = field(default=Decayed())
+    weights: WeightsConfig = field(default=WeightsConfig())
 
     @property
     def label(self) -> str:
@@ -48,6 +51,8 @@ def train(config: TrainConfig) -> nnx.Module:
     config.network.check()
     source = config.data.open("train")
     network = Trained(config.network.build(len(source.classes), config.run.seed), config.run.seed + 1)
+    if not has_checkpoint(config.run.run_dir):
+        config.weights.load(network.network, config.network)
     open_run(config.run.run_dir, config)
     kept = Cached(source) if config.data.source in ("shapes", "camvid") else source
     batches = training_batches(kept, config.augmentation, batch_size=config.batch_size, seed=config.run.seed)
@@ -56,15 +61,17 @@ def train(config: TrainConfig) -> nnx.Module:
 
 
 def loss_of(num_classes: int) -> Loss:
-    """The loss of a batch of "image" and "labels": cross entropy of all heads, of MaskFormer that of its masks."""
+    """The loss of a batch of "image" and "labels": cross entropy of all heads, of MaskFormer that of the masks after
+    each layer of its decoder."""
 
     def loss(model: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         outputs = model.outputs(normalised(batch["image"]))
         labels = batch["labels"].astype(jnp.int32)
         if "mask_logits" in outputs:
             classes, masks = class_targets(labels, num_classes=num_classes)
-            value = maskformer_loss(outputs["class_logits"], outputs["mask_logits"], classes, masks)["loss"]
-            return value, {"accuracy": _accuracy(_enlarged(outputs["logits"], labels), labels)}
+            layers = ({name: outputs[name] for name in ("class_logits", "mask_logits")}, *outputs["layers"])
+            value = sum(maskformer_loss(**layer, classes=classes, masks=masks)["loss"] for layer in layers)
+            return jnp.asarray(value), {"accuracy": _accuracy(_enlarged(outputs["logits"], labels), labels)}
         logits = _enlarged(outputs["logits"], labels)
         value = cross_entropy(logits, labels)
         if "auxiliary" in outputs:

@@ -27,7 +27,7 @@ from experiments.segmentation.training import TrainConfig, cross_entropy, loss_o
 from jaxup import interop
 from jaxup.files import InputError
 from jaxup.models.backbones import MiT
-from jaxup.models.segmentation import SegFormer, whole
+from jaxup.models.segmentation import SegFormer, class_targets, maskformer_loss, whole
 
 
 @pytest.fixture(scope="module")
@@ -153,22 +153,36 @@ def test_cross_entropy():
     assert value == 0 and not gradient.any()
 
 
-def test_heads_and_masks_have_losses():
-    """Auxiliary heads count 0.4 times; of MaskFormer the masks are compared. Shapes and sums only, of fixed outputs."""
+class Fixed:
+    """A network that has found its outputs."""
+
+    def __init__(self, outputs):
+        self.outputs = lambda x: outputs
+
+
+def test_auxiliary_heads_have_losses():
+    """They count 0.4 times."""
     labels = jnp.array([[[0, 1], [1, IGNORED]]], jnp.uint8)
     batch = {"image": jnp.zeros((1, 2, 2, 3), jnp.uint8), "labels": labels}
     main_logits, other = (jnp.asarray(np.random.default_rng(i).normal(size=(1, 2, 2, 2)), jnp.float32) for i in (0, 1))
-
-    class Fixed:
-        def __init__(self, outputs):
-            self.outputs = lambda x: outputs
 
     value, metrics = loss_of(2)(Fixed({"logits": main_logits, "auxiliary": other}), batch)
     ours = labels.astype(jnp.int32)
     np.testing.assert_allclose(value, cross_entropy(main_logits, ours) + 0.4 * cross_entropy(other, ours), rtol=1e-6)
     assert 0 <= metrics["accuracy"] <= 1
-    masked = {"logits": main_logits, "class_logits": jnp.zeros((1, 3, 3)), "mask_logits": jnp.zeros((1, 2, 2, 3))}
-    assert np.isfinite(loss_of(2)(Fixed(masked), batch)[0])
+
+
+def test_masks_after_each_layer_have_losses():
+    """The sum over the layers of a decoder, which has the last one beside the earlier ones."""
+    labels = jnp.array([[[0, 1], [1, IGNORED]]], jnp.uint8)
+    batch = {"image": jnp.zeros((1, 2, 2, 3), jnp.uint8), "labels": labels}
+    normal = np.random.default_rng(0).normal
+    shapes = {"class_logits": (1, 3, 3), "mask_logits": (1, 2, 2, 3)}
+    layers = [{key: jnp.asarray(normal(size=shape), jnp.float32) for key, shape in shapes.items()} for _ in range(3)]
+    outputs = {**layers[0], "logits": jnp.zeros((1, 2, 2, 2)), "layers": layers[1:]}
+    classes, masks = class_targets(labels, num_classes=2)
+    wanted = sum(maskformer_loss(**layer, classes=classes, masks=masks)["loss"] for layer in layers)
+    np.testing.assert_allclose(loss_of(2)(Fixed(outputs), batch)[0], wanted, rtol=1e-6)
 
 
 def test_dropout_is_drawn_anew_and_only_in_training():
@@ -188,6 +202,8 @@ def test_networks_take_what_they_are_given():
         assert "upsampler" in options and ("backbone" in options) == (name not in ("segnet", "transunet"))
     with pytest.raises(InputError, match=r"backbone: has no effect on transunet"):
         NetworkConfig("transunet", "resnet18").build(5, 0)
+    with pytest.raises(InputError, match=r"fusion_upsampler: has no effect on pspnet"):
+        NetworkConfig("pspnet", fusion_upsampler="carafe").build(5, 0)
     with pytest.raises(ValueError, match="model: expected one of"):
         NetworkConfig("segfromer").build(5, 0)
 
@@ -221,6 +237,7 @@ def test_presets_are_valid():
         presets.pspnet,
         presets.maskformer,
         presets.upernet,
+        presets.segnet,
     ):
         config = preset()
         config.network.check()
@@ -232,8 +249,9 @@ def schedule(config, steps):
     """The learning rate at each step, as the size of SGD's and AdamW's first parts shows it."""
     optimizer = config.build(steps)
     params = {"kernel": jnp.ones((2, 2))}
-    state, sizes = optimizer.init(params), []
+    sizes = []
     with jax.numpy_dtype_promotion("standard"):
+        state = optimizer.init(params)
         for _ in range(steps):
             updates, state = optimizer.update({"kernel": jnp.ones((2, 2))}, state, params)
             sizes.append(-float(updates["kernel"][0, 0]))
@@ -246,6 +264,11 @@ def test_rates_rise_and_fall():
     np.testing.assert_allclose(
         got, np.where(step < 4, 0.5 * (step + 1) / 4, 0.5 * (1 - (step - 4) / 36) ** 0.9), rtol=1e-5
     )
+    stepped = Decayed("sgd", 0.5, warmup=2, drops=(10, 15), drop_factor=5.0, momentum=0.0, weight_decay=0.0)
+    wanted = [0.25, 0.5, *[0.5] * 8, *[0.1] * 5, *[0.02] * 5]
+    np.testing.assert_allclose(schedule(stepped, 20), wanted, rtol=1e-5)
+    with pytest.raises(InputError, match="drops: expected ascending steps"):
+        Decayed(drops=(3, 2))
     got = schedule(Decayed("adamw", 0.5, warmup=2, power=1.0, weight_decay=0.0), 20)
     np.testing.assert_allclose(got[2:], 0.5 * (1 - np.arange(18) / 18), rtol=1e-3)
 
