@@ -24,6 +24,13 @@ def randomised(module: nnx.Module, deviation: float = 0.5) -> dict[str, np.ndarr
     return {path: np.asarray(x[...], np.float64) for path, x in flat_variables(module).items()}
 
 
+def filled(build: Any, seed: int = 0) -> Any:
+    """The module that a function builds, with random arrays above 0; its own initial values take seconds to compile."""
+    graph, state = nnx.split(nnx.eval_shape(build))
+    draw = np.random.default_rng(seed).uniform
+    return nnx.merge(graph, jax.tree.map(lambda x: jnp.asarray(draw(0.1, 1, x.shape), x.dtype), state))
+
+
 @nnx.jit
 def call(module: nnx.Module, *inputs: Any) -> Any:
     """The module's outputs, by one compiled program instead of one per operation."""

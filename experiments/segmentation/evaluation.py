@@ -17,9 +17,9 @@ from experiments.engine.config import RunConfig
 from experiments.engine.report import check_out, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.segmentation.data import DataConfig
+from experiments.segmentation.drawing import comparison
 from experiments.segmentation.networks import NetworkConfig, costs, normalised
 from experiments.segmentation.paper import paper_cells
-from experiments.segmentation.pictures import comparison
 from experiments.segmentation.training import TrainConfig
 from jaxup import metrics
 from jaxup.files import InputError
@@ -28,6 +28,7 @@ from jaxup.ops import resize
 
 Method = Callable[[np.ndarray], jax.Array]  # uint8 [H, W, 3] -> logits [1, H, W, K]
 Row = dict[str, Any]
+_PICTURES = 6
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Inference:
         stride = self.stride or (crop and (max(1, 2 * crop[0] // 3), max(1, 2 * crop[1] // 3)))
 
         def logits(image: np.ndarray) -> jax.Array:
-            x = normalised(jnp.asarray(_shorter(image, self.test_side)[None]))
+            x = normalised(jnp.asarray(shorter(image, self.test_side)[None]))
             found = whole(fn, x) if crop is None or stride is None else slide(fn, x, crop=crop, stride=stride)
             return resize(found, size=image.shape[:2], method="bilinear")
 
@@ -84,9 +85,10 @@ def evaluate(config: EvaluateConfig) -> None:
     publish(config.out, rows, text)
 
 
-def untrained() -> Run:
+def untrained(upsampler: str | None = None) -> Run:
     """A tiny network with its initial weights."""
-    config = TrainConfig(RunConfig(Path()), NetworkConfig("segformer", "tiny"), DataConfig(images=1, size=(48, 64)))
+    tiny = NetworkConfig("segformer", "tiny", upsampler)
+    config = TrainConfig(RunConfig(Path()), tiny, DataConfig(images=1, size=(48, 64)))
     network = config.build()
     network.eval()
     return Run(f"{config.label}, untrained", config, network)
@@ -96,36 +98,37 @@ def compare(runs: Sequence[Run], config: EvaluateConfig, pictures: Path | None) 
     """Results by network, and the table as text."""
     rows, methods = [], {}
     for run in runs:
-        source = test_images(run.config, config)
+        source = test_images(run.config, config.data_dir, config.images)
         methods[run.label] = config.inference.method(run.network)
         row: Row = {"network": run.label, **scores(methods[run.label], source)}
         row |= costs(run.config.network, len(source.classes), config.cost_size)
         rows.append(row | paper_cells(run.config.network))
     if pictures is not None:
-        comparison(pictures, {name: partial(_classes, method) for name, method in methods.items()}, source)
+        samples = [source[index] for index in range(min(_PICTURES, len(source)))]
+        comparison(pictures, {name: partial(classes, method) for name, method in methods.items()}, samples)
     shown = [{k: v for k, v in row.items() if k not in ("IoU", "boundary IoU")} for row in rows]
     columns = [key for key in max(shown, key=len) if any(row.get(key, "") != "" for row in shown)]
     size = "{} x {}".format(*config.cost_size)
     return rows, f"{markdown_table(shown, columns)}\n\nPer cent; multiply-adds for {size} pixels, by XLA's count."
 
 
-def test_images(config: TrainConfig, evaluation: EvaluateConfig) -> Source:
-    """Those of a run's data set."""
-    directory = evaluation.data_dir or config.data.data_dir
+def test_images(config: TrainConfig, data_dir: Path | None, images: int | None = None) -> Source:
+    """Those of a run's data set, in this folder or its own; only the first ones."""
+    directory = data_dir or config.data.data_dir
     data = config.data if config.data.source == "shapes" else replace(config.data, data_dir=directory)
     source = data.open("test")
-    return source if evaluation.images is None else First(source, min(evaluation.images, len(source)))
+    return source if images is None else First(source, min(images, len(source)))
 
 
 def scores(method: Method, source: Source) -> Row:
     """Per cent, of counts over all images at their own sizes."""
-    classes = len(source.classes)
+    count = len(source.classes)
     confusion, areas = np.zeros(()), np.zeros(())
     for index in range(len(source)):
         sample = source[index]
         found, labels = jnp.argmax(method(sample.image), -1), jnp.asarray(sample.labels[None])
-        confusion = confusion + np.asarray(metrics.confusion_matrix(found, labels, num_classes=classes))
-        areas = areas + np.asarray(metrics.boundary_areas(found, labels, num_classes=classes))
+        confusion = confusion + np.asarray(metrics.confusion_matrix(found, labels, num_classes=count))
+        areas = areas + np.asarray(metrics.boundary_areas(found, labels, num_classes=count))
     result, boundary = metrics.class_scores(confusion), metrics.boundary_iou(areas)
     row: Row = {name: 100 * float(result[name]) for name in ("mIoU", "mAcc", "aAcc", "mDice")}
     row["bIoU"] = 100 * float(np.nanmean(boundary))
@@ -135,11 +138,13 @@ def scores(method: Method, source: Source) -> Row:
     return row
 
 
-def _classes(method: Method, image: np.ndarray) -> np.ndarray:
+def classes(method: Method, image: np.ndarray) -> np.ndarray:
+    """What a method finds, [H, W]."""
     return np.asarray(jnp.argmax(method(image), -1))[0]
 
 
-def _shorter(image: np.ndarray, side: int | None) -> np.ndarray:
+def shorter(image: np.ndarray, side: int | None) -> np.ndarray:
+    """An image with this size of its shorter side."""
     if side is None:
         return image
     height, width = (max(1, round(n * side / min(image.shape[:2]))) for n in image.shape[:2])

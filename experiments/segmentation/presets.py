@@ -13,6 +13,7 @@ from experiments.segmentation.data import DataConfig
 from experiments.segmentation.evaluation import EvaluateConfig, Inference
 from experiments.segmentation.frozen import FrozenConfig
 from experiments.segmentation.networks import NetworkConfig
+from experiments.segmentation.pictures import PicturesConfig
 from experiments.segmentation.predict import PredictConfig
 from experiments.segmentation.table import TableConfig
 from experiments.segmentation.training import TrainConfig
@@ -205,6 +206,23 @@ def predict_smoke() -> PredictConfig:
     python -m experiments segmentation predict --preset smoke --out labels.png
     """
     return PredictConfig(side=64)
+
+
+def pictures_of_runs() -> PicturesConfig:
+    """Test images of trained networks: predictions side by side, features before and after upsampling, kernels.
+
+    python -m experiments segmentation pictures --run-dir runs/table/bilinear --run-dir runs/table/resfu \\
+        --images 0 7 --out pictures
+    """
+    return PicturesConfig()
+
+
+def pictures_smoke() -> PicturesConfig:
+    """A generated image, by a tiny network with SAPA before training.
+
+    python -m experiments segmentation pictures --preset smoke --out pictures
+    """
+    return PicturesConfig()
 
 
 def frozen_camvid() -> FrozenConfig:

@@ -158,10 +158,13 @@ class FADE(nnx.Module):
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Enlarge x under the guide."""
-        logits = self.logits(x, guide)
-        kernels = jax.nn.softmax(logits.astype(accum_dtype(logits)), axis=-1)
-        up = reassemble(x, kernels, scale=self.scale, kernel_size=self.kernel_size)
+        up = reassemble(x, self.kernels(x, guide), scale=self.scale, kernel_size=self.kernel_size)
         if self.gate is None:
             return up
         gate = resize(nnx.sigmoid(self.gate(x)), scale=self.scale, method="nearest").astype(x.dtype)
         return gate * guide.astype(x.dtype) + (1 - gate) * up
+
+    def kernels(self, x: jax.Array, guide: jax.Array) -> jax.Array:
+        """The weights of its averages, [B, sy*h, sx*w, K*K] with the sum 1, in float32 or more."""
+        logits = self.logits(x, guide)
+        return jax.nn.softmax(logits.astype(accum_dtype(logits)), axis=-1)

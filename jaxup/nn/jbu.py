@@ -111,10 +111,10 @@ class JBU(nnx.Module):
         size = (None, None) if self.scale is None else (self.scale[0] * x.shape[1], self.scale[1] * x.shape[2])
         check_shape("guide", guide, (x.shape[0], *size, None))
         source = resize(x, size=guide.shape[1:3], method="bicubic", cubic_coefficient=-0.75)
-        return reassemble(source, self._kernels(guide), scale=1, kernel_size=self.kernel_size, border="reflect")
+        return reassemble(source, self.kernels(guide), scale=1, kernel_size=self.kernel_size, border="reflect")
 
-    def _kernels(self, guide: jax.Array) -> jax.Array:
-        """[B, H, W, n], row by row over the window."""
+    def kernels(self, guide: jax.Array) -> jax.Array:
+        """The weights of its averages, [B, H, W, n], row by row over the window."""
         keys = self.range(guide)
         dtype = accum_dtype(keys)
         limits = float(np.log(1e-4)), float(np.log(1e4))

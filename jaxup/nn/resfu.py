@@ -166,16 +166,36 @@ class ReSFU(nnx.Module):
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Enlarge x under the guide."""
-        check_features("x", x, self.in_features)
-        check_features("guide", guide, self.guide_features)
-        check_shape("guide", guide, (x.shape[0], self.scale[0] * x.shape[1], self.scale[1] * x.shape[2], None))
-        scores = self._scores(x, guide)
-        if self.form == "official":
-            scores = scores - self._penalty((guide.shape[1], guide.shape[2]), scores.dtype)
-        weights = jax.nn.softmax(scores, axis=-1)
+        weights = self.kernels(x, guide)
         if self.fine_neighbours:
             return fine_neighbour_attention(x, weights, scale=self.scale, kernel_size=self.kernel_size)
         return reassemble(x, weights, scale=self.scale, kernel_size=self.kernel_size, border="edge")
+
+    def kernels(self, x: jax.Array, guide: jax.Array) -> jax.Array:
+        """The weights of its averages, [B, sy*h, sx*w, K*K] with the sum 1, in float32 or more."""
+        first, *others = self.scores(x, guide).values()
+        total = sum(others, first)
+        scores = total.astype(accum_dtype(total))
+        if self.form == "official":
+            scores = scores - self._penalty((guide.shape[1], guide.shape[2]), scores.dtype)
+        return jax.nn.softmax(scores, axis=-1)
+
+    def scores(self, x: jax.Array, guide: jax.Array) -> dict[str, jax.Array]:
+        """How alike each pixel and its neighbours are, "semantic" and "detail", [B, sy*h, sx*w, K*K] each."""
+        check_features("x", x, self.in_features)
+        check_features("guide", guide, self.guide_features)
+        check_shape("guide", guide, (x.shape[0], self.scale[0] * x.shape[1], self.scale[1] * x.shape[2], None))
+        query, scores = self._query(guide), {}
+        if self.semantic_scores is not None:
+            cells = self._key(x)
+            key = resize(cells, scale=self.scale, method="bilinear")
+            aligned = query if self.align is None else self.align(key, query)
+            # The K x K cells around that of a pixel are fine neighbours, as far apart as the scale, of a map of blocks.
+            seen = key if self.fine_neighbours else resize(cells, scale=self.scale, method="nearest")
+            scores["semantic"] = self.semantic_scores(seen, aligned)
+        if self.detail_scores is not None:
+            scores["detail"] = self.detail_scores(_smooth(query) if self.smooth else query, query)
+        return scores
 
     def query_and_key(self, x: jax.Array, guide: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The query, and the key on the query's grid, before they are aligned."""
@@ -194,21 +214,6 @@ class ReSFU(nnx.Module):
 
     def _normed(self, norm: nnx.GroupNorm | None, x: jax.Array) -> jax.Array:
         return x.astype(self.dtype) if norm is None else normalise(norm, x, self.dtype)
-
-    def _scores(self, x: jax.Array, guide: jax.Array) -> jax.Array:
-        """In float32 or more, [B, H, W, K*K]."""
-        query, scores = self._query(guide), []
-        if self.semantic_scores is not None:
-            cells = self._key(x)
-            key = resize(cells, scale=self.scale, method="bilinear")
-            aligned = query if self.align is None else self.align(key, query)
-            # The K x K cells around that of a pixel are fine neighbours, as far apart as the scale, of a map of blocks.
-            seen = key if self.fine_neighbours else resize(cells, scale=self.scale, method="nearest")
-            scores.append(self.semantic_scores(seen, aligned))
-        if self.detail_scores is not None:
-            scores.append(self.detail_scores(_smooth(query) if self.smooth else query, query))
-        total: jax.Array = sum(scores[1:], scores[0])
-        return total.astype(accum_dtype(total))
 
     def _penalty(self, size: Pair, dtype: Any) -> jax.Array:
         """1e7 for neighbours outside the HR image, [1, H, W, K*K]."""

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxup._checks import Pair, check_choice, check_features, check_int, check_odd, check_shape, fail, pair
 from jaxup.nn.norms import layer_norm, normalise
 from jaxup.ops.resize import resize
-from jaxup.ops.similarity import similarity_upsample
+from jaxup.ops.similarity import similarity_scores, similarity_upsample
 
 SIMILARITIES = ("bilinear", "inner")
 QUERIES = ("guide", "concat", "gate")
@@ -114,17 +114,28 @@ class SAPA(nnx.Module):
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Enlarge x under the guide."""
+        normed, query, key = self._compared(x, guide)
+        value = x if self.value is None else self.value(normed)
+        return similarity_upsample(query, key, value, scale=self.scale, kernel_size=self.kernel_size).astype(x.dtype)
+
+    def kernels(self, x: jax.Array, guide: jax.Array) -> jax.Array:
+        """The weights of its averages, [B, sy*h, sx*w, K*K] with the sum 1, in float32 or more."""
+        return jax.nn.softmax(self.scores(x, guide)["similarity"], axis=-1)
+
+    def scores(self, x: jax.Array, guide: jax.Array) -> dict[str, jax.Array]:
+        """How alike each pixel and the cells around it are, "similarity" [B, sy*h, sx*w, K*K]."""
+        _, query, key = self._compared(x, guide)
+        return {"similarity": similarity_scores(query, key, self.scale, self.kernel_size)}
+
+    def _compared(self, x: jax.Array, guide: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The normalised x, query and key."""
         check_features("x", x, self.in_features)
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], self.scale[0] * x.shape[1], self.scale[1] * x.shape[2], None))
         normed, normed_guide = (normalise(n, y, self.dtype) for n, y in ((self.norm_x, x), (self.norm_guide, guide)))
-        return similarity_upsample(
-            normed_guide if self.similarity == "inner" else self._query(x, normed, normed_guide),
-            normed if self.similarity == "inner" else self.key(normed),
-            x if self.value is None else self.value(normed),
-            scale=self.scale,
-            kernel_size=self.kernel_size,
-        ).astype(x.dtype)
+        if self.similarity == "inner":
+            return normed, normed_guide, normed
+        return normed, self._query(x, normed, normed_guide), self.key(normed)
 
     def _query(self, x: jax.Array, normed: jax.Array, normed_guide: jax.Array) -> jax.Array:
         if self.query_mode == "guide":

@@ -19,10 +19,10 @@ from experiments.data.segmentation import IGNORED
 from experiments.engine.config import load_config
 from experiments.engine.optim import Decayed
 from experiments.segmentation import presets
+from experiments.segmentation.drawing import palette
 from experiments.segmentation.evaluation import Inference, scores
 from experiments.segmentation.networks import NETWORKS, NetworkConfig, Trained, costs, normalised
 from experiments.segmentation.paper import RESULTS, paper_cells
-from experiments.segmentation.pictures import palette
 from experiments.segmentation.training import TrainConfig, cross_entropy, loss_of
 from jaxup import interop
 from jaxup.files import InputError

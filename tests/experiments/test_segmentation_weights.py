@@ -4,7 +4,6 @@ import json
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -20,18 +19,12 @@ from jaxup.files import InputError
 from jaxup.interop.backbones import Shapes
 from jaxup.interop.keys import flat_variables
 from jaxup.models.backbones import MiT, ViT
+from tests.modules import filled
 
 # The backbone of the network "tiny", as Hugging Face has it.
 OFFICIAL = {"hidden_sizes": [8, 8, 10, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 5, 8]}
 NAME = "SegformerModel"
 tiny = partial(MiT, widths=(8, 8, 10, 16), depths=(1, 1, 1, 1), rngs=Shapes())
-
-
-def filled(build, draw=0):
-    """A module with random arrays; its own initial values would take seconds to compile."""
-    graph, state = nnx.split(nnx.eval_shape(build))
-    normal = np.random.default_rng(draw).normal
-    return nnx.merge(graph, jax.tree.map(lambda x: jnp.asarray(normal(size=x.shape), jnp.float32), state))
 
 
 class Holder:

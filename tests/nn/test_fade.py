@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxup import interop, nn
+from jaxup import interop, nn, ops
 from tests import goldens
 from tests.compare import assert_close
 from tests.modules import count, random, randomised
@@ -30,6 +30,13 @@ def test_semi_shift_with_a_wide_convolution():
     params = randomised(module)
     x, guide = random(1, 3, 2, 4), random(1, 6, 4, 3)
     assert_close(module(x, guide), semi_shift(x, guide, params, (2, 2)), 1e-5)
+
+
+def test_kernels_give_the_outputs():
+    module = nn.FADE(4, 3, gated=False, kernel_size=3, embedding_features=6, rngs=nnx.Rngs(0))
+    randomised(module)
+    x, guide = random(1, 3, 2, 4), random(1, 6, 4, 3)
+    assert_close(ops.reassemble(x, module.kernels(x, guide), scale=2, kernel_size=3), module(x, guide), 1e-6)
 
 
 @pytest.mark.parametrize("bias, expected", [(100.0, 1), (-100.0, 0)])

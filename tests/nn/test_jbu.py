@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxup import interop, nn
+from jaxup import interop, nn, ops
 from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.modules import count, random, randomised, scratch
@@ -49,6 +49,14 @@ def test_stack_equals_the_loops(fixup):
     params = randomised(module)
     x, guide = random(1, 1, 2, 2), random(1, 5, 9, 3)
     assert_close(nnx.jit(module)(x, guide), stack_jbu(x, guide, params, 2, 1), 1e-5)
+
+
+def test_kernels_give_the_outputs():
+    module = nn.JBU(2, 3, radius=1, key_features=4, fixup=True, dropout=0, rngs=nnx.Rngs(0))
+    randomised(module)
+    x, guide = random(1, 5, 4, 2), random(1, 5, 4, 3)  # as large as the result, where nothing is interpolated
+    averages = ops.reassemble(x, module.kernels(guide), scale=1, kernel_size=3, border="reflect")
+    assert_close(averages, module(x, guide), 1e-5)
 
 
 def test_constants_are_kept():

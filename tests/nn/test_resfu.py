@@ -95,6 +95,16 @@ def test_types_of_ablations(options):
     assert (y.shape, y.dtype) == ((1, 4, 6, 5), jnp.bfloat16)
 
 
+def test_kernels_give_the_outputs():
+    up = nn.ReSFU(4, 3, scale=2, form="official", **SMALL, rngs=nnx.Rngs(0))
+    randomised(up)
+    x, guide = random(1, 4, 5, 4), random(1, 8, 10, 3)
+    kernels, scores, out = nnx.jit(lambda m, *xs: (m.kernels(*xs), m.scores(*xs), m(*xs)))(up, x, guide)
+    assert_close(ops.fine_neighbour_attention(x, kernels, scale=2, kernel_size=3), out, 1e-5)
+    inside = np.s_[:, 2:-2, 2:-2]  # where all neighbours count
+    assert_close(kernels[inside], jax.nn.softmax(scores["semantic"] + scores["detail"], axis=-1)[inside], 1e-5)
+
+
 def test_what_ablations_leave_out():
     """Without semantic scores there is no key; inner products have no parameters."""
     build = lambda **options: nnx.eval_shape(lambda: nn.ReSFU(6, 5, scale=2, rngs=nnx.Rngs(0), **options, **SMALL))  # noqa: E731

@@ -40,6 +40,15 @@ def test_module_equals_the_oracle(query, grid, scale):
     assert_close(module(x, guide), sapa(x, guide, params, scale, 3, query), 1e-5)
 
 
+@pytest.mark.parametrize("similarity", ["bilinear", "inner"])
+def test_kernels_give_the_outputs(similarity):
+    up = nn.SAPA(3, 3, scale=2, kernel_size=3, embedding_features=2, similarity=similarity, rngs=nnx.Rngs(0))
+    randomised(up)
+    x, guide = random(1, 4, 5, 3), random(1, 8, 10, 3)
+    assert_close(ops.reassemble(x, up.kernels(x, guide), scale=2, kernel_size=3), up(x, guide), 1e-5)
+    assert_close(jax.nn.softmax(up.scores(x, guide)["similarity"], axis=-1), up.kernels(x, guide), 1e-6)
+
+
 def test_extreme_scores_and_constants():
     """Scores of 1e4 are finite in value and gradient; a constant survives wherever the window is inside."""
     x, guide = jnp.full((1, 5, 5, 2), 3.0), 1e4 * jnp.asarray(random(1, 10, 10, 2))
