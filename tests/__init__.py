@@ -14,8 +14,11 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 # the older of its two ways to make code of fused loops, which newer versions no longer have, a third.
 if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"  # small programs gain nothing by parts
     if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+# The oracles' small matrices gain nothing by threads, which take cores from the other workers.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # What was compiled once is read the next time. JAX_ENABLE_COMPILATION_CACHE=false compiles everything anew.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")

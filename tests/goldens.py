@@ -10,7 +10,7 @@ As a command:  python -m tests.goldens FOLDER [NAME ...]   every case below FOLD
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from tests.golden_bounds import (
 )
 from tests.golden_cases import DOUBLE, ON_HOST, OPERATORS, OPTIMISED, SCORES
 from tests.golden_files import Arrays, Golden, load, read, shared
+from tests.registry.examples import thorough
 
 __all__ = [
     "Golden",
@@ -50,12 +51,16 @@ __all__ = [
 Function = Callable[[dict[str, jax.Array], dict[str, jax.Array]], Any]
 
 
-def cases(pattern: str) -> list[str]:
-    """The names of the cases "<operator>/<case>" that match; one that skips where the folder is absent."""
+def cases(pattern: str, quick: Collection[str] | None = None) -> list[Any]:
+    """The names of the cases "<operator>/<case>" that match; one that skips where the folder is absent.
+
+    `quick`: the cases that run by default, without their folder; the others are marked `thorough`.
+    """
     try:
-        return names(shared("goldens"), pattern)
+        found = names(shared("goldens"), pattern)
     except pytest.skip.Exception:
         return ["no/folder"]
+    return [case if quick is None or Path(case).name in quick else thorough(case) for case in found]
 
 
 def names(folder: Path, pattern: str = "**/*") -> list[str]:

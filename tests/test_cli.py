@@ -17,6 +17,7 @@ from jaxup.cli import METHODS, main
 from jaxup.cli.depth import far_values, upsample_depth, windows
 from jaxup.cli.methods import CLASSICAL, LEARNED, Method, make_method
 from jaxup.files import InputError, read_depth, write_depth
+from jaxup.interop.backbones import Shapes
 from tests.goldens import shared
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -354,7 +355,7 @@ def test_official_weights_under_another_name(tmp_path, prefix):
     """The options that are read off the arrays are found there, too."""
     save_file = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed").save_file
     config = {"kernel_size": 5, "filter_size": 15, "residual": True}
-    shapes = nnx.eval_shape(lambda: LEARNED["fdkn"](kernel_size=5, luminance=True, grid="compressed", rngs=nnx.Rngs(0)))
+    shapes = nnx.eval_shape(lambda: LEARNED["fdkn"](kernel_size=5, luminance=True, grid="compressed", rngs=Shapes()))
     module = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     state = interop.to_torch("FDKN", module, config)
     save_file({f"{prefix}{name}": x for name, x in state.items()}, tmp_path / "weights.safetensors")

@@ -19,14 +19,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxup._checks import accum_dtype
 from tests.compare import assert_close, assert_finite
 from tests.registry import EXAMPLES, Example
-from tests.registry.examples import slow
+from tests.registry.examples import slow, tiered
 
 ROUNDING = 2e-6  # float32, after another order of the same sums
 GRADIENTS = 1e-4  # likewise; a gradient may be a small difference of large sums
 
-each_operator = pytest.mark.parametrize(
-    "example", [slow(e) if e.nightly else e for e in EXAMPLES], ids=lambda example: example.name
-)
+each_operator = pytest.mark.parametrize("example", tiered(EXAMPLES), ids=lambda example: example.name)
 
 
 def differentiable(example: Example, inputs: tuple[jax.Array, ...]) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ def test_the_passes_are_dkn():
     assert_close(jax.jit(literal_dkn)(network, DEPTH, GUIDE), network(DEPTH, GUIDE), 1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.torch
 def test_the_twin_is_fdkn():
     network = FDKN(rngs=nnx.Rngs(0))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import experiments.denoising as denoising
@@ -61,6 +62,7 @@ def assert_as_before(task, found):
             np.testing.assert_allclose(array, expected[name], **tolerance, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_joint_upsampling(tmp_path, monkeypatch, capsys):
     run_dir = unpacked("joint_upsampling", tmp_path / "run")
     config = resumed(joint_upsampling.training.TrainConfig, run_dir, joint_upsampling.training.train)
@@ -89,6 +91,7 @@ def test_reconstruction(tmp_path, capsys):
     assert capsys.readouterr().out.count("| IP-IU, HIN |") == 2
 
 
+@pytest.mark.thorough
 def test_denoising(tmp_path, monkeypatch, capsys):
     run_dir = unpacked("denoising", tmp_path / "run")
     config = resumed(denoising.training.TrainConfig, run_dir, denoising.training.train)

@@ -108,6 +108,7 @@ def test_look_up():
     assert_close(look_up(data, index), data[index] / 255, 1e-6)
 
 
+@pytest.mark.thorough
 def test_train_and_evaluate(folder, tmp_path, capsys):
     """Two rows on a folder; a second start trains nothing, and evaluation prints the same table."""
     run_dir, source = tmp_path / "runs", ("--source", "fashion-mnist", "--data-dir", folder)

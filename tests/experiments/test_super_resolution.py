@@ -161,6 +161,7 @@ def runs(folder, tmp_path_factory):
     return path
 
 
+@pytest.mark.thorough
 def test_evaluate_runs_beside_the_paper(runs, folder, tmp_path, capsys):
     out, words = tmp_path / "out", [word for name in "abc" for word in ("--run-dir", runs / name)]
     assert evaluate(*words, "--test-dirs", folder, "--out", out, "--pictures") == 0

@@ -287,6 +287,7 @@ def kill_at_random(run_dir, steps, delay):
     return process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.thorough
 def test_killed_and_started_again_ends_in_the_same_bits(tmp_path):
     """SIGKILL at random moments of a run that spends most of its time writing checkpoints."""
     steps, chance = 30, random.Random(os.urandom(4))

@@ -4,6 +4,7 @@ import pytest
 from jaxup import interop
 from tests import goldens
 from tests.compare import assert_close
+from tests.registry.examples import thorough
 
 CONFIG = {"widths": [5, 4, 1, 3, 2, 1]}
 SHAPES = {  # as MATLAB stores them: [h, w, in, out], without last axes of length 1
@@ -103,7 +104,9 @@ def test_matconvnet_file(tmp_path, write, old):
     np.testing.assert_array_equal(module.final_cnn.convs[0].kernel[...], kernel)  # MATLAB's layout is also ours
 
 
-@pytest.mark.parametrize("borders", [{}, {"pad": (4, 0, 2, 4, 0, 2), "pad_depth": (4, 0, 2)}], ids=["cropped", "same"])
+@pytest.mark.parametrize(
+    "borders", [{}, thorough({"pad": (4, 0, 2, 4, 0, 2), "pad_depth": (4, 0, 2)})], ids=["cropped", "same"]
+)
 def test_upsampling_as_in_training(borders):
     """Where the network passes the enlarged depth on, that lies (s - 1) / 2 to the left and above, as in training."""
     arrays = {name: np.zeros_like(x) for name, x in filters_and_biases().items()}

@@ -5,13 +5,18 @@ import pytest
 from flax import nnx
 
 from jaxup import interop, models, ops
+from jaxup.interop.backbones import Shapes
 from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.modules import call, check_reach, count, random, randomised, scratch
 from tests.oracles import dkn as oracle
+from tests.registry.examples import thorough
+
+# The others take a minute together.
+QUICK = {"fdkn_real__crop_half_weights", "kernel_fdkn__img", "resample__bgr"}
 
 
-@pytest.mark.parametrize("case", goldens.cases("dkn/*"))
+@pytest.mark.parametrize("case", goldens.cases("dkn/*", quick=QUICK))
 def test_golden(case):
     goldens.check(goldens.load(case))
 
@@ -22,7 +27,7 @@ OPTIONS = dict(kernel_size=3, window_size=15, residual=True, grid="centred")
 @pytest.mark.parametrize(
     "network, size, guide_features, change",
     [
-        (models.DKN, (4, 8), 3, {}),
+        thorough(models.DKN, (4, 8), 3, {}),
         (models.DKN, (4, 4), None, dict(residual=False, kernel_size=2, window_size=3)),
         (models.FDKN, (8, 4), 2, dict(kernel_size=5, window_size=5, grid="shifted")),
         (models.FDKN, (4, 12), None, dict(residual=False, kernel_size=1, grid="compressed")),
@@ -71,7 +76,7 @@ def fill(x, multiple):
 )
 def test_parameter_counts(network, widths, options, expected):
     """As in the docstrings, for the widths of Table 2 of the supplement."""
-    assert count(nnx.eval_shape(lambda: network(widths=widths, **options, rngs=nnx.Rngs(0)))) == expected
+    assert count(nnx.eval_shape(lambda: network(widths=widths, **options, rngs=Shapes()))) == expected
 
 
 @pytest.mark.parametrize("network", [models.DKN, models.FDKN])
@@ -148,7 +153,7 @@ def test_constants_are_kept(residual):
     assert_close(out, jnp.full_like(out, 3), 1e-6)
 
 
-@pytest.mark.parametrize("residual, bias", [(True, 1e4), (False, -1e4)])
+@pytest.mark.parametrize("residual, bias", [thorough(True, 1e4), (False, -1e4)])
 def test_extreme_scores_are_finite(residual, bias):
     """Also where every sigmoid is 0 in float32."""
     module = small(residual=residual)
@@ -159,7 +164,7 @@ def test_extreme_scores_are_finite(residual, bias):
     assert_finite(gradient(module, *inputs))
 
 
-@pytest.mark.parametrize("gradients, bound", [(False, 14), (True, 46)])
+@pytest.mark.parametrize("gradients, bound", [(False, 14), thorough(True, 46)])
 def test_scratch_memory(gradients, bound):
     """Above the usual bounds: weights and offsets have 27 values per pixel, inputs and output five."""
     used = scratch(small(widths=(128, 128)), (1, 64, 64, 1), (1, 64, 64, 3), gradients=gradients)

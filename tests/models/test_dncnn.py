@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxup import models
+from jaxup.interop.backbones import Shapes
 from tests.compare import assert_close, assert_finite
 from tests.modules import count
 
@@ -34,7 +35,7 @@ def small(method="max-unpool", **options):
 
 
 def build_whole(cls, **options):
-    return cls(rngs=nnx.Rngs(0), **options)
+    return cls(rngs=Shapes(), **options)
 
 
 def abstract(method, x):
@@ -109,7 +110,7 @@ def test_dncnn_follows_its_equation():
 
 def test_stages_of_dncnn_segnet():
     """The layers of Fig. 12 by their widths, with downsampling after the second, fourth and seventh."""
-    network = nnx.eval_shape(lambda: models.DnCNNSegNet(rngs=nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: models.DnCNNSegNet(rngs=Shapes()))
     widths = [[layer.conv.out_features for layer in block] for block in (*network.encoder, *network.decoder)]
     assert widths == [[64, 64], [128, 128], [256] * 3, [512] * 2, [256], [128, 128], [64, 64], [64, 64]]
     assert sum(map(len, widths)) + 1 == 17
@@ -155,7 +156,7 @@ def test_index_maps_of_the_stages():
     [
         (lambda: models.DnCNN(layers=2, rngs=nnx.Rngs(0)), "layers: expected an integer >= 3"),
         (
-            lambda: nnx.eval_shape(lambda: models.DnCNN(features=2, rngs=nnx.Rngs(0))(random(1, 4, 4, 3))),
+            lambda: nnx.eval_shape(lambda: models.DnCNN(features=2, rngs=Shapes())(random(1, 4, 4, 3))),
             r"x: expected shape \(\*, \*, \*, 1\)",
         ),
         (lambda: abstract("max-unpool", random(1, 12, 16, 1)), "a divisor of the height of x = 12, got 8"),

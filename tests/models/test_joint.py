@@ -7,8 +7,10 @@ import pytest
 from flax import nnx
 
 from jaxup import models, ops
+from jaxup.interop.backbones import Shapes
 from tests.compare import assert_close, assert_finite
 from tests.modules import call, check_reach
+from tests.registry.examples import thorough
 
 COUNTS = {
     "SA_M1_F8": 73_241,
@@ -31,7 +33,7 @@ def small(**options):
 
 @pytest.mark.parametrize("preset", models.JOINT_PRESETS)
 def test_parameter_counts_of_the_presets(preset):
-    network = nnx.eval_shape(lambda: models.make_joint_network(preset, rngs=nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: models.make_joint_network(preset, rngs=Shapes()))
     assert sum(p.size for p in jax.tree.leaves(nnx.state(network, nnx.Param))) == COUNTS[preset]
 
 
@@ -46,7 +48,7 @@ def test_parameter_ratio_of_the_paper():
     assert 2 * stream(9) / COUNTS["SA_M2_F32"] == pytest.approx(1.9, abs=0.05)
 
 
-@pytest.mark.parametrize("scale", [2, 4, 8])
+@pytest.mark.parametrize("scale", [2, thorough(8)])
 def test_one_network_serves_all_scales(scale):
     out = call(small(), random(2, 2, 3, 1), random(2, 2 * scale, 3 * scale, 3))
     assert out.shape == (2, 2 * scale, 3 * scale, 1)
@@ -109,7 +111,7 @@ REACHING = {
 }
 
 
-@pytest.mark.parametrize("name", REACHING)
+@pytest.mark.parametrize("name", [thorough("attention"), "djf"])
 def test_reach(name):
     make, scale = REACHING[name]
     check_reach(make(), scale)

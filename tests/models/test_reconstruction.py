@@ -7,9 +7,11 @@ import pytest
 from flax import nnx
 
 from jaxup import ops
+from jaxup.interop.backbones import Shapes
 from jaxup.models import ReconstructionNetwork
 from tests.compare import assert_close
 from tests.modules import call, count, random
+from tests.registry.examples import thorough
 
 # The rows of Table 3, and A2U, with their parameters.
 ROWS = {
@@ -31,7 +33,7 @@ ROWS = {
 
 @pytest.mark.parametrize("method", ROWS)
 def test_parameter_counts(method):
-    assert count(nnx.eval_shape(lambda: ReconstructionNetwork(method=method, rngs=nnx.Rngs(0)))) == ROWS[method]
+    assert count(nnx.eval_shape(lambda: ReconstructionNetwork(method=method, rngs=Shapes()))) == ROWS[method]
 
 
 def test_parameters_of_the_layers():
@@ -41,11 +43,11 @@ def test_parameters_of_the_layers():
     assert ROWS["avg-nearest"] == convolutions + 2 * sum(widths[1:-1]) + 1
 
 
-# Differs from A2U in a normalisation, on which tests/nn/test_a2u.py is, and compiles as long.
-SLOW = "a2u-softmax"
+# They compile long, and tests/models/test_resampling.py has their stages.
+LARGE = ("modelwise_o2o", "a2u", "a2u-k1", "a2u-softmax")
 
 
-@pytest.mark.parametrize("method", [pytest.param(row, marks=pytest.mark.slow) if row == SLOW else row for row in ROWS])
+@pytest.mark.parametrize("method", [thorough(row) if row in LARGE else row for row in ROWS])
 def test_every_row_trains(method):
     """Gradients reach every parameter; batch statistics move."""
     network, x = ReconstructionNetwork(method=method, widths=(4,), rngs=nnx.Rngs(0)), random(2, 4, 6, 1)
@@ -72,7 +74,7 @@ def test_evaluation_is_of_each_image_alone():
 
 @pytest.mark.parametrize("method, width", [("space-to-depth", 16), ("avg-nearest", 4)])
 def test_widths_follow_the_method(method, width):
-    network = nnx.eval_shape(lambda: ReconstructionNetwork(method=method, widths=(4, 8), rngs=nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: ReconstructionNetwork(method=method, widths=(4, 8), rngs=Shapes()))
     assert network.encoder[1].conv.in_features == width
     assert network.last.in_features == (1 if method == "space-to-depth" else 4)
 
@@ -95,7 +97,7 @@ def test_kernels_give_the_largest_map(method):
 
 def test_options_of_index_networks():
     options = dict(nonlinear=False, context=False, encoder_normalization="softmax", decoder_normalization="softmax")
-    network = nnx.eval_shape(lambda: ReconstructionNetwork(method="m2o", widths=(4,), rngs=nnx.Rngs(0), **options))
+    network = nnx.eval_shape(lambda: ReconstructionNetwork(method="m2o", widths=(4,), rngs=Shapes(), **options))
     (index,) = network.resampling.down_layers
     assert index.columns[0].kernel.shape == (2, 2, 4, 4) and index.columns[0].mix is None
     assert (index.encoder_normalization, index.decoder_normalization) == ("softmax", "softmax")

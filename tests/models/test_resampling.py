@@ -7,16 +7,18 @@ import pytest
 from flax import nnx
 
 from jaxup import ops
+from jaxup.interop.backbones import Shapes
 from jaxup.models.resampling import RESAMPLINGS, Resampling
 from jaxup.nn.indexnet import FAMILIES
 from tests.compare import assert_close
 from tests.modules import count, random, randomised
+from tests.registry.examples import thorough
 
 STAGES = (64, 128, 256)  # of the denoising networks of Table 7
 
 
 def parameters(method, **options):
-    return count(nnx.eval_shape(lambda: Resampling(method=method, features=STAGES, rngs=nnx.Rngs(0), **options)))
+    return count(nnx.eval_shape(lambda: Resampling(method=method, features=STAGES, rngs=Shapes(), **options)))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,10 @@ EACH = [method for method in RESAMPLINGS if method not in ("avg-carafe", "max-ca
 EACH = [method for method in EACH if not method.endswith("o-bilinear")]  # as "holistic-bilinear"
 
 
-@pytest.mark.parametrize("method", EACH)
+LARGE = ("modelwise_o2o", "unshared_o2o", "a2u", "a2u-softmax", "max-a2u")  # their siblings compile faster
+
+
+@pytest.mark.parametrize("method", [thorough(method) if method in LARGE else method for method in EACH])
 def test_down_and_up(method):
     """Shapes and dtypes in both precisions; every parameter has a gradient."""
     stages = Resampling(method=method, features=(8, 4), rngs=nnx.Rngs(0))
@@ -88,6 +93,7 @@ def make(method, **options):
     return Resampling(method=method, features=(4, 8), rngs=nnx.Rngs(0), **options)
 
 
+@pytest.mark.thorough
 def test_blind_and_guided():
     x, z = jnp.asarray(random(1, 4, 6, 4)), jnp.asarray(random(1, 2, 3, 4))
     y, memory = make("avg-nearest").down(0, x)

@@ -18,7 +18,7 @@ def load(case):
     return golden, lambda params: {name.removeprefix("block."): x for name, x in params.items()}
 
 
-@pytest.mark.parametrize("case", goldens.cases("a2u/*share*"))
+@pytest.mark.parametrize("case", goldens.cases("a2u/*share*", quick={"share_k6_s3"}))
 def test_golden(case):
     goldens.check(goldens.load(case))
 

@@ -5,13 +5,15 @@ import pytest
 from flax import nnx
 
 from jaxup import interop, nn
+from jaxup.interop.backbones import Shapes
 from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.modules import count, random, randomised, scratch
 from tests.oracles.anyup import anyup
+from tests.registry.examples import thorough
 
 
-@pytest.mark.parametrize("case", [*goldens.cases("anyup/q*"), *goldens.cases("anyup/lfu_*")])
+@pytest.mark.parametrize("case", [*goldens.cases("anyup/q*", quick=()), *goldens.cases("anyup/lfu_*")])
 def test_golden(case):
     goldens.check(goldens.load(case))
 
@@ -57,7 +59,7 @@ def test_parameters():
     unification = 25 * depth + 2 * block
     attention = 9 * depth**2 + 2 * depth + 2 * depth**2 + depth
     assert (
-        count(nnx.eval_shape(lambda: nn.AnyUp(rngs=nnx.Rngs(0))))
+        count(nnx.eval_shape(lambda: nn.AnyUp(rngs=Shapes())))
         == encoders + unification + attention + 2 * depth
         == 844_928
     )
@@ -65,7 +67,7 @@ def test_parameters():
 
 # The norms, activations and convolutions of six residual blocks keep maps of 128 channels on the image's grid, each
 # 0.4 times the inputs and outputs: with gradients that exceeds what the other upsamplers need.
-@pytest.mark.parametrize("gradients, bound", [(False, 3.5), (True, 22)])
+@pytest.mark.parametrize("gradients, bound", [(False, 3.5), thorough(True, 22)])
 def test_scratch_memory(gradients, bound):
     module = nn.AnyUp(rngs=nnx.Rngs(0))
     used = scratch(lambda *xs: module(*xs), (1, 64, 64, 256), (1, 128, 128, 3), gradients=gradients)

@@ -11,7 +11,7 @@ from tests.modules import count, random, randomised, scratch
 from tests.oracles.carafe import carafe as oracle
 
 
-@pytest.mark.parametrize("case", goldens.cases("carafe/pack__*"))
+@pytest.mark.parametrize("case", goldens.cases("carafe/pack__*", quick={"pack__k3_g2_s2", "pack__k3_s3_enc1"}))
 def test_golden(case):
     goldens.check(goldens.load(case))
 

@@ -11,15 +11,17 @@ import pytest
 from flax import nnx
 
 from jaxup import interop
+from jaxup.interop.backbones import Shapes
 from jaxup.nn import UPSAMPLERS, Iterated, Resize, make_upsampler
 from tests.compare import assert_finite
 from tests.modules import random, scratch
+from tests.registry.examples import thorough
 
 GUIDED = [name for name, entry in UPSAMPLERS.items() if entry.guided]
 
 
-def make(name, scale=2, features=16, guide_features=16, **options):
-    rngs = nnx.Rngs(0)
+def make(name, scale=2, features=16, guide_features=16, rngs=None, **options):
+    rngs = nnx.Rngs(0) if rngs is None else rngs
     common = dict(in_features=features, guide_features=guide_features, scale=scale, rngs=rngs)
     module = make_upsampler(name, **common, **(dict(UPSAMPLERS[name].small) | options))
     module.eval()
@@ -43,7 +45,7 @@ def test_every_scale(name):
                 make(name, scale)
             continue
         taken += 1
-        out = jax.eval_shape(lambda *xs, s=scale: make(name, s)(*xs), *maps(name, scale=factor))
+        out = jax.eval_shape(lambda *xs, s=scale: make(name, s, rngs=Shapes())(*xs), *maps(name, scale=factor))
         assert out.shape == (1, 2 * factor[0], 3 * factor[1], 16) and out.dtype == jnp.float32
     assert taken
 
@@ -126,7 +128,7 @@ def test_any_channels(name):
         x, y = jnp.zeros((1, 2, 3, features)), jnp.zeros((1, 4, 6, guide))
         try:
             out = jax.eval_shape(
-                lambda x, y, make=make: make(rngs=nnx.Rngs(0))(*((x, y) if UPSAMPLERS[name].guided else (x,))), x, y
+                lambda x, y, make=make: make(rngs=Shapes())(*((x, y) if UPSAMPLERS[name].guided else (x,))), x, y
             )
         except ValueError as error:
             assert str(error).startswith(("in_features: expected", "guide_features: expected")), error
@@ -174,7 +176,7 @@ EXCEPTIONS = {
 
 
 @pytest.mark.parametrize("name", UPSAMPLERS)
-@pytest.mark.parametrize("gradients", [False, True], ids=["forward", "gradients"])
+@pytest.mark.parametrize("gradients", [False, thorough(True)], ids=["forward", "gradients"])
 def test_scratch_memory(name, gradients):
     guide = UPSAMPLERS[name].guide_channels(256)
     up = make_upsampler(name, in_features=256, guide_features=guide, scale=2, rngs=nnx.Rngs(0))

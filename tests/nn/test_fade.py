@@ -10,7 +10,7 @@ from tests.modules import count, random, randomised
 from tests.oracles.fade import fade, semi_shift
 
 
-@pytest.mark.parametrize("case", goldens.cases("fade/*"))
+@pytest.mark.parametrize("case", goldens.cases("fade/*", quick={"h2l__fade_k3", "l2h__semishiftup_k3", "l2h__lite_k5"}))
 def test_golden(case):
     goldens.check(goldens.load(case))
 

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxup import nn
 from tests.compare import assert_close, assert_finite
 from tests.registry import MODULES
-from tests.registry.examples import ModuleExample, slow
+from tests.registry.examples import ModuleExample, slow, tiered
 
 ROUNDING = 1e-5  # float32, after another order of the same sums, through several layers
 SYMBOLIC = [  # upsamplers that can be exported with a symbolic height and width
@@ -33,7 +33,7 @@ NOISE = 1e-6  # of the largest gradient: what remains of gradients that vanish i
 
 def modules(*required: str) -> pytest.MarkDecorator:
     """The modules whose constructors have the given options."""
-    examples = [slow(e) if e.nightly else e for e in MODULES if all(e.takes(name) for name in required)]
+    examples = tiered(e for e in MODULES if all(e.takes(name) for name in required))
     return pytest.mark.parametrize("example", examples, ids=lambda example: example.name)
 
 

@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 from jaxup import interop, nn, ops
+from jaxup.interop.backbones import Shapes
 from jaxup.nn.resfu import PCDCBlock
 from tests import goldens
 from tests.compare import assert_close, assert_finite
@@ -159,7 +160,7 @@ def test_constants_are_kept_and_extreme_scores_are_finite(form):
 def test_parameters(form, outputs):
     """As in the docstring."""
     block = (9 * 8 + 1) * outputs + 32 + (outputs // 4 + 3) * 128 + 129 * 9
-    module = nnx.eval_shape(lambda: nn.ReSFU(256, 64, scale=4, form=form, rngs=nnx.Rngs(0)))
+    module = nnx.eval_shape(lambda: nn.ReSFU(256, 64, scale=4, form=form, rngs=Shapes()))
     assert count(module) == (32 + 2) * 320 + 2 * 32 + 2 * block
 
 
@@ -172,7 +173,7 @@ def test_scratch_memory(gradients, bound):
 def test_groups_of_the_input_norms():
     """32, or as many as divide the channels, or one channel each."""
     for features, groups in ((64, 32), (40, 8), (33, 1), (31, 31)):
-        up = nnx.eval_shape(lambda features=features: nn.ReSFU(features, features, scale=2, rngs=nnx.Rngs(0)))
+        up = nnx.eval_shape(lambda features=features: nn.ReSFU(features, features, scale=2, rngs=Shapes()))
         assert up.norm_x.num_groups == up.norm_guide.num_groups == groups
 
 

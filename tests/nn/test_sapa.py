@@ -11,7 +11,7 @@ from tests.modules import count, random, randomised
 from tests.oracles.sapa import sapa, similarity_upsample
 
 
-@pytest.mark.parametrize("case", goldens.cases("sapa/*"))
+@pytest.mark.parametrize("case", goldens.cases("sapa/*", quick={"exp__gate_k5_s2", "op__k5_s2", "sapa__inner_k5_s2"}))
 def test_golden(case):
     goldens.check(goldens.load(case))
 

@@ -14,6 +14,7 @@ from jaxup import ops, solvers
 from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.oracles import filters as oracle
+from tests.registry.examples import thorough
 
 VALUES = 2e-6  # float32, relative to the largest magnitude
 
@@ -242,7 +243,7 @@ LOW_RANK = {
 
 
 @pytest.mark.parametrize("make", LOW_RANK.values(), ids=LOW_RANK)
-@pytest.mark.parametrize(("subsample", "bound"), [(1, 1e-3), (2, 5e-3)])  # fewer pixels, more of rounding
+@pytest.mark.parametrize(("subsample", "bound"), [(1, 1e-3), thorough(2, 5e-3)])  # fewer pixels, more of rounding
 def test_guided_filter_under_guides_of_low_rank(make, subsample, bound):
     """Values are those of float64, where even this eps is far above rounding, and no gradient is larger than there.
 

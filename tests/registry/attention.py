@@ -26,6 +26,7 @@ EXAMPLES = [
         partial(ops.attention_upsample, scale=(2, 3), kernel_size=3),
         Inputs(lambda h, w: [(2 * h, 3 * w, 8), (2 * h, 3 * w, 8), (h, w, 3)]),
         scratch=(0.75, 1.75),
+        large=True,
     ),
     Example(
         "attention_kernels",
@@ -51,6 +52,7 @@ MODULES = [
         "AttentionJointNetwork",
         partial(models.AttentionJointNetwork, features=4, mixing_layers=2, widths=(6, 5), kernel_size=3, num_heads=2),
         Inputs(lambda h, w: [(h, w, 1), (4 * h, 4 * w, 3)]),
+        large=True,
     ),
     ModuleExample(
         "DJF",

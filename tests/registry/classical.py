@@ -71,6 +71,7 @@ EXAMPLES = [
         partial(ops.joint_bilateral_upsample, scale=(2, 3), radius=1, sigma_spatial=1.0, sigma_range=0.5),
         Inputs(lambda h, w: [(h, w, 2), (2 * h, 3 * w, 3)], interval=(0, 1)),
         scratch=(4.6, 13),
+        large=True,
     ),
     Example(
         "joint_bilateral_upsample_any_ratio",

@@ -39,5 +39,6 @@ MODULES = [
         "FDKN",
         partial(models.FDKN, widths=(16, 8), window_size=5),
         Inputs(lambda h, w: [(h, w, 1), (3 * h, 3 * w, 3)]),
+        large=True,
     ),
 ]

@@ -1,7 +1,7 @@
 """The descriptions of small examples: inputs as functions of a grid, an operator or a module with its options bound."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,7 @@ class Example:
     inputs: Inputs
     scratch: tuple[float, float]
     differentiable: tuple[int, ...] | None = None  # positions; None is all
+    large: bool = False  # thorough: takes long to compile, and others show the same kinds of things
     nightly: bool = False  # left to the nightly run: a sibling covers nearly the same code
 
 
@@ -56,6 +57,7 @@ class ModuleExample:
     name: str
     build: Callable[..., Any]
     inputs: Inputs
+    large: bool = False  # thorough: takes long to compile, and others show the same kinds of things
     nightly: bool = False  # left to the nightly run: a sibling covers nearly the same code
 
     def takes(self, option: str) -> bool:
@@ -68,6 +70,16 @@ class ModuleExample:
         return self.build(**options, **({"rngs": nnx.Rngs(0)} if self.takes("rngs") else {}))
 
 
+def tiered(examples: Iterable[Any]) -> list[Any]:
+    """The examples with the marks that say when they run."""
+    return [slow(e) if e.nightly else thorough(e) if e.large else e for e in examples]
+
+
 def slow(value: Any) -> Any:
     """A parameter whose tests are left to the nightly run: they compile again what a sibling already covers."""
     return pytest.param(value, marks=pytest.mark.slow)
+
+
+def thorough(*values: Any) -> Any:
+    """A row of parameters whose tests do not run by default: a cheaper one shows the same kind of thing."""
+    return pytest.param(*values, marks=pytest.mark.thorough)

@@ -46,5 +46,6 @@ MODULES = [
         "AnyUp",
         partial(nn.AnyUp, qk_features=16, unify_kernel_size=3, unify_features=8, num_heads=2, window_ratio=0.3),
         Inputs(lambda h, w: [(h, w, 5), (3 * h, 2 * w, 3)]),
+        large=True,
     ),
 ]

@@ -24,11 +24,13 @@ MODULES = [
         "SuperResolutionNetwork",
         partial(models.SuperResolutionNetwork, scale=4, features=6, in_features=2),
         Inputs(lambda h, w: [(h, w, 2)]),
+        large=True,
     ),
     ModuleExample(
         "ReconstructionNetwork",
         partial(models.ReconstructionNetwork, 2, method="holistic", widths=(3, 4)),
         Inputs(lambda h, w: [(4 * h, 4 * w, 2)]),
+        large=True,
     ),
     ModuleExample(
         "DnCNN",
