@@ -32,7 +32,7 @@ from tests.golden_bounds import (
 )
 from tests.golden_cases import DOUBLE, ON_HOST, OPERATORS, OPTIMISED, SCORES
 from tests.golden_files import Arrays, Golden, load, read, shared
-from tests.registry.examples import thorough
+from tests.registry.examples import marked
 
 __all__ = [
     "Golden",
@@ -60,7 +60,7 @@ def cases(pattern: str, quick: Collection[str] | None = None) -> list[Any]:
         found = names(shared("goldens"), pattern)
     except pytest.skip.Exception:
         return ["no/folder"]
-    return [case if quick is None or Path(case).name in quick else thorough(case) for case in found]
+    return found if quick is None else marked(found, [case for case in found if Path(case).name in quick])
 
 
 def names(folder: Path, pattern: str = "**/*") -> list[str]:

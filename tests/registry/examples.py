@@ -1,7 +1,7 @@
 """The descriptions of small examples: inputs as functions of a grid, an operator or a module with its options bound."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,3 +83,8 @@ def slow(value: Any) -> Any:
 def thorough(*values: Any) -> Any:
     """A row of parameters whose tests do not run by default: a cheaper one shows the same kind of thing."""
     return pytest.param(*values, marks=pytest.mark.thorough)
+
+
+def marked(values: Iterable[Any], quick: Collection[Any]) -> list[Any]:
+    """Parameters, of which only the quick ones run by default."""
+    return [value if value in quick else thorough(value) for value in values]

@@ -1,26 +1,16 @@
-"""The backbones against the official codes: whole ones with gradients, parts of larger networks by values."""
+"""The backbones against the official codes, and their tables both ways; whole networks are in their own tests."""
 
-from dataclasses import replace
-from functools import partial
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from jaxup.interop import from_torch, to_torch
 from tests import goldens
 from tests.golden_cases.converted import part
+from tests.registry.examples import marked
 
 # The others take a minute together.
 QUICK = {"upernet/csail_mobilenetv2__d8"}
 WHOLE = [case for kind in ("backbones/*", "vit/*", "upernet/csail_mobilenetv2*") for case in goldens.cases(kind)]
-
-
-def marked(cases, quick):
-    """Those that are not quick are left to the nightly run."""
-    return [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 @pytest.mark.parametrize("case", marked(WHOLE, QUICK))
@@ -37,34 +27,8 @@ def built(case, operator, config, prefix):
     return golden, tensors, module
 
 
-def check_part(case, operator, config, outputs, prefix):
-    """The outputs of a part of a network by values: what the rest adds to its gradients is not there."""
-    golden, _, module = built(case, operator, config, prefix)
-    graph, state = nnx.split(module)
-    run = jax.jit(lambda state, x: outputs(nnx.merge(graph, state, copy=True), x))
-    found = run(state, jnp.asarray(golden.inputs["x"]))
-    goldens.check_values(replace(golden, outputs={name: golden.outputs[name] for name in found}), found)
-
-
-def stages(module, x, name="c{}"):
-    return {name.format(i + 1): y for i, y in enumerate(module(x)[-4:])}
-
-
 SEGMENTER = {"image_size": (64, 64), "n_layers": 12, "d_model": 384, "n_heads": 6}
 MMSEG = {"img_size": 64, "embed_dims": 384, "num_heads": 6}
-
-
-@pytest.mark.parametrize("case", marked(["40x56_pad", "64x64"], {"40x56_pad"}))
-def test_vit_of_segmenter(case):
-    outputs = lambda module, x: {"tokens": module.encode(x)[0]}  # noqa: E731
-    check_part(f"segmenter/official_linear_vit_s__{case}", "segm.VisionTransformer", SEGMENTER, outputs, "encoder.")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", ["40x72_resize", "64x64"])
-def test_vit_of_mmseg(case):
-    outputs = lambda module, x: {"feat": module(x)[-1]}  # noqa: E731
-    check_part(f"segmenter/mmseg_fcn_vit_s__{case}", "VisionTransformer", MMSEG, outputs, "backbone.")
 
 
 HEADS = {"num_layers": (2, 2, 2, 2), "num_heads": (1, 2, 5, 8)}
@@ -75,31 +39,7 @@ SEGFORMER = {
     "hf_b0": ("SegformerModel", {}, "segformer."),
     "hf_b1": ("SegformerModel", {"hidden_sizes": (64, 128, 320, 512)}, "segformer."),
 }
-MIT_CASES = [case.split("/")[1] for case in goldens.cases("segformer/*")]
-
-
-@pytest.mark.parametrize("case", marked(MIT_CASES, {"mm_b0__32x64_eps"}))
-def test_mit(case):
-    """The cases "eps" have so small activations that each of the three pairs of epsilons gives other values."""
-    operator, config, prefix = SEGFORMER[case.split("__")[0]]
-    check_part(f"segformer/{case}", operator, config, stages, prefix)
-
-
 MASKFORMER = {"resnet__64x96": "ResNetBackbone", "swin__64x64": "MaskFormerSwinBackbone"}
-
-
-@pytest.mark.parametrize("case", MASKFORMER)
-def test_backbones_of_maskformer(case):
-    config = goldens.load(f"maskformer/{case}").config["backbone"]
-    check_part(f"maskformer/{case}", MASKFORMER[case], config, stages, "model.pixel_level_module.encoder.")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", goldens.cases("pspnet/*"))
-def test_backbones_of_pspnet(case):
-    config = goldens.load(case).config
-    operator = "ResNetV1c" if config["stem"] == "v1c" else "ResNet"
-    check_part(case, operator, config, partial(stages, name="layer{}"), "backbone.")
 
 
 # Every table once; the networks are cut where the official arguments allow it.

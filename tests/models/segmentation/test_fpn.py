@@ -14,7 +14,6 @@ from jaxup.models.segmentation import FPN, FPNHead, SemanticFPN
 from tests import goldens
 from tests.compare import assert_close
 from tests.models.backbones.test_backbones import abstract, filled, image
-from tests.models.backbones.test_goldens import marked
 from tests.models.segmentation.networks import (
     check_dropout,
     check_gradients,
@@ -23,6 +22,7 @@ from tests.models.segmentation.networks import (
     small_resnet,
 )
 from tests.modules import call, count, random
+from tests.registry.examples import marked
 
 QUICK = {"fpn/torchvision__p6p7_odd", "fpn/mm__bn_train", "fpn/fpnhead__even"}
 CASES = goldens.cases("fpn/*")

@@ -19,9 +19,9 @@ from jaxup.ops import resize
 from tests import goldens
 from tests.compare import assert_close
 from tests.models.backbones.test_backbones import filled, image
-from tests.models.backbones.test_goldens import marked
 from tests.models.segmentation.networks import check_gradients, check_types, small_resnet
 from tests.modules import count, random
+from tests.registry.examples import marked
 
 slow = pytest.mark.slow
 NAME = "MaskFormerForInstanceSegmentation"

@@ -14,7 +14,6 @@ from jaxup.models.segmentation.heads import PyramidPooling
 from tests import goldens
 from tests.compare import assert_close
 from tests.models.backbones.test_backbones import abstract, filled, image
-from tests.models.backbones.test_goldens import marked
 from tests.models.segmentation.networks import (
     check_dropout,
     check_gradients,
@@ -23,6 +22,7 @@ from tests.models.segmentation.networks import (
     small_resnet,
 )
 from tests.modules import call, count
+from tests.registry.examples import marked
 
 QUICK = "v1c_r18_c32__64x64_train"
 SMALL = dict(backbone=small_resnet(8), features=8, auxiliary_features=6)

@@ -12,8 +12,8 @@ from jaxup.models.segmentation import SegFormer
 from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.models.backbones.test_backbones import abstract, filled, image
-from tests.models.backbones.test_goldens import marked
 from tests.modules import count
+from tests.registry.examples import marked
 
 slow = pytest.mark.slow
 CASES = goldens.cases("segformer/*")

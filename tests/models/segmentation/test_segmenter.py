@@ -16,8 +16,8 @@ from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.golden_cases import segmentation as cases
 from tests.models.backbones.test_backbones import abstract, filled, image
-from tests.models.backbones.test_goldens import marked
 from tests.modules import call, count
+from tests.registry.examples import marked
 
 slow = pytest.mark.slow
 FCN = ("segmenter/mmseg_fcn_vit_s__64x64", "mmseg.Segmenter", cases.segmenter_mmseg)

@@ -15,9 +15,9 @@ from jaxup.models.segmentation import SegNet
 from tests import goldens
 from tests.compare import assert_close
 from tests.models.backbones.test_backbones import abstract, filled, image
-from tests.models.backbones.test_goldens import marked
 from tests.models.segmentation.networks import check_gradients, check_round_trip, check_types
 from tests.modules import count
+from tests.registry.examples import marked
 
 slow = pytest.mark.slow
 QUICK = {"segnet/original_w8__50x67_odd"}

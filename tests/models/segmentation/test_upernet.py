@@ -14,7 +14,6 @@ from jaxup.models.segmentation import UperNet, UperNetHead
 from tests import goldens
 from tests.compare import assert_close
 from tests.models.backbones.test_backbones import abstract, filled, image
-from tests.models.backbones.test_goldens import marked
 from tests.models.segmentation.networks import (
     check_dropout,
     check_gradients,
@@ -23,6 +22,7 @@ from tests.models.segmentation.networks import (
     small_resnet,
 )
 from tests.modules import call, count, random
+from tests.registry.examples import marked
 
 QUICK = {"upernet/hf__odd", "upernet/csail__odd"}
 CASES = [case for kind in ("mm__*", "hf__*", "csail__*") for case in goldens.cases(f"upernet/{kind}")]
