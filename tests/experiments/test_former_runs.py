@@ -83,6 +83,7 @@ def test_super_resolution(tmp_path, capsys):
     assert "| attention " in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_reconstruction(tmp_path, capsys):
     run_dir = unpacked("reconstruction", tmp_path / "runs" / "holistic")
     config = resumed(ReconstructionConfig, run_dir, reconstruction.evaluation.train, run_dir.parent)

@@ -12,6 +12,7 @@ from jaxup import models
 from jaxup.interop.backbones import Shapes
 from tests.compare import assert_close, assert_finite
 from tests.modules import count
+from tests.registry.examples import marked
 
 BASE = 7_087_873
 KINDS = {"": (False, False), " NL": (True, False), " NL+C": (True, True)}
@@ -80,7 +81,7 @@ def test_size_of_dncnn_segnet(method):
     )
 
 
-@pytest.mark.parametrize("family", INDEX)
+@pytest.mark.parametrize("family", marked(INDEX, {"holistic"}))
 def test_size_of_index_networks(family):
     """The increments; what XLA counts differs from the table by the products with padding, at most 2.3 %."""
     for (nonlinear, context), more, cost in zip(KINDS.values(), *INDEX[family], strict=True):
@@ -119,6 +120,7 @@ def test_stages_of_dncnn_segnet():
     assert [layer.conv.strides for block in strided.encoder for layer in block] == [1, 2, 1, 2, 1, 1, 2, 1, 1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["conv-carafe", pytest.param("modelwise_o2o", marks=pytest.mark.slow)])
 def test_gradients_reach_every_parameter(method):
     network, x = small(method, nonlinear=True), random(2, 16, 24, 1)

@@ -178,6 +178,7 @@ def test_export(name):
             export(batch, height, width)
 
 
+@pytest.mark.thorough
 @modules()
 @pytest.mark.parametrize("axis_type", [slow(AxisType.Auto), AxisType.Explicit], ids=["Auto", "Explicit"])
 def test_data_parallel(example, axis_type):

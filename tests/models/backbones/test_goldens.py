@@ -8,12 +8,11 @@ from tests import goldens
 from tests.golden_cases.converted import part
 from tests.registry.examples import marked
 
-# The others take a minute together.
-QUICK = {"upernet/csail_mobilenetv2__d8"}
 WHOLE = [case for kind in ("backbones/*", "vit/*", "upernet/csail_mobilenetv2*") for case in goldens.cases(kind)]
 
 
-@pytest.mark.parametrize("case", marked(WHOLE, QUICK))
+@pytest.mark.thorough
+@pytest.mark.parametrize("case", WHOLE)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 

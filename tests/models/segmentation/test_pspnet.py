@@ -82,6 +82,7 @@ def test_any_image():
     check_types(partial(PSPNet, 5, upsampler="sapa", **SMALL), (1, 19, 25, 5))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_gradients():
     check_gradients(partial(PSPNet, 5, upsampler="sapa", pool_scales=(3,), **SMALL), image(37, 50))
