@@ -76,6 +76,7 @@ def test_evaluate_and_predict(table, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_smoke_of_evaluate_and_predict(tmp_path, capsys):
     assert main(["segmentation", "evaluate", "--smoke"]) == 0
     assert "segformer, tiny, untrained" in capsys.readouterr().out
