@@ -66,7 +66,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             generic = re.match(r"(.*test_matrix\.py)::.*\[(?:.*-)?(\w+)\]$", nodeid)
             if generic:
                 return "::".join(generic.groups())
-            experiment = re.match(r"tests/experiments/test_(joint_upsampling|super_resolution|filtering|segmentation)\.py", nodeid)
+            whole = "joint_upsampling|super_resolution|filtering|segmentation"
+            experiment = re.match(rf"tests/experiments/test_({whole})\.py", nodeid)
             return experiment[0] if experiment else nodeid
 
     return ByWhatIsShared(config, log)
