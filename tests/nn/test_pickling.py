@@ -14,8 +14,10 @@ from flax import nnx
 from jaxup import nn
 from tests.modules import random
 from tests.registry import MODULES
+from tests.registry.examples import thorough, tiered
 
 COPIES = {"pickle": lambda module: pickle.loads(pickle.dumps(module)), "deepcopy": copy.deepcopy}
+each_way = pytest.mark.parametrize("copied", [COPIES["pickle"], thorough(COPIES["deepcopy"])], ids=COPIES)
 
 
 def filled(build):
@@ -41,8 +43,8 @@ def _bits(x):
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
-@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
-@pytest.mark.parametrize("example", MODULES, ids=lambda example: example.name)
+@each_way
+@pytest.mark.parametrize("example", tiered(MODULES), ids=lambda example: example.name)
 def test_every_module(example, copied):
     """The same structure, options and state: the definition of the module, which compiled functions go by, is equal."""
     module = filled(example.make)
