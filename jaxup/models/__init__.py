@@ -1,5 +1,6 @@
-"""Whole networks built from `jaxup.nn` and `jaxup.ops`."""
+"""Whole networks built from `jaxup.nn` and `jaxup.ops`; those of segmentation are in `jaxup.models.segmentation`."""
 
+from jaxup.models import segmentation
 from jaxup.models.backbones import (
     BACKBONES,
     VGG,
@@ -38,4 +39,5 @@ __all__ = [
     "ReconstructionNetwork",
     "SuperResolutionNetwork",
     "make_joint_network",
+    "segmentation",
 ]

@@ -37,6 +37,7 @@ def table(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.thorough
 def test_table(table):
     rows = json.loads((table / "results.json").read_text())
     assert [row["network"].split(", ")[-1] for row in rows] == ["bilinear", "deconvolution"]
@@ -46,6 +47,7 @@ def test_table(table):
     assert load_config(TrainConfig, table / "deconvolution").network.upsampler == "deconvolution"
 
 
+@pytest.mark.thorough
 def test_evaluate_and_predict(table, tmp_path, capsys):
     runs = ["--run-dir", str(table / "bilinear")]
     windows = ["--window", "32", "32", "--images", "1", "--cost-size", "32", "32"]
@@ -76,7 +78,6 @@ def test_evaluate_and_predict(table, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.thorough
 def test_smoke_of_evaluate_and_predict(tmp_path, capsys):
     assert main(["segmentation", "evaluate", "--smoke"]) == 0
     assert "segformer, tiny, untrained" in capsys.readouterr().out
