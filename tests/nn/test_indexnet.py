@@ -12,6 +12,7 @@ from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.modules import count, random, randomised, scratch
 from tests.oracles.index import index_network, indexed_upsample
+from tests.registry.examples import thorough
 
 FAMILIES = ("holistic", "modelwise_o2o", "shared_o2o", "unshared_o2o", "m2o")
 
@@ -187,7 +188,7 @@ def test_aspp_drops_out_only_with_a_source():
     [
         (dict(), (0.5, 1)),
         (dict(family="unshared_o2o"), (3.5, 8)),
-        (dict(family="m2o"), (2, 4.5)),
+        thorough(dict(family="m2o"), (2, 4.5)),
     ],
     ids=["holistic", "unshared_o2o", "m2o"],
 )

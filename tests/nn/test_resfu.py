@@ -15,8 +15,12 @@ from tests.oracles.resfu import guided_filter, resfu
 SMALL = dict(embedding_features=8, norm_groups=4, radius=2)
 
 
+QUICK = {"module__s2_k3", "pcdc__k3_s2", "guided_filter__r4_scale1"}
+
+
 @pytest.mark.parametrize(
-    "case", [name for kind in ("module", "pcdc", "guided_filter") for name in goldens.cases(f"resfu/{kind}__*")]
+    "case",
+    [name for kind in ("module", "pcdc", "guided_filter") for name in goldens.cases(f"resfu/{kind}__*", quick=QUICK)],
 )
 def test_golden(case):
     goldens.check(goldens.load(case))
