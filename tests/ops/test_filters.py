@@ -14,7 +14,7 @@ from jaxup import ops, solvers
 from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.oracles import filters as oracle
-from tests.registry.examples import thorough
+from tests.registry.examples import marked, thorough
 
 VALUES = 2e-6  # float32, relative to the largest magnitude
 
@@ -246,14 +246,14 @@ LOW_RANK = {
     "make", [thorough(f) if n == "many mixtures" else f for n, f in LOW_RANK.items()], ids=LOW_RANK
 )
 @pytest.mark.parametrize(("subsample", "bound"), [(1, 1e-3), thorough(2, 5e-3)])  # fewer pixels, more of rounding
-def test_guided_filter_under_guides_of_low_rank(make, subsample, bound):
+def test_guided_filter_under_guides_of_low_rank(kind, subsample, bound):
     """Values are those of float64, where even this eps is far above rounding, and no gradient is larger than there.
 
     In directions that the guide does not have, its own gradient depends on the size of eps alone.
     """
     random = np.random.default_rng(0)
     guide = np.round(random.uniform(20, 230, (1, 12, 14, 3)))
-    guide = np.float32(make(guide, np.arange(14)[None, None, :, None] > 5))
+    guide = np.float32(LOW_RANK[kind](guide, np.arange(14)[None, None, :, None] > 5))
     x = np.float32(random.uniform(1, 3, (1, 12, 14, 1)))
 
     @jax.jit
