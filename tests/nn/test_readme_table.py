@@ -7,7 +7,6 @@ import jax
 import pytest
 from flax import nnx
 
-from jaxup.interop.backbones import Shapes
 from jaxup.nn import UPSAMPLERS, make_upsampler
 
 CHANNELS = 256  # of the maps in the measurements
@@ -30,7 +29,7 @@ def test_what_follows_from_the_entry(name):
     entry = UPSAMPLERS[name]
     channels = entry.guide_channels(CHANNELS)
     options = dict(in_features=CHANNELS, guide_features=channels, scale=2)
-    module = nnx.eval_shape(lambda: make_upsampler(name, **options, rngs=Shapes()))
+    module = nnx.eval_shape(lambda: make_upsampler(name, **options, rngs=nnx.Rngs(0)))
     assert guide == (str(channels) if entry.guided else NONE)
     assert scales == entry.allowed.short
     assert parameters == f"{sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param))):,}"
