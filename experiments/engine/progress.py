@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class MetricsLog:
 
     def __init__(self, run_dir: Path, start: int, tensorboard: bool = False) -> None:
         self._path = run_dir / "metrics.jsonl"
-        self._pending: list[dict[str, jax.Array]] = []
+        self._pending: list[Mapping[str, jax.Array | float]] = []
         self._step = start
         self._since = time.perf_counter()
         self._waited = 0.0
@@ -49,7 +49,7 @@ class MetricsLog:
         yield
         self._waited += time.perf_counter() - began
 
-    def add(self, metrics: dict[str, jax.Array]) -> None:
+    def add(self, metrics: Mapping[str, jax.Array | float]) -> None:
         """Takes the metrics of one step; blocks while more than two steps are queued on the device."""
         self._pending.append(metrics)
         if len(self._pending) > 2:

@@ -52,7 +52,8 @@ def fit(
     Parameters are replicated over all devices and each batch is split over them along its leading axis.
     Writes checkpoints and `metrics.jsonl` to `run.run_dir`; each line has "step", "loss", the metrics of
     `loss` and "gradient_norm", all means over the steps since the line before; "learning_rate" if the
-    optimiser was made with `optax.inject_hyperparams`; "seconds" since the line before, and "data_wait", the
+    optimiser was made with `optax.inject_hyperparams`; "memory", the bytes that the compiled step takes on a device
+    with the first batch: state, batch, results and scratch; "seconds" since the line before, and "data_wait", the
     fraction of them that the loop waited for data. A validation adds a line with its scores, "validation_loss" and so
     on; the best weights and the state of the plateau are part of the checkpoints.
 
@@ -92,13 +93,15 @@ def fit(
     try:
         start, state = checkpoints.restore(state, iterator)
         log = MetricsLog(run.run_dir, start, run.tensorboard)
+        memory: dict[str, float] = {}
         with contextlib.closing(log), progress(start, run.steps) as show:
             for step in range(start + 1, run.steps + 1):
                 with log.waiting():
                     batch = _next_batch(iterator, step, split)
                 batch = batch if prepare is None else prepare(batch)
                 state, metrics = train_step(state, batch)
-                log.add(metrics)
+                memory = memory or _memory(train_step.lower(state, batch).compile())
+                log.add(metrics | memory)
                 scores: Metrics = {}
                 if validation is not None and (step % validation.every == 0 or step == run.steps):
                     scores = validation.score(_evaluated(graph, state))
@@ -201,6 +204,13 @@ def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, los
         return state._replace(step=state.step + 1, params=params, rest=rest, optimizer=optimizer_state), metrics
 
     return train_step
+
+
+def _memory(compiled: jax.stages.Compiled) -> dict[str, float]:
+    """Of a step that ran before, which is not compiled anew. Results in the place of what was donated count once."""
+    sizes: Any = compiled.memory_analysis()
+    kinds = {"argument": 1, "output": 1, "temp": 1, "alias": -1}
+    return {"memory": float(sum(sign * getattr(sizes, f"{kind}_size_in_bytes") for kind, sign in kinds.items()))}
 
 
 def _learning_rate(optimizer_state: Any) -> dict[str, jax.Array]:

@@ -94,15 +94,20 @@ def untrained(upsampler: str | None = None) -> Run:
     return Run(f"{config.label}, untrained", config, network)
 
 
-def compare(runs: Sequence[Run], config: EvaluateConfig, pictures: Path | None) -> tuple[list[Row], str]:
-    """Results by network, and the table as text."""
+def compare(
+    runs: Sequence[Run],
+    config: EvaluateConfig,
+    pictures: Path | None,
+    measured: Callable[[Run], Row] = lambda run: {},
+) -> tuple[list[Row], str]:
+    """Results by network, with what else was measured of each, and the table as text."""
     rows, methods = [], {}
     for run in runs:
         source = test_images(run.config, config.data_dir, config.images)
         methods[run.label] = config.inference.method(run.network)
         row: Row = {"network": run.label, **scores(methods[run.label], source)}
         row |= costs(run.config.network, len(source.classes), config.cost_size)
-        rows.append(row | paper_cells(run.config.network))
+        rows.append(row | measured(run) | paper_cells(run.config.network))
     if pictures is not None:
         samples = [source[index] for index in range(min(_PICTURES, len(source)))]
         comparison(pictures, {name: partial(classes, method) for name, method in methods.items()}, samples)

@@ -1,13 +1,12 @@
 """One network with several upsamplers, trained one after the other in the same way, and compared."""
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from experiments.engine.progress import read_metrics
 from experiments.engine.report import publish
-from experiments.engine.runs import moved, train_rows
+from experiments.engine.runs import Run, moved, train_rows
 from experiments.segmentation.evaluation import EvaluateConfig, Inference, compare
 from experiments.segmentation.training import TrainConfig, train
 from jaxup.files import InputError
@@ -44,7 +43,7 @@ class TableConfig:
 
 
 def table(config: TableConfig) -> None:
-    """Train a network with several upsamplers, and print the table of mIoU, mAcc and bIoU with the paper's columns."""
+    """Train a network with several upsamplers, and print the table of scores and costs with the paper's columns."""
     training, run_dir = config.training, config.training.run.run_dir
     if training.network.upsampler is not None:
         raise InputError("upsampler: has no effect beside upsamplers")
@@ -62,16 +61,14 @@ def table(config: TableConfig) -> None:
         cost_size=config.cost_size,
         data_dir=training.data.data_dir,
     )
-    results, text = compare(trained, evaluation, run_dir if config.pictures else None)
-    for row, run in zip(results, trained, strict=True):
-        row |= _speed(run.run_dir)
-    lines = [f"{row['network']}: {row['s/step']:.3g} s a step" for row in results]
-    publish(run_dir, results, "\n".join([text, "", *lines]))
+    results, text = compare(trained, evaluation, run_dir if config.pictures else None, _measured)
+    publish(run_dir, results, f"{text} Time and memory are those of a training step.")
 
 
-def _speed(run_dir: Path) -> dict[str, float]:
-    """Seconds per step: the median of the lines after the first, which compiles."""
-    lines = read_metrics(run_dir)
+def _measured(run: Run) -> dict[str, float]:
+    """Seconds per step, the median of the lines after the first, which compiles; and its memory on a device."""
+    lines = read_metrics(run.run_dir)
     steps = np.diff([0, *(line["step"] for line in lines)])
     seconds = [line["seconds"] / n for line, n in zip(lines, steps, strict=True)]
-    return {"s/step": float(np.median(seconds[min(1, len(lines) - 1) :]))}
+    memory = {"GiB": lines[-1]["memory"] / 2**30} if "memory" in lines[-1] else {}
+    return {"s/step": float(np.median(seconds[min(1, len(lines) - 1) :])), **memory}

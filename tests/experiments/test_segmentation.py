@@ -42,6 +42,7 @@ def test_table(table):
     rows = json.loads((table / "results.json").read_text())
     assert [row["network"].split(", ")[-1] for row in rows] == ["bilinear", "deconvolution"]
     assert rows[1]["params (M)"] > rows[0]["params (M)"] and rows[1]["GMACs"] > rows[0]["GMACs"]
+    assert 0 < rows[0]["GiB"] < rows[1]["GiB"] < 1 and rows[0]["s/step"] > 0
     assert all(0 <= row[name] <= 100 for row in rows for name in ("mIoU", "mAcc", "bIoU"))
     assert (table / "predictions.png").is_file() and "bIoU" in (table / "table.md").read_text()
     assert load_config(TrainConfig, table / "deconvolution").network.upsampler == "deconvolution"

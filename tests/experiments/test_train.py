@@ -63,10 +63,12 @@ def test_the_metrics_are_means_between_lines(finished):
     assert [line["step"] for line in lines] == [3, 4, 6, 8, 9, 12]
     assert list(lines[0])[:2] == ["step", "loss"]
     assert lines[0].keys() == {
-        "step", "loss", "mae", "gradient_norm", "learning_rate", "seconds", "data_wait",
+        "step", "loss", "mae", "gradient_norm", "learning_rate", "memory", "seconds", "data_wait",
     }  # fmt: skip
     np.testing.assert_allclose(lines[-1]["learning_rate"], 1e-2 * 0.9 ** np.mean([0.9, 1.0, 1.1]), rtol=1e-4)
     assert 0 <= lines[0]["data_wait"] <= 1
+    weights = sum(p.nbytes for p in jax.tree.leaves(nnx.state(finished[1], nnx.Param)))
+    assert {line["memory"] for line in lines} == {lines[0]["memory"]} and 3 * weights < lines[0]["memory"] < 1e6
 
 
 def test_the_step_is_the_plain_optax_step(tmp_path):
