@@ -129,7 +129,7 @@ def test_a_vit_on_another_grid(tmp_path):
     np.testing.assert_allclose(run(network.backbone, image), run(source, image), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "config",
     [
