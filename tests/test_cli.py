@@ -19,6 +19,7 @@ from jaxup.cli.methods import CLASSICAL, LEARNED, Method, make_method
 from jaxup.files import InputError, read_depth, write_depth
 from jaxup.interop.backbones import Shapes
 from tests.goldens import shared
+from tests.registry.examples import thorough
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 pytest.importorskip("scipy", reason="SciPy is not installed")
@@ -156,7 +157,11 @@ def step(height, width, *, near=1000, far=3000, at=0.4):
 @pytest.mark.parametrize("method", CLASSICAL)
 @pytest.mark.parametrize(
     "low, high, shown",
-    [((12, 16), (90, 120), "7.5"), ((12, 16), (30, 60), "3.75 x 2.5"), ((14, 7), (21, 240), "34.2857 x 1.5")],
+    [
+        ((12, 16), (90, 120), "7.5"),
+        thorough((12, 16), (30, 60), "3.75 x 2.5"),
+        thorough((14, 7), (21, 240), "34.2857 x 1.5"),
+    ],
     ids=["7.5", "2.5 x 3.75", "1.5 x 240/7"],
 )
 def test_any_ratio(folder, capsys, method, low, high, shown):
@@ -179,7 +184,9 @@ def test_any_ratio(folder, capsys, method, low, high, shown):
     assert error[:, : max(0, edge - 4 * cell)].max(initial=0) < 20 and error[:, edge + 4 * cell :].max(initial=0) < 40
 
 
-@pytest.mark.parametrize("low, high", [((60, 2), (150, 5)), ((63, 4), (72, 15)), ((61, 2), (64, 4))], ids=str)
+@pytest.mark.parametrize(
+    "low, high", [((60, 2), (150, 5)), thorough((63, 4), (72, 15)), thorough((61, 2), (64, 4))], ids=str
+)
 def test_tiles_of_any_ratio(low, high):
     """Windows begin where both grids do: every 2, 7 or 61 pixels; what cannot be cut is whole."""
     guide = RANDOM.integers(0, 256, (*high, 3)).astype(np.uint8)

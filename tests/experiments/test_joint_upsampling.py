@@ -73,6 +73,7 @@ def test_demo_smoke(tmp_path, capsys):
         assert table["guided filter"]["2x"] < table["bicubic"]["2x"] * 1.2
 
 
+@pytest.mark.thorough
 def test_training_reduces_the_loss(run_dir):
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     first, last = (np.mean([line["loss"] for line in part]) for part in (lines[:10], lines[-10:]))

@@ -23,6 +23,7 @@ from jaxup.files import InputError
 from jaxup.nn import UPSAMPLERS
 
 
+@pytest.mark.thorough
 def test_smoke_and_going_on(tmp_path, capsys):
     run_dir = tmp_path / "run"
     arguments = ["segmentation", "frozen", "--smoke", "--run-dir", str(run_dir)]

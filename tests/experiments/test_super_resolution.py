@@ -201,6 +201,7 @@ def test_without_any_download(tmp_path, capsys):
     assert "| scikit-image | 4x    | bilinear " in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_runs_of_one_upsampler_are_told_apart_by_directory(runs, tmp_path):
     """Configurations that differ in more than the seed, here in the learning rate of a copied run, are not averaged."""
     other = shutil.copytree(runs / "c", tmp_path / "other")

@@ -79,7 +79,7 @@ def test_widths_follow_the_method(method, width):
     assert network.last.in_features == (1 if method == "space-to-depth" else 4)
 
 
-@pytest.mark.parametrize("method", ["conv-carafe", "max-a2u"])
+@pytest.mark.parametrize("method", ["conv-carafe", thorough("max-a2u")])
 def test_kernels_give_the_largest_map(method):
     network, x = ReconstructionNetwork(method=method, widths=(2, 4), rngs=nnx.Rngs(0)), random(1, 8, 12, 1)
     network.eval()

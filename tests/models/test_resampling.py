@@ -113,7 +113,7 @@ def test_blind_and_guided():
     assert_close(stages.up(0, jnp.ones_like(z), stages.down(0, x)[1])[:, 2:-2, 2:-2], jnp.ones((1, 0, 2, 4)), 1e-6)
 
 
-@pytest.mark.parametrize("method", ["conv-carafe", "a2u", "a2u-softmax", "max-a2u"])
+@pytest.mark.parametrize("method", ["conv-carafe", "a2u", thorough("a2u-softmax"), thorough("max-a2u")])
 def test_kernels_are_the_weights_of_the_averages(method):
     stages = make(method)
     randomised(stages, 0.3)

@@ -69,6 +69,7 @@ def test_every_upsampler_without_guide_takes_the_place_of_attention(upsampler):
     assert_finite(out)
 
 
+@pytest.mark.thorough
 def test_a_gradient_reaches_every_parameter():
     network, x = small(scale=4), random(2, 4, 4, 1)
     graph, params = nnx.split(network)

@@ -7,6 +7,7 @@ from tests import goldens
 from tests.compare import assert_close
 from tests.modules import count, random, randomised, scratch
 from tests.oracles.dysample import dysample as oracle
+from tests.registry.examples import thorough
 
 each_style = pytest.mark.parametrize("style", ["lp", "pl"])
 each_scope = pytest.mark.parametrize("dynamic_scope", [False, True], ids=["static", "dynamic"])
@@ -18,7 +19,7 @@ def test_golden(case):
 
 
 @pytest.mark.parametrize(
-    "grid, scale, groups", [((3, 4), (2, 2), 4), ((5, 2), (2, 3), 3), ((1, 1), (3, 4), 1)], ids=str
+    "grid, scale, groups", [((3, 4), (2, 2), 4), thorough((5, 2), (2, 3), 3), ((1, 1), (3, 4), 1)], ids=str
 )
 @each_style
 @each_scope

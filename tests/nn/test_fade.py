@@ -8,6 +8,7 @@ from tests import goldens
 from tests.compare import assert_close
 from tests.modules import count, random, randomised
 from tests.oracles.fade import fade, semi_shift
+from tests.registry.examples import thorough
 
 
 @pytest.mark.parametrize("case", goldens.cases("fade/*", quick={"h2l__fade_k3", "l2h__semishiftup_k3", "l2h__lite_k5"}))
@@ -16,7 +17,7 @@ def test_golden(case):
 
 
 @pytest.mark.parametrize("options", [dict(), dict(gated=False), dict(lite=True)], ids=["gated", "ungated", "lite"])
-@pytest.mark.parametrize("grid, scale", [((3, 2), (2, 3)), ((1, 1), (3, 3))], ids=str)
+@pytest.mark.parametrize("grid, scale", [((3, 2), (2, 3)), thorough((1, 1), (3, 3))], ids=str)
 def test_equals_the_loops(options, grid, scale):
     guide_features = 3 if options.get("gated") is False else 4
     module = nn.FADE(4, guide_features, scale=scale, kernel_size=3, embedding_features=6, rngs=nnx.Rngs(0), **options)

@@ -9,6 +9,7 @@ from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.modules import count, random, randomised, scratch
 from tests.oracles.jbu import jbu, stack_jbu
+from tests.registry.examples import thorough
 
 
 @pytest.mark.parametrize("case", goldens.cases("jbu/*", quick={"jbu__r1", "op_adaptive_conv__k3"}))
@@ -31,7 +32,7 @@ def test_round_trip(case):
 
 @pytest.mark.parametrize(
     "grid, size, radius, fixup",
-    [((3, 2), (5, 6), 1, False), ((1, 1), (3, 2), 2, True), ((2, 3), (1, 1), 1, False)],
+    [((3, 2), (5, 6), 1, False), ((1, 1), (3, 2), 2, True), thorough((2, 3), (1, 1), 1, False)],
     ids=str,
 )
 def test_equals_the_loops(grid, size, radius, fixup):

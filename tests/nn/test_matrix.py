@@ -156,6 +156,7 @@ def test_linen_view(example):
     assert_close(apply(variables, *inputs), reference(example)[0], ROUNDING)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", nn.UPSAMPLERS)
 def test_export(name):
     """To other runtimes, with any batch; with any height and width, or an error that says what has to be known."""

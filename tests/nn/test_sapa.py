@@ -9,6 +9,7 @@ from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.modules import count, random, randomised
 from tests.oracles.sapa import sapa, similarity_upsample
+from tests.registry.examples import thorough
 
 
 @pytest.mark.parametrize("case", goldens.cases("sapa/*", quick={"exp__gate_k5_s2", "op__k5_s2", "sapa__inner_k5_s2"}))
@@ -28,7 +29,7 @@ def test_op_equals_the_loops(grid, scale, kernel_size):
 
 
 @pytest.mark.parametrize("query", ["guide", "concat", "gate", "inner"])
-@pytest.mark.parametrize("grid, scale", [((3, 2), (2, 3)), ((1, 1), (4, 4))], ids=str)
+@pytest.mark.parametrize("grid, scale", [((3, 2), (2, 3)), thorough((1, 1), (4, 4))], ids=str)
 def test_module_equals_the_oracle(query, grid, scale):
     options = dict(similarity="inner") if query == "inner" else dict(query=query)
     guide_features = 5 if query == "inner" else 3

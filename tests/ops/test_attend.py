@@ -50,7 +50,7 @@ def test_equals_the_loops(grid, scale, kernel_size, options, joint):
     "grid, scale, kernel_size, cells, options",
     [
         ((4, 3), (2, 2), 5, 3, dict(num_heads=2)),
-        ((2, 3), (3, 2), 7, 5, dict(num_heads=2, scaled=True)),
+        thorough((2, 3), (3, 2), 7, 5, dict(num_heads=2, scaled=True)),
         ((3, 3), (4, 4), 3, 3, {}),  # windows without an allowed position
         ((2, 2), (2, 2), 1, 1, {}),
     ],

@@ -9,6 +9,7 @@ from tests.compare import assert_close, assert_finite
 from tests.modules import random
 from tests.oracles import solvers as oracles
 from tests.oracles.solvers import wls_smooth as oracle
+from tests.registry.examples import thorough
 
 
 @pytest.mark.parametrize("grid", [(5, 7), (1, 6), (1, 1)], ids=str)
@@ -50,7 +51,7 @@ def test_huge_smoothness_keeps_means():
     assert_close(pull(x)[0], jnp.full_like(x, x.mean()), 1e-3)
 
 
-@pytest.mark.parametrize("scale", [1, 3, (2, 4), 4], ids=str)
+@pytest.mark.parametrize("scale", [1, thorough(3), (2, 4), thorough(4)], ids=str)
 def test_upsampling_keeps_constants(scale):
     sy, sx = scale if isinstance(scale, tuple) else (scale, scale)
     out = solvers.guided_interpolation(jnp.full((2, 2, 3, 1), 5.0), random(2, 2 * sy, 3 * sx, 3), scale=scale)
@@ -63,8 +64,8 @@ def test_upsampling_keeps_constants(scale):
     [
         ([(2, 2), (4, 8), (8, 16), (15, 31)], None),  # 7.5 and 15.5
         ([(2, 4), (5, 15)], (2.5, 3.75)),
-        ([(3, 2), (9, 6), (18, 12)], 6),  # broken ratios change nothing for others
-        ([(3, 2), (4, 7)], None),
+        thorough([(3, 2), (9, 6), (18, 12)], 6),  # broken ratios change nothing for others
+        thorough([(3, 2), (4, 7)], None),
     ],
     ids=str,
 )

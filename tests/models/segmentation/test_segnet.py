@@ -57,7 +57,7 @@ def test_size():
     assert all(f"{size:,}" in SegNet.__doc__ for size in sizes.values())
 
 
-@pytest.mark.parametrize("method", TABLE)
+@pytest.mark.parametrize("method", marked(TABLE, {"holistic"}))
 def test_printed_sizes(method):
     options = dict(decoder="reduce_first")
     for (nonlinear, context), (added, half) in zip(KINDS, TABLE[method], strict=False):
