@@ -6,7 +6,8 @@ import numpy as np
 from flax import nnx
 
 from jaxup.interop.keys import Constant, Key, Operators, Table, Unused, conv, norm, prefixed
-from jaxup.nn.resfu import GuidedFilter, PCDCBlock, ReSFU
+from jaxup.nn.pcdc import PCDCBlock
+from jaxup.nn.resfu import GuidedFilter, ReSFU
 
 _COMPRESSOR: Table = (
     conv("channel_compressor.1", "compressor")

@@ -142,13 +142,15 @@ def _border_distances(x: np.ndarray, truth: np.ndarray, spacing: Sequence[float]
         return np.full(int(_border(x).sum()), np.inf)
     box = ndimage.find_objects((x | truth).astype(np.int8))[0]  # which holds both borders; the rest costs time
     x, truth = _border(x)[box], _border(truth)[box]
-    return ndimage.distance_transform_edt(~truth, sampling=spacing)[x]
+    distances: np.ndarray = ndimage.distance_transform_edt(~truth, sampling=spacing)[x]
+    return distances
 
 
 def _border(mask: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
-    return mask & ~ndimage.binary_erosion(mask)
+    border: np.ndarray = mask & ~ndimage.binary_erosion(mask)
+    return border
 
 
 def _check_masks(x: np.ndarray, truth: np.ndarray) -> None:

@@ -110,7 +110,8 @@ def counts(classes: jax.Array, count: int) -> jax.Array:
 
 def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """The quotient, NaN where the denominator is 0."""
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+    quotient: np.ndarray = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+    return quotient
 
 
 def _mean(scores: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def slide(fn: Network, x: jax.Array, *, crop: int | Pair, stride: int | Pair) ->
 
 def _scanned(fn: Network, x: jax.Array, corners: np.ndarray, size: Pair) -> jax.Array:
     """The sum of all logits; the program has the network once."""
-    logits = jax.eval_shape(fn, jax.ShapeDtypeStruct((x.shape[0], *size, x.shape[3]), x.dtype))
+    logits = jax.eval_shape(lambda x: fn(_cut(x, corners[0], size)), x)
     total = jnp.zeros((*x.shape[:3], logits.shape[3]), accum_dtype(logits))
     total, _ = jax.lax.scan(lambda t, at: (_add(t, fn(_cut(x, at, size)), at, size), None), total, corners)
     return total
@@ -126,6 +127,6 @@ def _compiled(module: nnx.Module) -> Network:
 
 
 @jit(static_argnums=0)
-def _apply(graph: nnx.GraphDef, state: nnx.State, x: jax.Array) -> jax.Array:
+def _apply(graph: Any, state: Any, x: jax.Array) -> jax.Array:
     network: Network = nnx.merge(graph, state, copy=True)
     return network(x)

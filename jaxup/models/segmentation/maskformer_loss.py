@@ -133,15 +133,20 @@ def match_targets(
     wanted = jnp.take_along_axis(probabilities, jnp.maximum(classes, 0)[:, None], axis=2)  # [B, N, T]
     logits = mask_logits.astype(dtype)
     targets = resize(masks.astype(dtype), size=logits.shape[1:3], method="nearest")
-    products = lambda x, y: jnp.einsum("bhwq,bhwt->bqt", x, y)  # noqa: E731
-    focal = products(_focal(logits, True), targets) + products(_focal(logits, False), 1 - targets)
+    focal = _products(_focal(logits, True), targets) + _products(_focal(logits, False), 1 - targets)
     focal = focal / (logits.shape[1] * logits.shape[2])
     share = jax.nn.sigmoid(logits)
     sums = jnp.sum(share, axis=(1, 2))[:, :, None] + jnp.sum(targets, axis=(1, 2))[:, None]
-    dice = 1 - (2 * products(share, targets) + 1) / (sums + 1)
+    dice = 1 - (2 * _products(share, targets) + 1) / (sums + 1)
     cost = mask_cost * focal + dice_cost * dice - class_cost * wanted
-    result = jax.ShapeDtypeStruct(classes.shape, jnp.int32)
-    return jax.pure_callback(_assign, result, cost, classes >= 0, vmap_method="sequential")
+    result = jax.eval_shape(lambda classes: classes.astype(jnp.int32), classes)
+    matched: jax.Array = jax.pure_callback(_assign, result, cost, classes >= 0, vmap_method="sequential")
+    return matched
+
+
+def _products(queries: jax.Array, targets: jax.Array) -> jax.Array:
+    """Sums over the pixels for each pair, [B, N, T]."""
+    return jnp.einsum("bhwq,bhwt->bqt", queries, targets)
 
 
 def class_targets(labels: jax.Array, *, num_classes: int, targets: int | None = None) -> tuple[jax.Array, jax.Array]:

@@ -78,7 +78,8 @@ class MaskDecoder(nnx.Module):
 
 def _unit(x: jax.Array) -> jax.Array:
     x = x.astype(accum_dtype(x))
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    unit: jax.Array = x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return unit
 
 
 class GuideBlock(nnx.Module):

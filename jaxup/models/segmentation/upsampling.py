@@ -189,7 +189,7 @@ def _enlarge(step: Any, x: jax.Array, guide: jax.Array, factor: int) -> jax.Arra
     margins = [factor * n - m for n, m in zip(x.shape[1:3], (height, width), strict=True)]
     if not all(0 <= margin < factor for margin in margins):
         fail("maps", f"a map that is {factor} times as large as {x.shape[1:3]}, or not quite", f"shape {guide.shape}")
-    y = step(x, extend(guide, margins)) if _guided(step) else step(x)
+    y: jax.Array = step(x, extend(guide, margins)) if _guided(step) else step(x)
     return y[:, :height, :width]
 
 
