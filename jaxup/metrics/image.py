@@ -108,8 +108,10 @@ def ssim(x: jax.Array, truth: jax.Array, *, data_range: float = 1.0, window: str
 
     with means m, variances s^2 and covariance s_xt in a window around p; the mean over channels and all p whose window
     lies inside the image. "gaussian" is the paper's window of 11 x 11 pixels with standard deviation 1.5; "uniform" has
-    7 x 7 equal weights and the variances of a sample (divided by 48), the default of scikit-image. Variances are taken
-    about each image's mean, because E[x x] - E[x]^2 cancels in float32.
+    7 x 7 equal weights and the variances of a sample (divided by 48), the default of scikit-image. E[x x] - E[x]^2
+    cancels in float32: variances are taken about each image's mean, and with mean and variance of d = x - t it is
+
+        SSIM(p) = (1 - m_d^2 / (m_x^2 + m_t^2 + C1)) (1 - s_d^2 / (s_x^2 + s_t^2 + C2))
 
     Args:
         x: [B, H, W, C].
@@ -147,22 +149,23 @@ def ssim(x: jax.Array, truth: jax.Array, *, data_range: float = 1.0, window: str
 @partial(jax.jit, static_argnums=3)
 def _ssim(x: jax.Array, truth: jax.Array, data_range: jax.Array, window: str) -> jax.Array:
     radius, sample = _WINDOWS[window]
-    centre = jnp.mean(x + truth, axis=(1, 2), keepdims=True) / 2
 
     def mean(z: jax.Array) -> jax.Array:
         z = gaussian_filter(z, sigma=_SIGMA, radius=radius) if window == "gaussian" else box_filter(z, radius=radius)
         return z[:, radius:-radius, radius:-radius]
 
-    x, truth = x - centre, truth - centre
-    mx, mt = mean(x), mean(truth)
-    xx, tt, xt = (
-        sample * (mean(a * b) - ma * mb)
-        for a, b, ma, mb in ((x, x, mx, mx), (truth, truth, mt, mt), (x, truth, mx, mt))
-    )
-    mx, mt = mx + centre, mt + centre
+    def moments(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Means and variances in windows."""
+        centre = jnp.mean(z, axis=(1, 2), keepdims=True)
+        m = mean(z - centre)
+        return m + centre, sample * (mean((z - centre) ** 2) - m**2)
+
+    (mx, xx), (mt, tt), (md, dd) = map(moments, (x, truth, x - truth))
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    similarity = (2 * mx * mt + c1) * (2 * xt + c2) / ((mx**2 + mt**2 + c1) * (xx + tt + c2))
-    return jnp.mean(similarity, axis=(1, 2, 3))
+    luminance = md**2 / (mx**2 + mt**2 + c1)
+    structure = dd / (xx + tt + c2)
+    # What is missing to 1 is small, and so is what rounding loses of its sum.
+    return 1 - jnp.mean(luminance + structure - luminance * structure, axis=(1, 2, 3))
 
 
 def _mean(x: jax.Array, valid: jax.Array | None = None) -> jax.Array:
