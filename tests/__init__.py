@@ -16,7 +16,7 @@ if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
     if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
-# The oracles' small matrices gain nothing by threads, which take cores from the other workers.
+# Threads of NumPy's matrix products would take cores from the other workers.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # What was compiled once is read the next time. JAX_ENABLE_COMPILATION_CACHE=false compiles everything anew.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))

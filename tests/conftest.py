@@ -11,7 +11,7 @@ import pytest
 
 from tests.golden_files import shared
 
-# Tracing makes many objects and little garbage: looking for cycles less often saves a tenth of the time.
+# Tracing makes many objects and little garbage: cycles are looked for less often.
 gc.freeze()
 gc.set_threshold(200_000, 20, 100)
 
