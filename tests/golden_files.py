@@ -45,8 +45,9 @@ class Golden:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Constructor arguments by their official names, and the mode: "eval" or "train"."""
-        return self.meta.get("config", {}) | {"mode": self.meta.get("mode") or "eval"}
+        """Constructor arguments by their official names, the mode, "eval" or "train", and the source of the case."""
+        meta = {"mode": self.meta.get("mode") or "eval", "source": self.meta.get("source", "")}
+        return self.meta.get("config", {}) | meta
 
     @property
     def gradients(self) -> Arrays:

@@ -25,7 +25,10 @@ from tests.registry import MODULES
 
 ROOT = Path(__file__).parents[1]
 LOCK = Path(__file__).with_name("api.lock")
-NAMESPACES = ["jaxup", *(f"jaxup.{name}" for name in ("ops", "nn", "models", "solvers", "metrics", "interop"))]
+NAMESPACES = [
+    "jaxup",
+    *(f"jaxup.{name}" for name in ("ops", "nn", "models", "solvers", "losses", "metrics", "interop")),
+]
 # Whole segmentation networks are too large for the generic tests: they have tests of their own, and no example.
 LARGE = "jaxup.models.segmentation"
 NAMESPACES.append(LARGE)
@@ -150,7 +153,7 @@ def test_arguments(path):
         positional = positional[1:]
     annotations = inspect.get_annotations(x, eval_str=True) if inspect.isfunction(x) else {}
     for p in positional:
-        array = annotations.get(p.name) in (jax.Array, jax.Array | None, np.ndarray)
+        array = annotations.get(p.name) in (jax.Array, jax.Array | None, np.ndarray, Mapping[str, np.ndarray])
         features = is_module_class(x) and p.name.endswith("_features")
         required = path.startswith("jaxup.interop.") and p.default is p.empty
         first = path.startswith(LARGE) and p.name in ("num_classes", "upsampler", "fn")

@@ -13,6 +13,7 @@ from tests.golden_cases import (
     guided,
     indices,
     kernels,
+    matting_measures,
     metrics,
     pyramids,
     sampling,
@@ -29,6 +30,7 @@ OPERATORS: dict[str, Function] = (
     | guided.OPERATORS
     | indices.OPERATORS
     | kernels.OPERATORS
+    | matting_measures.OPERATORS
     | metrics.OPERATORS
     | pyramids.OPERATORS
     | sampling.OPERATORS
@@ -48,4 +50,4 @@ DOUBLE = {"torchvision vgg16_bn.features", "torchvision mobilenet_v2", "torchvis
 OPTIMISED = {"DKN"}
 
 # Functions of NumPy arrays, or of counts: they are called as they are, and not compiled.
-ON_HOST = set(metrics.OPERATORS)
+ON_HOST = {*metrics.OPERATORS, *matting_measures.ON_HOST}

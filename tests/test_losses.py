@@ -1,0 +1,105 @@
+"""Losses of alpha mattes: against sums written out, at the edges of their definitions, golden vectors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jaxup import losses
+from tests import goldens
+from tests.oracles import matting as oracle
+
+RNG = np.random.default_rng(5)
+MATTING = ("alpha", "composition")
+
+
+def arrays(shape=(2, 6, 5)):
+    x, truth = RNG.uniform(-0.3, 1.3, (*shape, 1)), RNG.random((*shape, 1))
+    colours = [RNG.random((*shape, 3)) for _ in range(3)]
+    return x, truth, colours, RNG.random((*shape, 1)) < 0.6
+
+
+def loss(kind, x, truth, colours, unknown, margin=0.0):
+    if kind == "alpha":
+        return losses.alpha_loss(x, truth, unknown=unknown, margin=margin)
+    return losses.composition_loss(x, *colours, unknown=unknown, margin=margin)
+
+
+def expected(kind, x, truth, colours, unknown, margin):
+    image, foreground, background = colours
+    error = x - truth if kind == "alpha" else x * foreground + (1 - x) * background - image
+    return oracle.smooth_abs(error * unknown).sum((1, 2, 3)) / (unknown.sum((1, 2, 3)) + margin)
+
+
+@pytest.mark.parametrize("case", goldens.cases("matting_loss/*"))
+def test_golden(case):
+    goldens.check(goldens.load(case), half=False)
+
+
+@pytest.mark.parametrize("kind", MATTING)
+@pytest.mark.parametrize("margin", [0.0, 1.0])
+def test_matting_losses(kind, margin):
+    x, truth, colours, unknown = arrays()
+    with jax.enable_x64(True):
+        got = loss(kind, x, truth, colours, unknown, margin)
+        np.testing.assert_allclose(got, expected(kind, x, truth, colours, unknown, margin), rtol=1e-12)
+        check_grads(lambda x: loss(kind, x, truth, colours, unknown, margin), (x,), 1, ["rev"], atol=1e-6, rtol=1e-6)
+    x, truth, *colours = (jnp.asarray(a, jnp.bfloat16) for a in (x, truth, *colours))
+    half = loss(kind, x, truth, colours, unknown, margin)
+    assert half.dtype == jnp.float32
+    single = [a.astype(jnp.float32) for a in (x, truth, *colours)]
+    np.testing.assert_array_equal(half, loss(kind, *single[:2], single[2:], unknown, margin))
+
+
+@pytest.mark.parametrize("kind", MATTING)
+@pytest.mark.parametrize("margin", [0.0, 1.0])
+def test_what_is_known_has_no_effect_and_gradients_are_finite(kind, margin):
+    """Also of an image without unknown pixels, whose loss is 1e-6 for every pixel and colour, or infinite."""
+    x, truth, colours, unknown = arrays()
+    unknown[1] = False
+    x, truth, *colours = (a.astype(np.float32) for a in (x, truth, *colours))
+    hidden = [np.where(unknown, a, np.nan) for a in (x, truth, *colours)]
+    for mask in (unknown, unknown.astype(np.uint8), unknown.astype(np.float32)):
+        value = loss(kind, hidden[0], hidden[1], hidden[2:], mask, margin)
+        np.testing.assert_array_equal(value, loss(kind, x, truth, colours, unknown, margin))
+    channels = 1 if kind == "alpha" else 3
+    np.testing.assert_allclose(value[1], 30 * channels * 1e-6 if margin else np.inf, rtol=1e-5)
+    gradient = jax.grad(lambda x: loss(kind, x, hidden[1], hidden[2:], unknown, margin).sum())(hidden[0])
+    assert np.isfinite(gradient).all() and not np.asarray(gradient)[~unknown].any()
+    assert np.asarray(gradient)[unknown].all()
+    same = jax.grad(lambda x: loss("alpha", x, truth, colours, unknown).sum())(truth)
+    assert np.isfinite(same).all()  # where the absolute value has none
+
+
+@pytest.mark.parametrize(("shape", "levels", "size"), [((2, 9, 13), 3, 5), ((1, 4, 4), 2, 7), ((1, 5, 8), 1, 1)])
+def test_laplacian_loss(shape, levels, size):
+    x, truth = RNG.random((*shape, 1)), RNG.random((*shape, 1))
+    want = [oracle.laplacian(a[..., 0], t[..., 0], levels, size, 1.5) for a, t in zip(x, truth, strict=True)]
+    options = {"levels": levels, "kernel_size": size, "sigma": 1.5}
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(losses.laplacian_loss(x, truth, **options), want, rtol=1e-12)
+        check_grads(lambda x: losses.laplacian_loss(x, truth, **options), (x,), 1, ["rev"])
+    x = jnp.asarray(x, jnp.float32)
+    gradient = jax.grad(lambda y: losses.laplacian_loss(y, x, **options).sum())(x)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_errors():
+    x, colours = np.zeros((1, 4, 4, 1), np.float32), np.zeros((1, 4, 4, 3), np.float32)
+    with pytest.raises(ValueError, match=r"truth: expected shape \(1, 4, 4, 1\)"):
+        losses.alpha_loss(x, x[:, :3], unknown=x)
+    with pytest.raises(ValueError, match="unknown: expected shape"):
+        losses.alpha_loss(x, x, unknown=x[..., 0])
+    with pytest.raises(ValueError, match="margin: expected a number >= 0, got -1"):
+        losses.alpha_loss(x, x, unknown=x, margin=-1)
+    with pytest.raises(ValueError, match="x: expected a floating-point type"):
+        losses.alpha_loss(x.astype(np.uint8), x, unknown=x)
+    with pytest.raises(ValueError, match="background: expected shape"):
+        losses.composition_loss(x, colours, colours, x, unknown=x)
+    with pytest.raises(ValueError, match=r"x: expected at least 32 x 32 pixels for 5 levels"):
+        losses.laplacian_loss(x, x)
+    with pytest.raises(ValueError, match="kernel_size: expected an odd integer"):
+        losses.laplacian_loss(x, x, levels=1, kernel_size=4)
+    with pytest.raises(ValueError, match="x: expected 4 axes"):
+        losses.laplacian_loss(x[0, ..., 0], x)
