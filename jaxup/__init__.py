@@ -5,14 +5,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxup import interop, losses, metrics, models, nn, ops, solvers
+    from jaxup import interop, losses, matting, metrics, models, nn, ops, solvers
 
 try:
     __version__ = version("jaxup")
 except PackageNotFoundError:  # a checkout that is on the path but not installed
     __version__ = "0"
 
-__all__ = ["interop", "losses", "metrics", "models", "nn", "ops", "solvers", "__version__"]
+__all__ = ["interop", "losses", "matting", "metrics", "models", "nn", "ops", "solvers", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 LOCK = Path(__file__).with_name("api.lock")
 NAMESPACES = [
     "jaxup",
-    *(f"jaxup.{name}" for name in ("ops", "nn", "models", "solvers", "losses", "metrics", "interop")),
+    *(f"jaxup.{name}" for name in ("ops", "nn", "models", "solvers", "losses", "matting", "metrics", "interop")),
 ]
 # Whole segmentation networks are too large for the generic tests: they have tests of their own, and no example.
 LARGE = "jaxup.models.segmentation"

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxup import losses, metrics
+from jaxup import losses, matting, metrics
 from tests.golden_cases.converted import Function
 from tests.golden_files import shared
 
@@ -64,7 +64,40 @@ def depth_metrics(inputs, params, config):
     return {"fastdepth": np.where(np.isfinite(found), found, -1), "hu": np.array([scores["hu"][name] for name in _HU])}
 
 
-ON_HOST: dict[str, Function] = {"matting metrics": matting_metrics, "depth metrics": depth_metrics}
+def pipeline(inputs, params, config):
+    image, trimap, output = (inputs[name] for name in ("image", "trimap", "net_output"))
+    if config["kind"] == "a2u":
+        x, alpha = matting.a2u_input(image, trimap), matting.a2u_alpha(output, trimap)
+    else:
+        plus_one = all(n % 32 == 1 for n in output.shape)
+        x, alpha = matting.indexnet_input(image, trimap, plus_one=plus_one), matting.indexnet_alpha(output, trimap)
+    return {"x": x, "alpha_float": alpha, "alpha": alpha.astype(np.uint8)}
+
+
+def composition(inputs, params, config):
+    background = matting.covering_background(inputs["bg"], inputs["alpha"].shape)
+    image = matting.compose(inputs["fg"], background, inputs["alpha"])
+    return {"composite_uint8": image.astype(np.uint8), "a2u_composite_float": image}
+
+
+def trimaps(inputs, params, config):
+    """Of all radii and sizes that training draws."""
+    alpha, sizes = inputs["alpha"], range(1, 30)
+    found = {f"indexnet_r{r}": matting.trimap_by_distance(alpha, radius=r) for r in sizes}
+    eroded = {s: matting.trimap_by_erosion(alpha, foreground=s, background=s) for s in sizes}
+    for first, second in itertools.product(sizes, sizes):
+        white, black = eroded[first] == 255, eroded[second] == 0
+        found[f"a2u_fg{first}_bg{second}"] = np.where(white, 255, np.where(black, 0, 128))
+    return found
+
+
+ON_HOST: dict[str, Function] = {
+    "matting metrics": matting_metrics,
+    "depth metrics": depth_metrics,
+    "pre- and post-processing": pipeline,
+    "composition": composition,
+    "training trimaps": trimaps,
+}
 
 OPERATORS: dict[str, Function] = ON_HOST | {
     "alpha + composition loss": matting_loss,
