@@ -59,7 +59,8 @@ def resize_nearest(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         Bradski, The OpenCV Library, 2000, `resize`.
     """
     rows, columns = (np.arange(m) * n // m for n, m in zip(x.shape[:2], size, strict=True))
-    return x[rows[:, None], columns]
+    picked: np.ndarray = x[rows[:, None], columns]
+    return picked
 
 
 def ellipse(size: int) -> np.ndarray:
@@ -88,7 +89,8 @@ def ellipse(size: int) -> np.ndarray:
     r = check_int("size", size) // 2
     i = np.arange(size)
     width = np.rint(r * np.sqrt((r * r - (i - r) ** 2) / max(r * r, 1)))
-    return np.abs(i - r) <= width[:, None]
+    inside: np.ndarray = np.abs(i - r) <= width[:, None]
+    return inside
 
 
 def eroded(mask: np.ndarray, size: int) -> np.ndarray:
@@ -106,4 +108,5 @@ def eroded(mask: np.ndarray, size: int) -> np.ndarray:
         first, stop = np.flatnonzero(columns)[[0, -1]] + (0, 1)
         rows = sums[row : row + height]
         missing += rows[:, stop : stop + width] - rows[:, first : first + width]
-    return missing == 0
+    clear: np.ndarray = missing == 0
+    return clear

@@ -115,7 +115,7 @@ def trimap_by_erosion(alpha: np.ndarray, *, foreground: int, background: int) ->
     return trimap
 
 
-def covering_background(background: np.ndarray, size: tuple[int, int], *, reduce: bool = True) -> np.ndarray:
+def covering_background(background: np.ndarray, *, size: tuple[int, int], reduce: bool = True) -> np.ndarray:
     """Resize a background until it covers a foreground, and cut it at the top left.
 
     It becomes ceil(h f) x ceil(w f), f = max(H / h, W / w), as 8-bit image by OpenCV's cubic interpolation.
@@ -132,7 +132,7 @@ def covering_background(background: np.ndarray, size: tuple[int, int], *, reduce
         ValueError: not uint8 [h, w, 3].
 
     Example:
-        >>> covering_background(np.full((2, 3, 3), 7, np.uint8), (4, 4)).shape
+        >>> covering_background(np.full((2, 3, 3), 7, np.uint8), size=(4, 4)).shape
         (4, 4, 3)
 
     Reference:
@@ -170,8 +170,8 @@ def compose(foreground: np.ndarray, background: np.ndarray, alpha: np.ndarray) -
     for name, array, shape in (("background", background, foreground.shape), ("alpha", alpha, foreground.shape[:2])):
         if array.shape != shape:
             fail(name, f"shape {shape}", array.shape)
-    a = np.float32(alpha[..., None]) / np.float32(255)
-    return a * np.float32(foreground) + (1 - a) * np.float32(background)
+    a = alpha[..., None].astype(np.float32) / np.float32(255)
+    return a * foreground.astype(np.float32) + (1 - a) * background.astype(np.float32)
 
 
 def indexnet_input(image: np.ndarray, trimap: np.ndarray, *, multiple: int = 32, plus_one: bool = False) -> np.ndarray:
@@ -226,7 +226,7 @@ def indexnet_alpha(output: np.ndarray, trimap: np.ndarray) -> np.ndarray:
         Lu et al., Index Networks, TPAMI 2020, and its code.
     """
     _check_map("trimap", trimap)
-    return _with_known(resize_cubic(np.float32(output), trimap.shape), trimap)
+    return _with_known(resize_cubic(output.astype(np.float32), trimap.shape), trimap)
 
 
 def a2u_input(image: np.ndarray, trimap: np.ndarray, *, multiple: int = 16) -> np.ndarray:
@@ -278,7 +278,7 @@ def a2u_alpha(output: np.ndarray, trimap: np.ndarray) -> np.ndarray:
     height, width = trimap.shape
     if output.ndim != 2 or output.shape[0] < height or output.shape[1] < width:
         fail("output", f"at least [{height}, {width}]", f"shape {output.shape}")
-    return _with_known(np.float32(output[:height, :width]), trimap)
+    return _with_known(output[:height, :width].astype(np.float32), trimap)
 
 
 def _network_input(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
@@ -286,12 +286,13 @@ def _network_input(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
     _check_map("trimap", trimap)
     if image.shape[:2] != trimap.shape:
         fail("trimap", f"shape {image.shape[:2]} as the image", f"shape {trimap.shape}")
-    colours = (np.float32(image) / np.float32(255) - MEAN) / STD
-    return np.concatenate([colours, np.float32(trimap[..., None]) / np.float32(255)], axis=2)
+    x = np.concatenate([image, trimap[..., None]], axis=2).astype(np.float32) / np.float32(255)
+    x[..., :3] = (x[..., :3] - MEAN) / STD
+    return x
 
 
 def _with_known(alpha: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-    return np.where(trimap == UNKNOWN, np.float32(255) * alpha.clip(0, 1), np.float32(trimap))
+    return np.where(trimap == UNKNOWN, np.float32(255) * alpha.clip(0, 1), trimap.astype(np.float32))
 
 
 def _check_image(name: str, x: np.ndarray) -> None:

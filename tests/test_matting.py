@@ -91,10 +91,12 @@ def test_resizing_is_that_of_ops(size, shape):
 def test_backgrounds_cover_foregrounds():
     background = picture(20, 30, 3)
     for size in ((20, 30), (41, 30), (10, 70), (5, 4), (1, 1)):
-        assert matting.covering_background(background, size).shape == (*size, 3)
-        assert matting.covering_background(background, size, reduce=False).shape == (*size, 3)
-    np.testing.assert_array_equal(matting.covering_background(background, (9, 9), reduce=False), background[:9, :9])
-    np.testing.assert_array_equal(matting.covering_background(background, (20, 30)), background)
+        assert matting.covering_background(background, size=size).shape == (*size, 3)
+        assert matting.covering_background(background, size=size, reduce=False).shape == (*size, 3)
+    np.testing.assert_array_equal(
+        matting.covering_background(background, size=(9, 9), reduce=False), background[:9, :9]
+    )
+    np.testing.assert_array_equal(matting.covering_background(background, size=(20, 30)), background)
     foreground, alpha = picture(6, 7, 3), picture(6, 7)
     a = alpha[..., None] / 255
     image = matting.compose(foreground, background[:6, :7], alpha)
@@ -142,7 +144,7 @@ def test_errors():
     with pytest.raises(ValueError, match="size: expected an integer >= 1, got 0"):
         matting.trimap_by_erosion(trimap, foreground=0, background=1)
     with pytest.raises(ValueError, match=r"background: expected uint8 \[H, W, 3\]"):
-        matting.covering_background(trimap, (4, 5))
+        matting.covering_background(trimap, size=(4, 5))
     with pytest.raises(ValueError, match=r"alpha: expected shape \(4, 5\)"):
         matting.compose(image, image, trimap[1:])
     with pytest.raises(ValueError, match=r"output: expected at least \[4, 5\]"):

@@ -75,7 +75,7 @@ def pipeline(inputs, params, config):
 
 
 def composition(inputs, params, config):
-    background = matting.covering_background(inputs["bg"], inputs["alpha"].shape)
+    background = matting.covering_background(inputs["bg"], size=inputs["alpha"].shape)
     image = matting.compose(inputs["fg"], background, inputs["alpha"])
     return {"composite_uint8": image.astype(np.uint8), "a2u_composite_float": image}
 
