@@ -29,9 +29,9 @@ NAMESPACES = [
     "jaxup",
     *(f"jaxup.{name}" for name in ("ops", "nn", "models", "solvers", "losses", "matting", "metrics", "interop")),
 ]
-# Whole segmentation networks are too large for the generic tests: they have tests of their own, and no example.
-LARGE = "jaxup.models.segmentation"
-NAMESPACES.append(LARGE)
+# Whole networks of tasks are too large for the generic tests: they have tests of their own, and no example.
+LARGE = ("jaxup.models.segmentation", "jaxup.models.matting")
+NAMESPACES += LARGE
 SECTIONS = ["Args:", "Returns:", "Example:", "Reference:"]
 FORBIDDEN = {  # package or file -> what it must not import
     "jaxup/ops": ["jaxup.nn", "jaxup.models", "jaxup.interop", "jaxup.solvers", "flax"],

@@ -39,12 +39,12 @@ def _index_block(config: dict[str, Any], family: str) -> tuple[nnx.Module, Table
     return module, table
 
 
-def _blocks(torch: str, ours: str, count: int) -> Table:
-    """Convolution and norm of each of `count` layers; official layers are counted with their activations."""
+def blocks_keys(torch: str, ours: str, count: int, step: int = 3) -> Table:
+    """Convolution and norm of each of `count` layers; in steps of 3 official layers are counted with activations."""
     table: Table = {}
     for i in range(count):
-        table |= conv(f"{torch}.{3 * i}", f"{ours}.{i}.conv", bias=False)
-        table |= batch_norm(f"{torch}.{3 * i + 1}", f"{ours}.{i}.norm")
+        table |= conv(f"{torch}.{step * i}", f"{ours}.{i}.conv", bias=False)
+        table |= batch_norm(f"{torch}.{step * i + 1}", f"{ours}.{i}.norm")
     return table
 
 
@@ -57,7 +57,7 @@ def _indexed_upsampling(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
         separable=separable,
         rngs=nnx.Rngs(0),
     )
-    return module, _blocks("dconv", "blocks", len(module.blocks))
+    return module, blocks_keys("dconv", "blocks", len(module.blocks))
 
 
 def _aspp(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
@@ -68,13 +68,18 @@ def _aspp(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
         dilations=DILATIONS[config.get("output_stride", 32)],
         rngs=nnx.Rngs(0),
     )
+    return module, aspp_keys(module)
+
+
+def aspp_keys(module: ASPP, step: int = 3) -> Table:
+    """Names of `aspp1.atrous_conv`, ..., `global_avg_pool` and `bottleneck_conv`; `step` as in `blocks_keys`."""
     table: Table = {}
     for i, blocks in enumerate(module.branches):
-        table |= _blocks(f"aspp{i + 1}.atrous_conv", f"branches.{i}", len(blocks))
+        table |= blocks_keys(f"aspp{i + 1}.atrous_conv", f"branches.{i}", len(blocks), step)
     for torch, ours, first in (("global_avg_pool", "mean", 1), ("bottleneck_conv", "bottleneck", 0)):
         table |= conv(f"{torch}.{first}", f"{ours}.conv", bias=False)
         table |= batch_norm(f"{torch}.{first + 1}", f"{ours}.norm")
-    return module, table
+    return table
 
 
 OPERATORS: Operators = {

@@ -1,6 +1,6 @@
-"""Whole networks built from `jaxup.nn` and `jaxup.ops`; those of segmentation are in `jaxup.models.segmentation`."""
+"""Whole networks built from `jaxup.nn` and `jaxup.ops`; those of a task are in folders: `segmentation`, `matting`."""
 
-from jaxup.models import segmentation
+from jaxup.models import matting, segmentation
 from jaxup.models.backbones import (
     BACKBONES,
     VGG,
@@ -39,5 +39,6 @@ __all__ = [
     "ReconstructionNetwork",
     "SuperResolutionNetwork",
     "make_joint_network",
+    "matting",
     "segmentation",
 ]

@@ -1,6 +1,6 @@
 """The downsampling and upsampling stages of an encoder-decoder as one module (Lu et al., TPAMI 2020, Table 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,6 +42,7 @@ class Resampling(nnx.Module):
         context: of index networks.
         encoder_normalization: of index networks.
         decoder_normalization: of index networks.
+        layer_options: further options of the layers: of `jaxup.nn.A2UKernels`, for instance.
         dtype: the type in which layers compute; parameters are float32.
         rngs: source of the initial parameters.
 
@@ -68,6 +69,7 @@ class Resampling(nnx.Module):
         context: bool = True,
         encoder_normalization: str = "sigmoid+softmax",
         decoder_normalization: str = "sigmoid",
+        layer_options: Mapping[str, Any] | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -83,7 +85,8 @@ class Resampling(nnx.Module):
             encoder_normalization=encoder_normalization,
             decoder_normalization=decoder_normalization,
         )
-        options: dict[str, Any] = (of_indices if entry.indices else {}) | dict(dtype=dtype, rngs=rngs)
+        options: dict[str, Any] = (of_indices if entry.indices else {}) | dict(layer_options or {})
+        options |= dict(dtype=dtype, rngs=rngs)
         self.down_layers, self.up_layers = (
             nnx.List(make(count, **options) for count in self.features[: 1 if once else None] if make is not None)
             for make in (entry.down_layer, entry.up_layer)

@@ -85,7 +85,8 @@ def _pool_by_index(layer: IndexNetwork, x: jax.Array) -> tuple[jax.Array, Memory
 
 def _pool_by_kernels(layer: A2UKernels, x: jax.Array) -> tuple[jax.Array, Memory]:
     kernels = layer(x)
-    return downsample_reassemble(x, kernels.down, scale=2, kernel_size=2 * layer.kernel_size), kernels
+    size, groups = 2 * layer.kernel_size, layer.groups
+    return downsample_reassemble(x, kernels.down, scale=2, kernel_size=size, groups=groups), kernels
 
 
 def _interpolate(method: str) -> Callable[[None, jax.Array, Memory], jax.Array]:
@@ -101,7 +102,8 @@ def _by_index(_: None, z: jax.Array, memory: IndexMaps) -> jax.Array:
 
 
 def _by_kernels(_: None, z: jax.Array, memory: KernelPair) -> jax.Array:
-    return reassemble(z, memory.up, scale=2, kernel_size=math.isqrt(memory.up.shape[-1]))
+    groups, entries = memory.up.shape[-2:]
+    return reassemble(z, memory.up, scale=2, kernel_size=math.isqrt(entries), groups=groups)
 
 
 def _strided(features: int, **options: Any) -> nnx.Conv:

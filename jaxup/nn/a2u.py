@@ -113,15 +113,19 @@ def _grouped(logits: jax.Array, groups: int) -> jax.Array:
     return logits.reshape(*logits.shape[:3], groups, logits.shape[3] // groups)
 
 
-def _down_kernels(logits: jax.Array, groups: int) -> jax.Array:
-    return jax.nn.softmax(_grouped(logits, groups), axis=-1)
+def _softmax(logits: jax.Array, groups: int, interleaved: bool) -> jax.Array:
+    """Of each kernel [..., G, n]; or, of the entries as they are stored, of every G-th."""
+    if not interleaved:
+        return jax.nn.softmax(_grouped(logits, groups), axis=-1)
+    mixed = jax.nn.softmax(logits.reshape(*logits.shape[:3], logits.shape[3] // groups, groups), axis=-2)
+    return _grouped(mixed.reshape(logits.shape), groups)
 
 
-def _up_kernels(logits: jax.Array, groups: int, normalization: str) -> jax.Array:
-    weights = _grouped(pixel_shuffle(logits, scale=2), groups)
+def _up_kernels(logits: jax.Array, groups: int, normalization: str, interleaved: bool = False) -> jax.Array:
+    weights = pixel_shuffle(logits, scale=2)
     if normalization == "sigmoid+softmax":
         weights = nnx.sigmoid(weights)
-    return weights if weights.shape[-1] == 1 else jax.nn.softmax(weights, axis=-1)
+    return _grouped(weights, groups) if weights.shape[-1] == groups else _softmax(weights, groups, interleaved)
 
 
 def _check_up_normalization(value: str, kernel_size: int) -> str:
@@ -164,6 +168,7 @@ class A2UKernels(nnx.Module):
         filters: "dynamic"; "static": learned, the same for all images; "hybrid": U static and V dynamic.
         norm_groups: groups of the normalisation, a divisor of C.
         up_normalization: of the upsampling kernels: "sigmoid+softmax", or, which is not in the paper, "softmax" alone.
+        interleaved: with several groups, normalise every G-th entry of all kernels together, as the official code does.
         dtype: the type in which the 1x1 convolutions compute; parameters are float32, the rest is never below float32.
         rngs: source of the initial parameters.
 
@@ -186,7 +191,7 @@ class A2UKernels(nnx.Module):
         dongdong93/a2u_matting (MIT), which has rank 1 and dynamic filters only. That every
         term has filters and norms of its own, and which factor of the hybrid form is static, are our choice. With
         several groups, the official code normalises the entries in another order than it reads them in; here each
-        kernel is normalised by itself.
+        kernel is normalised by itself, unless `interleaved`.
     """
 
     def __init__(
@@ -201,12 +206,14 @@ class A2UKernels(nnx.Module):
         filters: str = "dynamic",
         norm_groups: int = 32,
         up_normalization: str = "sigmoid+softmax",
+        interleaved: bool = False,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.in_features, self.groups = check_int("in_features", in_features), check_int("groups", groups)
         self.kernel_size = check_odd("kernel_size", kernel_size)
         self.up_normalization = _check_up_normalization(up_normalization, kernel_size)
+        self.interleaved = interleaved
         self.affinity = _Affinity(
             in_features,
             encoder_kernel_size=encoder_kernel_size,
@@ -224,8 +231,8 @@ class A2UKernels(nnx.Module):
         """The kernels of x."""
         _check_even("x", x, self.in_features)
         affinity = self.affinity(x)
-        down = _down_kernels(_logits(self.down, affinity, x), self.groups)
-        up = _up_kernels(_logits(self.up, affinity, x), self.groups, self.up_normalization)
+        down = _softmax(_logits(self.down, affinity, x), self.groups, self.interleaved)
+        up = _up_kernels(_logits(self.up, affinity, x), self.groups, self.up_normalization, self.interleaved)
         return KernelPair(down.astype(x.dtype), up.astype(x.dtype))
 
 
@@ -396,5 +403,5 @@ class A2UDownsample(_OneKind):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Halve x."""
         _check_even("x", x, self.in_features)
-        kernels = _down_kernels(self._logits(x), self.groups)
+        kernels = _softmax(self._logits(x), self.groups, False)
         return downsample_reassemble(x, kernels, scale=2, kernel_size=2 * self.kernel_size, groups=self.groups)

@@ -1,6 +1,6 @@
 """Atrous spatial pyramid pooling (Chen et al., ECCV 2018), and the convolution blocks of MobileNetV2 that it is of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -45,17 +45,27 @@ class ConvNorm(nnx.Module):
         return nnx.relu6(normalise(self.norm, self.conv(x), self.dtype))
 
 
+Layer = Callable[..., Any]  # builds a layer from the arguments of `ConvNorm`
+
+
 def conv_block(
-    inputs: int, outputs: int, size: int, *, separable: bool, dilation: int = 1, **options: Any
-) -> nnx.List[ConvNorm]:
+    inputs: int,
+    outputs: int,
+    size: int,
+    *,
+    separable: bool,
+    dilation: int = 1,
+    layer: Layer = ConvNorm,
+    **options: Any,
+) -> nnx.List[Any]:
     """A convolution, or a depthwise one and a pointwise one."""
     if not separable:
-        return nnx.List([ConvNorm(inputs, outputs, size, dilation=dilation, **options)])
-    depthwise = ConvNorm(inputs, inputs, size, dilation=dilation, depthwise=True, **options)
-    return nnx.List([depthwise, ConvNorm(inputs, outputs, 1, **options)])
+        return nnx.List([layer(inputs, outputs, size, dilation=dilation, **options)])
+    depthwise = layer(inputs, inputs, size, dilation=dilation, depthwise=True, **options)
+    return nnx.List([depthwise, layer(inputs, outputs, 1, **options)])
 
 
-def through(blocks: nnx.List[ConvNorm], x: jax.Array) -> jax.Array:
+def through(blocks: Iterable[Any], x: jax.Array) -> jax.Array:
     """One block after the other."""
     for block in blocks:
         x = block(x)
@@ -76,6 +86,7 @@ class ASPP(nnx.Module):
         branch_features: w, channels of each branch.
         dilations: of the 3 x 3 convolutions: (2, 4, 8) at output stride 32, (6, 12, 18) at 16, (12, 24, 36) at 8.
         dropout: the part of the outputs that training drops.
+        layer: what builds a convolution with norm and activation, called as the layers here are; None: these.
         dtype: the type in which the convolutions compute; parameters are float32.
         rngs: source of the initial parameters.
 
@@ -103,19 +114,22 @@ class ASPP(nnx.Module):
         branch_features: int = 256,
         dilations: Sequence[int] = (2, 4, 8),
         dropout: float = 0.5,
+        layer: Layer | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.in_features, width = check_int("in_features", in_features), check_int("branch_features", branch_features)
-        options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
+        layer, options = layer or ConvNorm, dict[str, Any](dtype=dtype, rngs=rngs)
         dilated = (
-            conv_block(in_features, width, 3, separable=True, dilation=check_int("dilations", d), **options)
+            conv_block(
+                in_features, width, 3, separable=True, dilation=check_int("dilations", d), layer=layer, **options
+            )
             for d in dilations
         )
-        self.branches = nnx.List([conv_block(in_features, width, 1, separable=False, **options), *dilated])
-        self.mean = ConvNorm(in_features, width, 1, **options)
+        self.branches = nnx.List([conv_block(in_features, width, 1, separable=False, layer=layer, **options), *dilated])
+        self.mean = layer(in_features, width, 1, **options)
         joined = (len(self.branches) + 1) * width
-        self.bottleneck = ConvNorm(joined, check_int("out_features", out_features), 1, **options)
+        self.bottleneck = layer(joined, check_int("out_features", out_features), 1, **options)
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:

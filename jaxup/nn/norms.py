@@ -3,9 +3,13 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype
 
 from jaxup._checks import accum_dtype
+
+_EPSILON = 1e-5
 
 Norm = nnx.LayerNorm | nnx.GroupNorm | nnx.RMSNorm | nnx.BatchNorm
 
@@ -45,6 +49,24 @@ class BatchNorm(nnx.BatchNorm):
             count = x.size // self.num_features
             self.var[...] = kept + (self.var[...] - kept) * (count / max(1, count - 1))
         return y
+
+
+class InPlaceABN(BatchNorm):
+    """Batch normalisation by the magnitude of its scale, as Mapillary's InPlaceABN computes it.
+
+        y = (x - mean) / sqrt(var + eps) * (|scale| + eps) + bias
+
+    The gradient of the scale carries its sign. The activation that follows is left to the caller.
+    """
+
+    def __init__(self, features: int, *, rngs: nnx.Rngs):
+        super().__init__(features, rngs=rngs)
+        self.promote_dtype: Any = _with_magnitude  # what nnx.BatchNorm passes its arrays through
+
+
+def _with_magnitude(arrays: Any, *, dtype: Any = None) -> Any:
+    x, mean, var, scale, bias = promote_dtype(arrays, dtype=dtype)
+    return x, mean, var, jnp.abs(scale) + _EPSILON, bias
 
 
 def normalise(norm: Norm, x: jax.Array, dtype: Any) -> jax.Array:

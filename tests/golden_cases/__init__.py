@@ -7,6 +7,7 @@ pair: these, and the statistics after the call by their official names.
 """
 
 from tests.golden_cases import (
+    a2u_matting,
     attention,
     backbones,
     classical,
@@ -24,7 +25,8 @@ from tests.golden_cases import (
 from tests.golden_cases.converted import Function
 
 OPERATORS: dict[str, Function] = (
-    attention.OPERATORS
+    a2u_matting.OPERATORS
+    | attention.OPERATORS
     | backbones.OPERATORS
     | classical.OPERATORS
     | guided.OPERATORS

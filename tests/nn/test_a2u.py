@@ -39,14 +39,15 @@ def test_round_trip(case):
         ((3, 2), 4, dict(groups=2, shared=False)),
         ((2, 3), 5, dict(rank=2, filters="hybrid")),
         ((1, 1), 3, dict(rank=2, filters="static", shared=False)),
+        ((1, 2), 2, dict(groups=2, filters="static", interleaved=True)),
     ],
-    ids=["dynamic", "hybrid", "static"],
+    ids=["dynamic", "hybrid", "static", "interleaved"],
 )
 def test_equals_the_loops(grid, size, options):
     module = nn.A2UKernels(4, encoder_kernel_size=size, norm_groups=2, rngs=nnx.Rngs(0), **options)
     params = randomised(module)
     x = random(2, 2 * grid[0], 2 * grid[1], 4)
-    expected = oracle(x, params, size, options.get("rank", 1), options.get("groups", 1), 2)
+    expected = oracle(x, params, size, options.get("rank", 1), options.get("groups", 1), 2, "interleaved" in options)
     assert_close(tuple(nnx.jit(module)(x)), expected, 1e-5)
 
 
@@ -161,5 +162,5 @@ def test_state_dicts_that_do_not_fit():
     golden, named = load("share_k6_s3")
     with pytest.raises(ValueError, match=r"bconv_U\.1\.weight: expected shape \(32, 32, 1, 1\)"):
         interop.from_torch("InterChannelUpDown", named(golden.params), golden.config | {"share": False})
-    with pytest.raises(ValueError, match="config: expected downupsample_group = 1, got 2"):
+    with pytest.raises(ValueError, match=r"bconv_UP\.1\.weight: expected shape \(72, 32, 1, 1\)"):
         interop.from_torch("InterChannelUpDown", named(golden.params), golden.config | {"downupsample_group": 2})

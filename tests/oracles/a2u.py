@@ -40,8 +40,11 @@ def softmax(x):
     return weights / weights.sum(-1, keepdims=True)
 
 
-def a2u_kernels(x, params, size, rank, groups, norm_groups):
-    """Kernels (down, up) of x [B,2h,2w,C]; `params` by path, `size` that of the filters."""
+def a2u_kernels(x, params, size, rank, groups, norm_groups, interleaved=False):
+    """Kernels (down, up) of x [B,2h,2w,C]; `params` by path, `size` that of the filters.
+
+    `interleaved`: the entries that sum to one are every `groups`-th of those that lie one after the other.
+    """
     affinity = 0
     for r in range(rank):
         u, v = (factor(x, params, f"affinity.terms.{r}.{n}", size, norm_groups) for n in (0, 1))
@@ -51,5 +54,13 @@ def a2u_kernels(x, params, size, rank, groups, norm_groups):
         affinity * (mean @ params[f"{kind}.kernel"] + params[f"{kind}.bias"])[:, None, None] for kind in ("down", "up")
     )
     up = pixel_shuffle(up, 2, 2)
-    down, up = (y.reshape(*y.shape[:3], groups, -1) for y in (down, up))
-    return softmax(down), softmax(1 / (1 + np.exp(-up)))
+    return tuple(normalised(y, groups, interleaved) for y in (down, 1 / (1 + np.exp(-up))))
+
+
+def normalised(y, groups, interleaved):
+    weights = np.empty_like(y)
+    for g in range(groups):
+        length = y.shape[3] // groups
+        part = slice(g, None, groups) if interleaved else slice(g * length, (g + 1) * length)
+        weights[..., part] = softmax(y[..., part])
+    return weights.reshape(*y.shape[:3], groups, -1)
