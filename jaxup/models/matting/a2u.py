@@ -128,7 +128,7 @@ class A2UMatting(nnx.Module):
         ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, 4].
 
     Example:
-        >>> run = lambda x: A2UMatting(features=8, aspp=False, rngs=nnx.Rngs(0))(x)
+        >>> run = lambda x: A2UMatting(features=8, upsampler="max-unpool", rngs=nnx.Rngs(0))(x)
         >>> nnx.eval_shape(run, jnp.ones((1, 37, 50, 4))).shape
         (1, 37, 50, 1)
 

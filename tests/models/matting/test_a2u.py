@@ -19,9 +19,9 @@ from tests.interop.test_networks import shapes as names
 from tests.models.backbones.test_backbones import abstract, filled
 from tests.models.segmentation.networks import check_dropout, check_round_trip
 from tests.modules import count, random
-from tests.registry.examples import marked
+from tests.registry.examples import marked, thorough
 
-slow, thorough = pytest.mark.slow, pytest.mark.thorough
+slow = pytest.mark.slow
 OPTIONS = dict(dtype=jnp.float32, rngs=nnx.Rngs(0))
 SMALL = dict(features=4, aspp=False)
 OFFICIAL = dict(stride=16, aspp=True, decoder_conv_operator="residual_conv", decoder_kernel_size=3) | dict(
@@ -29,13 +29,13 @@ OFFICIAL = dict(stride=16, aspp=True, decoder_conv_operator="residual_conv", dec
 )
 
 
-@thorough
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", goldens.cases("a2u_matting/*"))
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
 
-@thorough
+@pytest.mark.thorough
 def test_checkpoint():
     golden = goldens.load("a2u_matting/a2u_share__os16_aspp")
     check_round_trip("resnetmat", golden.params, golden.config)
@@ -79,9 +79,13 @@ def test_sizes_that_are_no_multiples_of_16():
         x = random(2, height, width, 4)
         expected = np.pad(x, ((0, 0), (0, -height % 16), (0, -width % 16), (0, 0)), mode="reflect")
         np.testing.assert_array_equal(jax.jit(_multiple)(x), expected)
+
+
+@pytest.mark.parametrize("upsampler", ["max-unpool", thorough("a2u")])
+def test_types(upsampler):
     for inside, dtype in ((jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.float32)):
-        run = lambda x, inside=inside: A2UMatting(features=4, dtype=inside, rngs=Shapes())(x)  # noqa: E731
-        y = nnx.eval_shape(run, jax.ShapeDtypeStruct((1, 37, 50, 4), dtype))
+        network = abstract(partial(A2UMatting, features=4, upsampler=upsampler, dtype=inside))
+        y = nnx.eval_shape(lambda network, x: network(x), network, jax.ShapeDtypeStruct((1, 37, 50, 4), dtype))
         assert (y.shape, y.dtype) == ((1, 37, 50, 1), dtype)
 
 
