@@ -65,7 +65,9 @@ def signature(function: Any) -> str:
     """Names, kinds and defaults; annotations print differently from one Python version to the next."""
     plain = [p.replace(annotation=p.empty) for p in arguments(function)]
     named = [
-        p.replace(default=_Name(p.default.__name__)) if callable(p.default) and p.default is not p.empty else p
+        p.replace(default=_Name(getattr(p.default, "__name__", "init")))
+        if callable(p.default) and p.default is not p.empty
+        else p
         for p in plain
     ]
     return str(inspect.Signature(named))

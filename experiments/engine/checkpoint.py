@@ -105,7 +105,7 @@ def load_model(run_dir: Path, model: nnx.Module, step: int | None = None, *, bes
 
     Args:
         run_dir: directory of a training run, which may still be going on.
-        model: a model of the same configuration; changed in place.
+        model: a model of the same configuration, which may be `unfilled`; changed in place.
         step: which checkpoint; None is the newest.
         best: the weights that were best in a validation until then, in place of the last ones.
 
@@ -215,8 +215,10 @@ def _check_same(path: str, wanted: dict[str, jax.Array], found: dict[str, Any]) 
             )
 
 
-def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+def _abstract(array: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Of a model without values: for the first device."""
+    sharding = array.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
 def _is_variable(node: Any) -> bool:

@@ -15,6 +15,7 @@ from flax import nnx
 
 from experiments.engine.checkpoint import load_model
 from experiments.engine.config import RunConfig, load_config
+from jaxup.interop.keys import unfilled
 
 
 class Training(Protocol):
@@ -68,7 +69,7 @@ def load_runs(
     configs = [load_config(cls, run_dir) for run_dir in run_dirs]
     configs = [moved(config, run_dir) for config, run_dir in zip(configs, run_dirs, strict=True)]
     labels = unique([config.label for config in configs], run_dirs, None if key is None else list(map(key, configs)))
-    networks = (load_model(config.run.run_dir, config.build(), best=best) for config in configs)
+    networks = (load_model(config.run.run_dir, unfilled(config.build), best=best) for config in configs)
     return [Run(*fields) for fields in zip(labels, configs, networks, strict=True)]
 
 

@@ -25,7 +25,7 @@ from jaxup import metrics
 from jaxup._checks import check_choice
 from jaxup.files import InputError
 from jaxup.models.segmentation import Upsampling
-from jaxup.nn import UPSAMPLERS
+from jaxup.nn import UPSAMPLERS, initializers
 from jaxup.ops import resize
 
 Row = dict[str, Any]
@@ -79,7 +79,8 @@ class Probe(nnx.Module):
     def __init__(self, name: str, stride: int, channels: Mapping[int, int], width: int, classes: int, rngs: nnx.Rngs):
         at = STRIDES.index(stride)
         finer, own = STRIDES[:at], STRIDES[at:]
-        self.reduce = nnx.Linear(sum(channels[s] for s in own), width, rngs=rngs)
+        layer: dict[str, Any] = dict(kernel_init=initializers.lecun_normal(), rngs=rngs)
+        self.reduce = nnx.Linear(sum(channels[s] for s in own), width, **layer)
         self.upsample = Upsampling(
             name,
             in_features=width,
@@ -89,7 +90,7 @@ class Probe(nnx.Module):
             options=_OPTIONS,
             rngs=rngs,
         )
-        self.classify = nnx.Linear(width, classes, rngs=rngs)
+        self.classify = nnx.Linear(width, classes, **layer)
         self.finer, self.own = finer, own
 
     def __call__(self, maps: Mapping[int, jax.Array], images: jax.Array) -> jax.Array:

@@ -157,10 +157,13 @@ def prefixed(table: Table, torch: str, ours: str) -> Table:
 def unfilled(build: Callable[[], nnx.Module]) -> nnx.Module:
     """The module that `build` makes, with shapes in the place of initial values, which would be replaced anyway.
 
-    Where it has random generators, whose states no file has, it is built as it is.
+    Only random generators have their states, which no file has.
     """
     module = nnx.eval_shape(build)
-    return build() if jax.tree.leaves(nnx.state(module, nnx.RngState)) else module
+    if jax.tree.leaves(nnx.state(module, nnx.RngState)):
+        states = jax.jit(lambda: nnx.state(build(), nnx.RngState))  # XLA makes nothing of what is not returned
+        nnx.update(module, states())
+    return module
 
 
 def flat_variables(state: nnx.Module | nnx.State[Any, Any]) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from flax import nnx
 from jaxup._checks import check_choice, check_divides, check_features, check_int
 from jaxup.models.resampling import Resampling
 from jaxup.models.stages import RESAMPLINGS
+from jaxup.nn import initializers
 from jaxup.nn.norms import BatchNorm, normalise
 
-_INIT = nnx.initializers.he_normal()  # the "improved Xavier" of the paper
+_INIT = initializers.he_normal()  # the "improved Xavier" of the paper
 # Of the last layer a tenth of that: training starts near the image, and not a hundred times as far from it as noise.
-_LAST = nnx.initializers.variance_scaling(0.02, "fan_in", "truncated_normal")
+_LAST = initializers.variance_scaling(0.02, "fan_in", "truncated_normal")
 _DEPTH = 17  # layers
 _STAGES = 3
 

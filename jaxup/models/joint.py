@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import check_choice, check_divides, check_features, check_int, check_odd, fail
+from jaxup.nn import initializers
 from jaxup.ops import attention_upsample, resize, zero_upsample
 
 # The width of each layer, as in Table I; "features" is the width F of the streams' last layer.
@@ -29,7 +30,7 @@ JOINT_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 DJF_CROP = 6  # pixels that the joint part of the official DJF takes away on each side, and that each part reaches to
 BICUBIC_REACH = 3  # low-resolution pixels that an enlargement reads on each side, also if displaced by half of one
 
-_INIT = nnx.initializers.he_normal()  # keeps the signal through layers with ReLU
+_INIT = initializers.he_normal()  # keeps the signal through layers with ReLU
 
 
 class _ThreeLayers(nnx.Module):
@@ -154,7 +155,7 @@ class AttentionJointNetwork(nnx.Module):
         self.final_cnn = _ThreeLayers(
             features, (both, both, in_features), last_relu=False, last_zero=residual, dtype=dtype, rngs=rngs
         )
-        init, shape = nnx.initializers.normal(features**-0.5), (kernel_size, features // 2)
+        init, shape = initializers.normal(features**-0.5), (kernel_size, features // 2)
         self.px = nnx.Param(init(rngs.params(), shape, jnp.float32))
         self.py = nnx.Param(init(rngs.params(), shape, jnp.float32))
 

@@ -9,6 +9,7 @@ from flax import nnx
 
 from jaxup._checks import check_divides, check_features, check_int
 from jaxup.models.resampling import Memory, Resampling
+from jaxup.nn import initializers
 from jaxup.nn.norms import BatchNorm, normalise
 
 
@@ -16,7 +17,7 @@ class _Block(nnx.Module):
     """C(k): a 3 x 3 convolution, BatchNorm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, dtype: Any, rngs: nnx.Rngs):
-        init = nnx.initializers.he_normal()
+        init = initializers.he_normal()
         self.conv = nnx.Conv(inputs, outputs, (3, 3), use_bias=False, kernel_init=init, dtype=dtype, rngs=rngs)
         self.norm, self.dtype = BatchNorm(outputs, rngs=rngs), dtype
 
@@ -98,7 +99,8 @@ class ReconstructionNetwork(nnx.Module):
         self.encoder = blocks([in_features, *down[:-1]], widths)
         self.bottleneck = _Block(down[-1], 2 * widths[-1], dtype=dtype, rngs=rngs)
         self.decoder = blocks([2 * widths[-1], *up[:0:-1]], widths[::-1])
-        self.last = nnx.Conv(up[0], in_features, (3, 3), dtype=dtype, rngs=rngs)
+        init = initializers.lecun_normal()
+        self.last = nnx.Conv(up[0], in_features, (3, 3), kernel_init=init, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Reconstruct x."""

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxup.nn import initializers
 from jaxup.nn.a2u import A2UKernels, A2UUpsample, KernelPair
 from jaxup.nn.basic import Deconvolution
 from jaxup.nn.carafe import CARAFE
@@ -26,7 +27,7 @@ from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize
 from jaxup.ops.unpooling import max_index
 
 Memory = Any
-_INIT = nnx.initializers.he_normal()  # "improved Xavier", as of the convolutions around these stages
+_INIT = initializers.he_normal()  # "improved Xavier", as of the convolutions around these stages
 
 
 @dataclass(frozen=True)

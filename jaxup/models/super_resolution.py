@@ -7,11 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import check_features, check_int, check_power_of_two, fail
+from jaxup.nn import initializers
 from jaxup.nn.basic import Resize
 from jaxup.nn.factory import UPSAMPLERS, make_upsampler
 from jaxup.ops.resize import resize
 
-_INIT = nnx.initializers.he_normal()  # keeps the signal through layers with ReLU
+_INIT = initializers.he_normal()  # keeps the signal through layers with ReLU
 _SIZED = ("attention", "deconvolution")  # the upsamplers that the paper compares, whose windows have the same K
 
 

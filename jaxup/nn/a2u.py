@@ -16,6 +16,7 @@ from jaxup._checks import (
     check_shape,
     fail,
 )
+from jaxup.nn import initializers
 from jaxup.nn.norms import group_norm
 from jaxup.ops.downsample import downsample_reassemble, strided_filter
 from jaxup.ops.reassemble import reassemble
@@ -26,7 +27,7 @@ NORMALIZATIONS = ("sigmoid+softmax", "softmax")
 
 # As the official code does: Xavier's, with the gain of the leaky ReLU behind the filters.
 _SLOPE = 0.01
-_init = nnx.initializers.variance_scaling(2 / (1 + _SLOPE**2), "fan_avg", "normal")
+_init = initializers.variance_scaling(2 / (1 + _SLOPE**2), "fan_avg", "normal")
 
 # Which of the two filters of a rank-1 term are predicted from the image: (U, V).
 FILTERS = {"dynamic": (True, True), "hybrid": (False, True), "static": (False, False)}
@@ -49,7 +50,7 @@ class _Factor(nnx.Module):
         self.filters = (
             nnx.Conv(features, filters, (1, 1), dtype=dtype, kernel_init=_init, rngs=rngs)
             if dynamic
-            else nnx.Param(nnx.initializers.normal(1 / size)(rngs.params(), (size, size, filters)))
+            else nnx.Param(initializers.normal(1 / size)(rngs.params(), (size, size, filters)))
         )
         self.norm = group_norm(features, norm_groups, rngs)
 

@@ -20,13 +20,14 @@ from jaxup._checks import (
     fail,
     pair,
 )
+from jaxup.nn import initializers
 from jaxup.nn.norms import group_norm, normalise
 from jaxup.ops.resize import resize
 from jaxup.ops.unify import unify_features
 from jaxup.ops.window_attend import window_attend
 from jaxup.ops.windows import pad_window
 
-_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_uniform = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 _NORM_GROUPS = 8
 
@@ -180,7 +181,7 @@ class AnyUp(nnx.Module):
         self.feature_blocks = nnx.List([ResBlock(unified, depth, **layer), ResBlock(depth, depth, **layer)])
         self.aggregation = Encoder(2 * depth, depth, kernel_size=3, **layer)
         self.mix_query = _conv(depth, depth, 3, padding="SAME", **layer)
-        linear = partial(nnx.Linear, depth, depth, kernel_init=nnx.initializers.xavier_uniform(), **layer)
+        linear = partial(nnx.Linear, depth, depth, kernel_init=initializers.xavier_uniform(), **layer)
         # A bias of the key would add the same to all scores of a query.
         self.norm_query, self.norm_key = (nnx.RMSNorm(depth, epsilon=_EPS, rngs=rngs) for _ in range(2))
         self.query, self.key = linear(), linear(use_bias=False)

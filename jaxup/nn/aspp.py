@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import check_features, check_int
+from jaxup.nn import initializers
 from jaxup.nn.norms import BatchNorm, normalise
 from jaxup.ops.regions import convolve_groups
 
@@ -35,7 +36,7 @@ class ConvNorm(nnx.Module):
             conv_general_dilated=convolve_groups,
             use_bias=False,
             dtype=dtype,
-            kernel_init=nnx.initializers.variance_scaling(2.0, "fan_in", "normal"),
+            kernel_init=initializers.variance_scaling(2.0, "fan_in", "normal"),
             rngs=rngs,
         )
         self.norm, self.dtype = BatchNorm(outputs, rngs=rngs), dtype

@@ -7,18 +7,20 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, check_divides, check_features, check_int, check_odd, check_shape, fail, pair
+from jaxup.nn import initializers
 from jaxup.ops.attend import attention_kernels, attention_upsample
 from jaxup.ops.resize import resize
 
 
 def _projection(in_features: int, out_features: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear:
     """A 1x1 convolution without bias."""
-    return nnx.Linear(in_features, out_features, use_bias=False, dtype=dtype, rngs=rngs)
+    init = initializers.lecun_normal()
+    return nnx.Linear(in_features, out_features, use_bias=False, kernel_init=init, dtype=dtype, rngs=rngs)
 
 
 def _positions(kernel_size: int, features: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:
     """Learned relative positions along one axis, [K, features / 2]."""
-    init = nnx.initializers.normal(features**-0.5)
+    init = initializers.normal(features**-0.5)
     return nnx.Param(init(rngs.params(), (check_odd("kernel_size", kernel_size), features // 2), jnp.float32))
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, check_divides, check_features, check_int, check_odd, pair
+from jaxup.nn import initializers
 from jaxup.ops.regions import convolve_groups
 from jaxup.ops.resize import pixel_shuffle, resize
 
@@ -104,7 +105,10 @@ class PixelShuffle(nnx.Module):
         self.in_features = check_int("in_features", in_features)
         size = check_odd("kernel_size", kernel_size)
         packed = check_int("out_features", out_features) * self.scale[0] * self.scale[1]
-        self.conv = nnx.Conv(in_features, packed, (size, size), use_bias=use_bias, dtype=dtype, rngs=rngs)
+        init = initializers.lecun_normal()
+        self.conv = nnx.Conv(
+            in_features, packed, (size, size), use_bias=use_bias, kernel_init=init, dtype=dtype, rngs=rngs
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Enlarge x."""
@@ -170,7 +174,7 @@ class Deconvolution(nnx.Module):
         size = check_odd("kernel_size", kernel_size)
         shape = (size, size, in_features // groups, out_features)
         # A pixel meets K^2 / s^2 of the kernel's entries, so the variance of the output is kept by that fan-in.
-        init = nnx.initializers.variance_scaling(float(self.scale[0] * self.scale[1]), "fan_in", "truncated_normal")
+        init = initializers.variance_scaling(float(self.scale[0] * self.scale[1]), "fan_in", "truncated_normal")
         self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
 

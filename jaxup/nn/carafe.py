@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_divides, check_features, check_int, check_odd, pair
+from jaxup.nn import initializers
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle
 
@@ -73,7 +74,7 @@ class CARAFE(nnx.Module):
             check_int("compressed_features", compressed_features),
             (1, 1),
             dtype=dtype,
-            kernel_init=nnx.initializers.xavier_uniform(),
+            kernel_init=initializers.xavier_uniform(),
             rngs=rngs,
         )
         self.encoder = nnx.Conv(
@@ -82,7 +83,7 @@ class CARAFE(nnx.Module):
             (size, size),
             kernel_dilation=check_int("encoder_dilation", encoder_dilation),
             dtype=dtype,
-            kernel_init=nnx.initializers.normal(0.001),
+            kernel_init=initializers.normal(0.001),
             rngs=rngs,
         )
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_features, check_int, pair
+from jaxup.nn import initializers
 from jaxup.ops.resize import pixel_shuffle
 from jaxup.ops.sample import sample
 
@@ -73,7 +74,7 @@ class DySample(nnx.Module):
             features = features // phases
         else:
             outputs = outputs * phases
-        init = nnx.initializers.normal(0.001)
+        init = initializers.normal(0.001)
         self.offset = nnx.Linear(features, outputs, dtype=dtype, kernel_init=init, rngs=rngs)
         zeros = nnx.initializers.zeros
         self.scope = (

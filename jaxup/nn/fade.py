@@ -7,13 +7,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_features, check_int, check_odd, check_shape, fail, pair
+from jaxup.nn import initializers
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.regions import convolve_groups
 from jaxup.ops.resize import resize
 
 
 def _conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, **options: Any) -> nnx.Conv:
-    init = nnx.initializers.xavier_uniform()
+    init = initializers.xavier_uniform()
     return nnx.Conv(inputs, outputs, (size, size), kernel_init=init, rngs=rngs, **options)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_features, check_image, check_int, pair
+from jaxup.nn import initializers
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import BatchNorm, normalise
 from jaxup.ops.regions import convolve_channels, convolve_regions
@@ -23,7 +24,7 @@ from jaxup.ops.windows import merge_phases
 Activation = Callable[[jax.Array], jax.Array]
 
 # Variance 2 / (K^2 * output maps), as in the official networks.
-OFFICIAL_INIT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+OFFICIAL_INIT = initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class IndexMaps(NamedTuple):

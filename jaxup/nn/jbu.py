@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_features, check_int, check_power_of_two, check_shape, pair
+from jaxup.nn import initializers
 from jaxup.nn.doubling import doubled
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize
@@ -18,7 +19,7 @@ FIXUP = 0.1
 
 
 def _conv(inputs: int, outputs: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:
-    init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    init = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     return nnx.Conv(inputs, outputs, (1, 1), dtype=dtype, kernel_init=init, rngs=rngs)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, check_features, check_int, check_odd, check_power_of_two, check_shape, fail, pair
+from jaxup.nn import initializers
 from jaxup.ops.pac import pac_conv_transpose
 from jaxup.ops.resize import resize
 
@@ -73,7 +74,7 @@ class PacConvTranspose(nnx.Module):
         shape = (
             (size, size, 1, 1) if shared_filters else (size, size, in_features, check_int("out_features", out_features))
         )
-        uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1 / sqrt(K^2 Cin)
+        uniform = initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # +-1 / sqrt(K^2 Cin)
         self.kernel = nnx.Param(uniform(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_int, check_odd, pair
+from jaxup.nn import initializers
 from jaxup.nn.norms import group_norm, normalise
 from jaxup.ops.pcdc import paired_difference_conv
 from jaxup.ops.regions import convolve_groups
@@ -15,7 +16,7 @@ from jaxup.ops.windows import neighbour, pad_window, window_offsets
 
 FORMS = ("paper", "official")
 
-_kaiming = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+_kaiming = initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class PCDCBlock(nnx.Module):
@@ -59,7 +60,7 @@ class PCDCBlock(nnx.Module):
             check_divides("groups", groups, name, total)
             check_divides("norm_groups", check_int("norm_groups", norm_groups), name, total)
         check_divides("groups", groups, "the outputs of the difference convolution", outputs)
-        conv = partial(nnx.Conv, kernel_init=nnx.initializers.normal(0.02), dtype=dtype, rngs=rngs)
+        conv = partial(nnx.Conv, kernel_init=initializers.normal(0.02), dtype=dtype, rngs=rngs)
         self.norm = group_norm(features, norm_groups, rngs, use_bias=False)
         inputs = (1 if paired else 2) * features // groups
         self.kernel = nnx.Param(_kaiming(rngs.params(), (size, size, inputs, outputs)))

@@ -19,6 +19,7 @@ from jaxup._checks import (
     fail,
     pair,
 )
+from jaxup.nn import initializers
 from jaxup.nn.norms import group_norm, normalise
 from jaxup.nn.pcdc import InnerProducts, PCDCBlock
 from jaxup.ops.filters import gaussian_filter, guided_filter
@@ -149,7 +150,7 @@ class ReSFU(nnx.Module):
         if not project_guide and guide_features != depth:
             fail("guide_features", f"embedding_features = {depth} without a projection", guide_features)
         self.form, self.dtype, self.smooth, self.fine_neighbours = form, dtype, smooth, fine_neighbours
-        init = nnx.initializers.normal(0.02)
+        init = initializers.normal(0.02)
         linear = partial(nnx.Linear, use_bias=use_bias, kernel_init=init, dtype=dtype, rngs=rngs)
         self.norm_x = _input_norm(in_features, rngs) if norm_x and semantic else None
         self.norm_guide = _input_norm(guide_features, rngs) if norm_guide else None

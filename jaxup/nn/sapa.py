@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, check_choice, check_features, check_int, check_odd, check_shape, fail, pair
+from jaxup.nn import initializers
 from jaxup.nn.norms import layer_norm, normalise
 from jaxup.ops.resize import resize
 from jaxup.ops.similarity import similarity_scores, similarity_upsample
@@ -93,7 +94,7 @@ class SAPA(nnx.Module):
         depth = check_int("embedding_features", embedding_features)
 
         def linear(inputs: int, outputs: int, bias: bool = use_bias) -> nnx.Linear:
-            init = nnx.initializers.normal(0.02)
+            init = initializers.normal(0.02)
             return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=init, dtype=dtype, rngs=rngs)
 
         self.norm_guide = layer_norm(guide_features, rngs)

@@ -8,15 +8,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import accum_dtype, check_int, fail
+from jaxup.nn import initializers
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import BatchNorm, layer_norm, normalise
 from jaxup.ops.depthwise import depthwise_conv
 
 Activation = Callable[[jax.Array], jax.Array] | None
 
-_FAN_OUT = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-_FAN_IN = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
-NARROW = nnx.initializers.truncated_normal(0.02)
+_FAN_OUT = initializers.variance_scaling(2.0, "fan_out", "normal")
+_FAN_IN = initializers.variance_scaling(2.0, "fan_in", "normal")
+NARROW = initializers.truncated_normal(0.02)
 
 
 def conv(
@@ -112,7 +113,7 @@ def max_pool(x: jax.Array, size: int, *, padding: int = 0) -> jax.Array:
 
 def classifier(features: int, classes: int, *, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear:
     """The last layer of a classification network."""
-    init = nnx.initializers.normal(0.01)
+    init = initializers.normal(0.01)
     return nnx.Linear(features, check_int("num_classes", classes), kernel_init=init, dtype=dtype, rngs=rngs)
 
 

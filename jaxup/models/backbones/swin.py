@@ -11,6 +11,7 @@ from flax import nnx
 
 from jaxup._checks import check_divides, check_features, check_int
 from jaxup.models.backbones.layers import MLP, NARROW, Attention, Residual, linear, rising
+from jaxup.nn import initializers
 from jaxup.nn.norms import layer_norm, normalise
 
 _APART = -100.0  # added to the score of two pixels that only the shift has brought into one window
@@ -168,7 +169,8 @@ class Swin(nnx.Module):
             check_divides("num_heads", heads, "the width of its stage", channels)
         options: dict[str, Any] = dict(epsilon=epsilon, dtype=dtype, rngs=rngs)
         size = (patch_size, patch_size)
-        self.embed = nnx.Conv(in_features, width, size, strides=size, padding="VALID", dtype=dtype, rngs=rngs)
+        layer: dict[str, Any] = dict(kernel_init=initializers.lecun_normal(), dtype=dtype, rngs=rngs)
+        self.embed = nnx.Conv(in_features, width, size, strides=size, padding="VALID", **layer)
         self.embed_norm, self.dtype = layer_norm(width, rngs, epsilon=epsilon), dtype
         rates = iter(rising(drop_path, sum(depths)))
         self.stages = nnx.List(

@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxup._checks import Pair, check_choice, check_divides, check_features, check_int, fail
 from jaxup.models.backbones.layers import MLP, NARROW, Attention, Residual, classifier, require, rising
+from jaxup.nn import initializers
 from jaxup.nn.norms import layer_norm, normalise
 from jaxup.ops.resize import resize
 
@@ -121,6 +122,7 @@ class ViT(nnx.Module):
             strides=patch_size,
             padding="VALID",
             use_bias=patch_bias,
+            kernel_init=initializers.lecun_normal(),
             dtype=dtype,
             rngs=rngs,
         )

@@ -11,11 +11,12 @@ from jaxup._checks import check_features, check_int, fail
 from jaxup.models.backbones import MiT, Swin, ViT, make_backbone
 from jaxup.models.backbones.layers import ConvNorm
 from jaxup.models.segmentation.layers import check_rate, drop_channels
+from jaxup.nn import initializers
 from jaxup.ops.resize import resize
 
 Backbone = str | nnx.Module | Callable[..., nnx.Module]
 
-_SMALL = nnx.initializers.normal(0.01)
+_SMALL = initializers.normal(0.01)
 
 
 def build_backbone(backbone: Backbone, *, dtype: Any, rngs: nnx.Rngs, **options: Any) -> Any:

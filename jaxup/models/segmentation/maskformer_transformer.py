@@ -10,9 +10,10 @@ from flax import nnx
 from jaxup._checks import accum_dtype, check_divides, check_int
 from jaxup.models.backbones.layers import attend
 from jaxup.models.segmentation.layers import dropout
+from jaxup.nn import initializers
 from jaxup.nn.norms import layer_norm, normalise
 
-_XAVIER = nnx.initializers.xavier_uniform()
+_XAVIER = initializers.xavier_uniform()
 
 
 def linear(inputs: int, outputs: int, *, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear:
@@ -99,7 +100,7 @@ class QueryDecoder(nnx.Module):
         check_divides("features", 4, "the positions' sines and cosines", features)
         options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         shape = (check_int("num_queries", queries), features)
-        self.queries = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), shape))
+        self.queries = nnx.Param(initializers.normal(1.0)(rngs.params(), shape))
         self.project = None if in_features == features else linear(in_features, features, **options)
         self.layers = nnx.List(
             _Layer(features, heads, hidden, drop=drop, **options) for _ in range(check_int("layers", layers))

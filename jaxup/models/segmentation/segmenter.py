@@ -12,6 +12,7 @@ from jaxup.models.backbones.layers import NARROW, classifier, linear
 from jaxup.models.backbones.vit import Block
 from jaxup.models.segmentation.layers import check_rate
 from jaxup.models.segmentation.upsampling import DIRECT, Build, Upsampling
+from jaxup.nn import initializers
 from jaxup.nn.norms import group_norm, layer_norm, normalise
 from jaxup.ops.resize import resize
 from jaxup.ops.windows import pad_window
@@ -57,7 +58,7 @@ class MaskDecoder(nnx.Module):
         )
         self.norm, self.mask_norm = layer_norm(features, rngs), layer_norm(num_classes, rngs)
         self.of_patches, self.of_classes = (
-            nnx.Linear(features, features, use_bias=False, kernel_init=nnx.initializers.normal(features**-0.5), **layer)
+            nnx.Linear(features, features, use_bias=False, kernel_init=initializers.normal(features**-0.5), **layer)
             for _ in range(2)
         )
         self.dtype = dtype
@@ -91,7 +92,8 @@ class GuideBlock(nnx.Module):
     """
 
     def __init__(self, in_features: int = 3, features: int = _GUIDE, *, hidden: int = 64, dtype: Any, rngs: nnx.Rngs):
-        options: dict[str, Any] = dict(strides=2, padding="VALID", dtype=dtype, rngs=rngs)
+        init = initializers.lecun_normal()
+        options: dict[str, Any] = dict(strides=2, padding="VALID", kernel_init=init, dtype=dtype, rngs=rngs)
         self.first = nnx.Conv(in_features, hidden, (3, 3), **options)
         self.norm = group_norm(hidden, 1, rngs)
         self.second = nnx.Conv(hidden, features, (3, 3), **options)

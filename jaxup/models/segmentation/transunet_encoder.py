@@ -11,10 +11,11 @@ from flax import nnx
 from jaxup._checks import Pair
 from jaxup.models.backbones.layers import MLP, NARROW, Attention, linear, max_pool, through
 from jaxup.models.segmentation.layers import dropout
+from jaxup.nn import initializers
 from jaxup.nn.norms import group_norm, layer_norm, normalise
 from jaxup.ops.resize import resize
 
-_KERNEL = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+_KERNEL = initializers.variance_scaling(2.0, "fan_out", "normal")
 _EPSILON = 1e-6
 
 
