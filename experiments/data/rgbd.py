@@ -103,29 +103,41 @@ class NYUDepthV2:
         if split not in ("train", "test"):
             raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
         self.path = Path(path)
-        with images.reading(self.path), h5py.File(self.path) as file:
-            rgb, depth = (self._shape(file, name) for name in ("images", "depths"))
-        if len(rgb) != 4 or rgb[1] != 3 or depth != rgb[:1] + rgb[2:]:
-            raise InputError(f"{self.path}: expected images [N, 3, W, H] and depths [N, W, H], got {rgb} and {depth}")
-        every = range(rgb[0])
+        every = range(nyu_frames(self.path))
         self.frames = every[: self._TRAIN] if split == "train" else every[self._TRAIN :]
         if not self.frames:
             raise InputError(f"{self.path}: no frame of the {split} split among its {len(every)}")
-
-    def _shape(self, file: h5py.File, name: str) -> tuple[int, ...]:
-        if not isinstance(file.get(name), h5py.Dataset):
-            raise InputError(f"{self.path}: no array {name!r}")
-        return file[name].shape
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, index: int) -> RGBD:
         frame = self.frames[index]
-        with images.reading(self.path), h5py.File(self.path) as file:
-            guide, metres = file["images"][frame].transpose(2, 1, 0), file["depths"][frame].T
+        guide, metres = nyu_frame(self.path, frame)
         valid = np.isfinite(metres) & (metres > 0)
         return make_pair(guide, metres * np.float32(100), valid, f"nyu_{frame:04d}", f"{self.path} frame {frame}")
+
+
+def nyu_frames(path: Path) -> int:
+    """How many frames `nyu_depth_v2_labeled.mat` has, after a check of its arrays."""
+
+    def shape(file: h5py.File, name: str) -> tuple[int, ...]:
+        if not isinstance(file.get(name), h5py.Dataset):
+            raise InputError(f"{path}: no array {name!r}")
+        found: tuple[int, ...] = file[name].shape
+        return found
+
+    with images.reading(path), h5py.File(path) as file:
+        rgb, depth = (shape(file, name) for name in ("images", "depths"))
+    if len(rgb) != 4 or rgb[1] != 3 or depth != rgb[:1] + rgb[2:]:
+        raise InputError(f"{path}: expected images [N, 3, W, H] and depths [N, W, H], got {rgb} and {depth}")
+    return rgb[0]
+
+
+def nyu_frame(path: Path, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    """One of them: uint8 [H, W, 3], and float32 [H, W] in metres."""
+    with images.reading(path), h5py.File(path) as file:
+        return file["images"][frame].transpose(2, 1, 0), file["depths"][frame].T
 
 
 class PairFolder:

@@ -18,6 +18,7 @@ from experiments.data.textures import SIZE, bank, look_up, palette
 from jaxup._checks import Pair, check_int, pair
 
 FOCAL = 200.0  # focal length in pixels
+_WALL, _FARTHEST = np.float32(6), np.float32(10)  # metres
 HELD_OUT_SEED = 1_000_000
 """Seeds below train; this one and those above are for testing."""
 
@@ -54,6 +55,7 @@ class Scenes:
         count: Number of scenes.
         size: Height and width in pixels, an integer or a pair.
         seed: Selects the scenes; train below `HELD_OUT_SEED`, test from there on.
+        metric: Distances in metres instead, the far wall about 6 m away, at most 10 m.
 
     Raises:
         ValueError: a count, size or seed that is not an integer of at least 1, 16, 0.
@@ -64,11 +66,9 @@ class Scenes:
         ((48, 64, 3), (48, 64, 1))
     """
 
-    unit = "px"
-
-    def __init__(self, count: int, size: int | Pair = 128, seed: int = 0):
+    def __init__(self, count: int, size: int | Pair = 128, seed: int = 0, metric: bool = False):
         self.count, self.seed = check_int("count", count), check_int("seed", seed, 0)
-        self.size = pair("size", size, 16)
+        self.size, self.metric, self.unit = pair("size", size, 16), metric, "m" if metric else "px"
 
     def __len__(self) -> int:
         return self.count
@@ -78,7 +78,8 @@ class Scenes:
         rng = np.random.default_rng((self.seed, index))
         canvas = _blank(self.size)
         _furnish(canvas, rng)
-        guide, depth = _photograph(_downsample(canvas.rgb), rng), _measure(canvas.w, rng)
+        guide = _photograph(_downsample(canvas.rgb), rng)
+        depth = _metres(canvas.w) if self.metric else _measure(canvas.w, rng)
         return RGBD(guide, depth[..., None], np.ones((*self.size, 1), bool), f"scene_{self.seed}_{index:04d}")
 
 
@@ -255,11 +256,20 @@ def _photograph(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.ascontiguousarray(np.rint(np.clip(rgb, 0, 1) * 255).transpose(1, 2, 0)) / np.float32(255)
 
 
-def _measure(w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One true value per pixel, the second nearest of its four, as disparity or (one in four) distance."""
+def _second_nearest(w: np.ndarray) -> np.ndarray:
+    """One true value per pixel, of its four."""
     a, b, c, d = w[::2, ::2], w[1::2, ::2], w[::2, 1::2], w[1::2, 1::2]
-    second = np.maximum(np.minimum(np.maximum(a, b), np.maximum(c, d)), np.maximum(np.minimum(a, b), np.minimum(c, d)))
-    disparity = np.float32(rng.uniform(4, 12)) * second
+    return np.maximum(np.minimum(np.maximum(a, b), np.maximum(c, d)), np.maximum(np.minimum(a, b), np.minimum(c, d)))
+
+
+def _measure(w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Disparity or (one in four) distance."""
+    disparity = np.float32(rng.uniform(4, 12)) * _second_nearest(w)
     if rng.random() < 0.75:
         return disparity
     return disparity.min() * disparity.max() / disparity  # swaps the two ends
+
+
+def _metres(w: np.ndarray) -> np.ndarray:
+    distance: np.ndarray = np.minimum(_WALL / _second_nearest(w), _FARTHEST)
+    return distance
