@@ -10,10 +10,10 @@ import numpy as np
 from experiments.data.images import read_rgb
 from experiments.data.photos import middles
 from experiments.engine.runs import load_runs
+from experiments.engine.weights import parse
 from experiments.segmentation.drawing import save_labels
 from experiments.segmentation.evaluation import Inference, untrained
 from experiments.segmentation.training import TrainConfig
-from experiments.segmentation.weights import parse
 from jaxup import interop
 from jaxup.files import InputError
 

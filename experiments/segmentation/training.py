@@ -13,9 +13,10 @@ from experiments.engine.checkpoint import has_checkpoint
 from experiments.engine.config import RunConfig, open_run
 from experiments.engine.optim import Decayed
 from experiments.engine.train import Loss, fit
+from experiments.engine.weights import WeightsConfig
+from experiments.segmentation import weights
 from experiments.segmentation.data import DataConfig
 from experiments.segmentation.networks import NetworkConfig, Trained, normalised
-from experiments.segmentation.weights import WeightsConfig
 from jaxup.models.segmentation import class_targets, maskformer_loss
 from jaxup.ops import resize
 
@@ -52,7 +53,7 @@ def train(config: TrainConfig) -> nnx.Module:
     source = config.data.open("train")
     network = Trained(config.network.build(len(source.classes), config.run.seed), config.run.seed + 1)
     if not has_checkpoint(config.run.run_dir):
-        config.weights.load(network.network, config.network)
+        weights.load(config.weights, network.network, config.network)
     open_run(config.run.run_dir, config)
     kept = Cached(source) if config.data.source in ("shapes", "camvid") else source
     batches = training_batches(kept, config.augmentation, batch_size=config.batch_size, seed=config.run.seed)

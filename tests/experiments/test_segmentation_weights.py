@@ -11,9 +11,10 @@ from safetensors.numpy import save_file
 
 from experiments.__main__ import main
 from experiments.engine.checkpoint import has_checkpoint
+from experiments.engine.weights import WeightsConfig
 from experiments.segmentation import presets
 from experiments.segmentation.networks import NETWORKS, NetworkConfig
-from experiments.segmentation.weights import WeightsConfig, _usual
+from experiments.segmentation.weights import load, usual
 from jaxup import interop
 from jaxup.files import InputError
 from jaxup.interop.backbones import Shapes
@@ -98,7 +99,7 @@ def test_files_that_do_not_fit(checkpoint, tmp_path):
         (WeightsConfig(backbone_name=NAME), "backbone_name: has no effect without backbone_weights"),
     ):
         with pytest.raises(ValueError, match=message) as error:
-            weights.load(network, config)
+            load(weights, network, config)
         assert "\n" not in str(error.value)
     weights = WeightsConfig(path, NAME, official)
     for options, message in (
@@ -106,13 +107,13 @@ def test_files_that_do_not_fit(checkpoint, tmp_path):
         (dict(depths=(2, 1, 1, 1)), r"the backbone's stages\.0\.blocks\.1\..*, which is not there"),
     ):
         with pytest.raises(InputError, match=f"{path}: expected {message}"):
-            weights.load(Holder(partial(tiny, **options)), config)
+            load(weights, Holder(partial(tiny, **options)), config)
     deeper, depths = tmp_path / "deeper.safetensors", OFFICIAL | {"depths": [2, 1, 1, 1]}
     save_file(interop.to_torch(NAME, filled(partial(tiny, depths=(2, 1, 1, 1))), depths), deeper)
     with pytest.raises(InputError, match=rf"{deeper}: has stages\.0\.blocks\.1\..*, which the backbone has not"):
-        WeightsConfig(deeper, NAME, json.dumps(depths)).load(network, config)
+        load(WeightsConfig(deeper, NAME, json.dumps(depths)), network, config)
     with pytest.raises(InputError, match="backbone_weights: has no effect on transunet"):
-        weights.load(network, NetworkConfig("transunet"))
+        load(weights, network, NetworkConfig("transunet"))
 
 
 def test_a_vit_on_another_grid(tmp_path):
@@ -123,7 +124,7 @@ def test_a_vit_on_another_grid(tmp_path):
     save_file(interop.to_torch("VisionTransformer", source, config), tmp_path / "a.safetensors")
     network = Holder(partial(build, image_size=24, patch_bias=False))
     weights = WeightsConfig(tmp_path / "a.safetensors", "VisionTransformer", json.dumps(config))
-    weights.load(network, NetworkConfig("segmenter"))
+    load(weights, network, NetworkConfig("segmenter"))
     image = jax.random.normal(jax.random.key(0), (1, 24, 24, 3))
     run = nnx.jit(lambda module, x: module(x)[0])
     np.testing.assert_allclose(run(network.backbone, image), run(source, image), rtol=1e-4, atol=1e-5)
@@ -143,7 +144,7 @@ def test_a_vit_on_another_grid(tmp_path):
 )
 def test_published_names(config):
     """The class that is meant without a name has the arrays of the network's backbone."""
-    name, options = _usual(config)
+    name, options = usual(config)
 
     def both():
         network = NETWORKS[config.model](3, **({"backbone": config.backbone} if config.backbone else {}), rngs=Shapes())
