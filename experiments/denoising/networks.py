@@ -1,10 +1,7 @@
 """Which network, and what it costs."""
 
 from dataclasses import dataclass
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from experiments.engine import runs
@@ -59,10 +56,4 @@ def gflops(config: NetworkConfig, size: int = 224) -> float:
     XLA counts no products with the zeros around an image, but it counts sums, norms and activations as well, and
     comes to 0.2 to 2.3 % less than the paper.
     """
-    network = nnx.eval_shape(lambda: config.build(0))
-    network.eval()
-    graph, state = nnx.split(network)
-    image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
-    run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
-    analysis: Any = run.lower(state, image).cost_analysis()
-    return float(analysis["flops"]) / 2**31
+    return runs.costs(lambda: config.build(0), (1, size, size, 1))[1] / 2**30

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from experiments.engine.checkpoint import load_model
 from experiments.engine.config import RunConfig, load_config
+from experiments.engine.progress import read_metrics
 from jaxup.interop.keys import unfilled
 
 
@@ -122,3 +125,26 @@ def _apply(function: Callable[..., Any] | None, graph: nnx.GraphDef, state: nnx.
 def parameters(network: nnx.Module) -> int:
     """The number of weights."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+
+
+def costs(build: Callable[[], nnx.Module], shape: Sequence[int]) -> tuple[int, float]:
+    """The number of weights of a network, and its multiply-adds for an input of this shape, by XLA's analysis of it.
+
+    XLA counts no products with zeros around an image, and counts sums, norms and activations as well. Nothing is
+    computed.
+    """
+    network = nnx.eval_shape(build)
+    network.eval()
+    graph, state = nnx.split(network)
+    x = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+    analysis: Any = jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(state, x).cost_analysis()
+    return parameters(network), float(analysis["flops"]) / 2
+
+
+def step_costs(run: Run) -> dict[str, float]:
+    """Seconds per step, the median of the lines after the first, which compiles; and its memory on a device."""
+    lines = read_metrics(run.run_dir)
+    steps = np.diff([0, *(line["step"] for line in lines)])
+    seconds = [line["seconds"] / n for line, n in zip(lines, steps, strict=True)]
+    memory = {"GiB": lines[-1]["memory"] / 2**30} if "memory" in lines[-1] else {}
+    return {"s/step": float(np.median(seconds[min(1, len(lines) - 1) :])), **memory}

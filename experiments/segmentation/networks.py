@@ -99,13 +99,6 @@ def normalised(images: jax.Array) -> jax.Array:
 
 
 def costs(config: NetworkConfig, num_classes: int, size: tuple[int, int]) -> dict[str, Any]:
-    """Parameters in millions, and 10^9 multiply-adds for an image of this size by XLA's analysis of the network.
-
-    XLA counts no products with zeros around an image, and counts sums, norms and activations as well.
-    """
-    network = nnx.eval_shape(lambda: config.build(num_classes, 0))
-    network.eval()
-    graph, state = nnx.split(network)
-    image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    analysis: Any = jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(state, image).cost_analysis()
-    return {"params (M)": runs.parameters(network) / 1e6, "GMACs": float(analysis["flops"]) / 2e9}
+    """Parameters in millions, and 10^9 multiply-adds for an image of this size: see `runs.costs`."""
+    parameters, multiply_adds = runs.costs(lambda: config.build(num_classes, 0), (1, *size, 3))
+    return {"params (M)": parameters / 1e6, "GMACs": multiply_adds / 1e9}

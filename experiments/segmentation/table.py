@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from experiments.engine.progress import read_metrics
 from experiments.engine.report import publish
-from experiments.engine.runs import Run, moved, train_rows
+from experiments.engine.runs import moved, step_costs, train_rows
 from experiments.segmentation.evaluation import EvaluateConfig, Inference, compare
 from experiments.segmentation.training import TrainConfig, train
 from jaxup.files import InputError
@@ -61,14 +58,5 @@ def table(config: TableConfig) -> None:
         cost_size=config.cost_size,
         data_dir=training.data.data_dir,
     )
-    results, text = compare(trained, evaluation, run_dir if config.pictures else None, _measured)
+    results, text = compare(trained, evaluation, run_dir if config.pictures else None, step_costs)
     publish(run_dir, results, f"{text} Time and memory are those of a training step.")
-
-
-def _measured(run: Run) -> dict[str, float]:
-    """Seconds per step, the median of the lines after the first, which compiles; and its memory on a device."""
-    lines = read_metrics(run.run_dir)
-    steps = np.diff([0, *(line["step"] for line in lines)])
-    seconds = [line["seconds"] / n for line, n in zip(lines, steps, strict=True)]
-    memory = {"GiB": lines[-1]["memory"] / 2**30} if "memory" in lines[-1] else {}
-    return {"s/step": float(np.median(seconds[min(1, len(lines) - 1) :])), **memory}
