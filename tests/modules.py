@@ -42,6 +42,32 @@ def count(module: nnx.Module) -> int:
     return sum(x.size for x in jax.tree.leaves(nnx.state(module, nnx.Param)))
 
 
+def multiply_adds(network: nnx.Module, shape: tuple[int, ...]) -> int:
+    """Products of convolutions and matrices in evaluation, those with padding included, as papers count them."""
+    network.eval()
+    for _, node in nnx.iter_graph(network):
+        if isinstance(node, nnx.Conv):  # depthwise ones have another function, of sums of products
+            node.conv_general_dilated = jax.lax.conv_general_dilated
+    graph, state = nnx.split(network)
+    run = jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))
+    return _products(run(state, jax.ShapeDtypeStruct(shape, jnp.float32)).jaxpr)
+
+
+def _products(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        inputs, output = [x.aval for x in equation.invars], equation.outvars[0].aval
+        if equation.primitive.name == "conv_general_dilated":
+            total += output.size * int(np.prod(inputs[1].shape[:3]))
+        elif equation.primitive.name == "dot_general":
+            contracted = equation.params["dimension_numbers"][0][0]
+            total += output.size * int(np.prod([inputs[0].shape[axis] for axis in contracted]))
+        for inner in equation.params.values():
+            if hasattr(inner, "jaxpr") or hasattr(inner, "eqns"):
+                total += _products(getattr(inner, "jaxpr", inner))
+    return total
+
+
 def scratch(fn: Any, *shapes: tuple[int, ...], gradients: bool) -> float:
     """Compiled scratch memory of `fn(*arrays)` as a multiple of inputs and outputs, in float32."""
 

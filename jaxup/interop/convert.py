@@ -14,7 +14,7 @@ from jaxup.nn import UPSAMPLERS
 # One file per paper: those of the upsamplers, and of whole networks.
 _BACKBONES = {"backbones", "mit", "swin", "vit"}
 _SEGMENTATION = {"fpn", "maskformer", "mmseg", "pspnet", "segformer", "segmenter", "segnet", "transunet", "upernet"}
-_MATTING = {"a2u_matting"}
+_MATTING = {"a2u_matting", "indexnet_matting"}
 _NETWORKS = {"djf", "dkn"} | _BACKBONES | _SEGMENTATION | _MATTING
 _FILES = sorted({entry.converter for entry in UPSAMPLERS.values() if entry.converter} | _NETWORKS)
 

@@ -5,11 +5,9 @@ from typing import Any
 from flax import nnx
 
 from jaxup.interop.keys import Key, Operators, Table, batch_norm, conv
-from jaxup.nn.aspp import ASPP
-from jaxup.nn.indexnet import IndexNetwork
+from jaxup.nn.aspp import ASPP, DILATIONS
+from jaxup.nn.indexnet import IndexNetwork, official_options
 from jaxup.nn.indexnet_decoder import IndexedUpsample
-
-DILATIONS = {32: (2, 4, 8), 16: (6, 12, 18), 8: (12, 24, 36)}  # by output stride
 
 
 def _column(torch: str, ours: str, *, nonlinear: bool) -> Table:
@@ -19,24 +17,28 @@ def _column(torch: str, ours: str, *, nonlinear: bool) -> Table:
     return layers | batch_norm(f"{torch}.1", f"{ours}.norm") | {f"{torch}.3.weight": Key(f"{ours}.mix", "conv")}
 
 
+def index_keys(module: IndexNetwork) -> Table:
+    """Columns are counted from one, and a linear one of several is a sequence of one layer."""
+    nonlinear = module.columns[0].norm is not None
+    if module.family == "holistic":
+        return _column("indexnet", "columns.0", nonlinear=nonlinear)
+    table: Table = {}
+    for i in range(len(module.columns)):
+        torch = f"indexnet{i + 1}" if nonlinear else f"indexnet{i + 1}.0"
+        table |= _column(torch, f"columns.{i}", nonlinear=nonlinear)
+    return table
+
+
 def _index_block(config: dict[str, Any], family: str) -> tuple[nnx.Module, Table]:
-    nonlinear = config.get("use_nonlinear", False)
     module = IndexNetwork(
         config["inp"],
         family=family,
-        nonlinear=nonlinear,
+        nonlinear=config.get("use_nonlinear", False),
         context=config.get("use_context", False),
-        expansion=2 if family == "holistic" else 1,
-        activation=nnx.relu6,
+        **official_options(family),
         rngs=nnx.Rngs(0),
     )
-    if family == "holistic":
-        return module, _column("indexnet", "columns.0", nonlinear=nonlinear)
-    table: Table = {}
-    for i in range(4):  # a linear column is a sequence of one layer
-        torch = f"indexnet{i + 1}" if nonlinear else f"indexnet{i + 1}.0"
-        table |= _column(torch, f"columns.{i}", nonlinear=nonlinear)
-    return module, table
+    return module, index_keys(module)
 
 
 def blocks_keys(torch: str, ours: str, count: int, step: int = 3) -> Table:

@@ -150,6 +150,7 @@ RESAMPLINGS: Mapping[str, Stage] = {
     "avg-carafe": _carafe(_halve),
     "max-carafe": _carafe(_pool_maxima, memory=IndexMaps),
     "conv-carafe": _carafe(_convolve, down_layer=_strided),
+    "max-bilinear": Stage(_pool_maxima, _BILINEAR, memory=IndexMaps),
     "max-unpool": Stage(_pool_maxima, _by_index, memory=IndexMaps),
     "holistic-max-unpool": Stage(_pool_largest, _by_index, memory=IndexMaps),
     **{family: _indexed(family, _by_index) for family in FAMILIES},

@@ -12,6 +12,10 @@ from jaxup.nn import initializers
 from jaxup.nn.norms import BatchNorm, normalise
 from jaxup.ops.regions import convolve_groups
 
+DILATIONS = {32: (2, 4, 8), 16: (6, 12, 18), 8: (12, 24, 36)}
+"""Of ASPP, by the output stride of the encoder."""
+_INIT = initializers.variance_scaling(2.0, "fan_in", "normal")
+
 
 class ConvNorm(nnx.Module):
     """Convolution without bias, BatchNorm, ReLU6; `depthwise` where every channel is convolved by itself."""
@@ -24,6 +28,7 @@ class ConvNorm(nnx.Module):
         *,
         dilation: int = 1,
         depthwise: bool = False,
+        kernel_init: nnx.Initializer = _INIT,
         dtype: Any,
         rngs: nnx.Rngs,
     ):
@@ -36,7 +41,7 @@ class ConvNorm(nnx.Module):
             conv_general_dilated=convolve_groups,
             use_bias=False,
             dtype=dtype,
-            kernel_init=initializers.variance_scaling(2.0, "fan_in", "normal"),
+            kernel_init=kernel_init,
             rngs=rngs,
         )
         self.norm, self.dtype = BatchNorm(outputs, rngs=rngs), dtype

@@ -54,6 +54,12 @@ FAMILIES: dict[str, Callable[[int, int, int], _Widths]] = {
     "m2o": lambda c, e, p: _Widths(p, c, e * c, e * c, c),
 }
 
+
+def official_options(family: str) -> dict[str, Any]:
+    """What the official code has in the place of the paper's: e = 1 in depthwise networks, and ReLU6."""
+    return dict(expansion=2 if family == "holistic" else 1, activation=nnx.relu6)
+
+
 # Over the positions of a region, axis 3 of the logits [B, h, w, P, C].
 _STEPS: dict[str, Activation] = {"sigmoid": jax.nn.sigmoid, "softmax": partial(jax.nn.softmax, axis=3)}
 NORMALIZATIONS = ("sigmoid", "softmax", "softmax+sigmoid", "sigmoid+softmax")

@@ -14,6 +14,7 @@ from tests.golden_cases import (
     guided,
     indices,
     kernels,
+    matting,
     matting_measures,
     metrics,
     pyramids,
@@ -32,6 +33,7 @@ OPERATORS: dict[str, Function] = (
     | guided.OPERATORS
     | indices.OPERATORS
     | kernels.OPERATORS
+    | matting.OPERATORS
     | matting_measures.OPERATORS
     | metrics.OPERATORS
     | pyramids.OPERATORS

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxup import models
 from jaxup.interop.backbones import Shapes
 from tests.compare import assert_close, assert_finite
-from tests.modules import count
+from tests.modules import count, multiply_adds
 from tests.registry.examples import marked
 
 BASE = 7_087_873
@@ -44,25 +44,8 @@ def abstract(method, x):
 
 
 def convolutions(network, size=224):
-    """Multiply-adds of the convolutions in units of 2^30, products with padding included, as the table has them."""
-    network.eval()
-    graph, state = nnx.split(network)
-    image = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
-    return _count(jax.make_jaxpr(lambda state, x: nnx.merge(graph, state)(x))(state, image).jaxpr) / 2**30
-
-
-def _count(jaxpr):
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "conv_general_dilated":
-            height, width, inputs, _ = equation.invars[1].aval.shape
-            total += equation.outvars[0].aval.size * height * width * inputs
-        total += sum(_count(p.jaxpr if hasattr(p, "jaxpr") else p) for p in _jaxprs(equation.params))
-    return total
-
-
-def _jaxprs(parameters):
-    return [p for p in parameters.values() if hasattr(p, "jaxpr") or hasattr(p, "eqns")]
+    """Multiply-adds in units of 2^30."""
+    return multiply_adds(network, (1, size, size, 1)) / 2**30
 
 
 def test_size_of_dncnn():

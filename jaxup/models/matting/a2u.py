@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxup._checks import check_choice, check_features, check_int, check_odd, fail
 from jaxup.models.resampling import RESAMPLINGS, Memory, Resampling
-from jaxup.nn.aspp import ASPP, conv_block, through
+from jaxup.nn.aspp import ASPP, DILATIONS, conv_block, through
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import InPlaceABN, normalise
 from jaxup.ops.depthwise import depthwise_conv
@@ -20,7 +20,6 @@ _SLOPE = 0.01
 # As the official code does, of every convolution: Xavier's, with the gain of the leaky ReLU.
 _init = nnx.initializers.variance_scaling(2 / (1 + _SLOPE**2), "fan_avg", "normal")
 _STRIDE = 16  # of the coarsest map
-_DILATIONS = {32: (2, 4, 8), 16: (6, 12, 18), 8: (12, 24, 36)}
 _WIDTHS = (1, 1, 2, 4)  # of the maps that are made smaller, in units of the first
 DECODERS = ("residual", "plain", "separable")
 
@@ -149,7 +148,7 @@ class A2UMatting(nnx.Module):
         shared: bool = True,
         interleaved: bool = False,
         aspp: bool = True,
-        dilations: tuple[int, ...] = _DILATIONS[_STRIDE],
+        dilations: tuple[int, ...] = DILATIONS[_STRIDE],
         decoder: str = "residual",
         decoder_kernel_size: int = 3,
         dtype: Any = jnp.float32,
