@@ -11,9 +11,10 @@ from flax import nnx
 from jaxup._checks import check_choice
 from jaxup.interop.a2u import kernels_keys
 from jaxup.interop.backbones import conv_norm, options
-from jaxup.interop.indexnet import DILATIONS, aspp_keys
+from jaxup.interop.indexnet import aspp_keys
 from jaxup.interop.keys import Operators, Table, conv, prefixed
 from jaxup.models.matting.a2u import A2UMatting
+from jaxup.nn.aspp import DILATIONS
 
 _DECODERS = {"residual_conv": "residual", "std_conv": "plain", "dep_sep_conv": "separable"}
 

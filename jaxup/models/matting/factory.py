@@ -1,4 +1,4 @@
-"""Matting networks by the names of the rows in Index Networks' Tables 4 and 5."""
+"""Matting networks by name: the rows of Index Networks' Tables 4 and 5, and A2U."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -7,6 +7,7 @@ from typing import Any
 from flax import nnx
 
 from jaxup._checks import check_choice
+from jaxup.models.matting.a2u import A2UMatting
 from jaxup.models.matting.deep_matting import DeepMatting
 from jaxup.models.matting.deeplab import DeepLabMatting
 from jaxup.models.matting.mobilenet import MattingNetwork
@@ -39,6 +40,8 @@ MATTING_METHODS: Mapping[str, Row] = MappingProxyType(
         "B11-carafe": (MattingNetwork, dict(upsampler="max-carafe")),
         "HMI": (MattingNetwork, dict(upsampler="holistic-max-unpool")),
         **_INDICES,
+        "A2U": (A2UMatting, {}),
+        "A2U-unshared": (A2UMatting, dict(shared=False)),
     }
 )
 """Networks of `make_matting_network`: their class and its options. Index networks are named after their family,
@@ -52,8 +55,9 @@ def make_matting_network(name: str, *, rngs: nnx.Rngs, **options: Any) -> Any:
     gives alpha [B, H, W, 1], not cut to [0, 1].
 
     Args:
-        name: a key of `MATTING_METHODS`: "B1" to "B11", "B11-1.4", "B11-carafe", "HMI", or an index network: a family
-            ("holistic", "modelwise_o2o", "shared_o2o", "unshared_o2o", "m2o"), alone or with "-nl" or "-nl-c".
+        name: a key of `MATTING_METHODS`: "B1" to "B11", "B11-1.4", "B11-carafe", "HMI", "A2U", "A2U-unshared", or an
+            index network: a family ("holistic", "modelwise_o2o", "shared_o2o", "unshared_o2o", "m2o"), alone or with
+            "-nl" or "-nl-c".
         options: of the class, in the place of those that belong to the name.
         rngs: source of the initial parameters.
 
@@ -69,7 +73,8 @@ def make_matting_network(name: str, *, rngs: nnx.Rngs, **options: Any) -> Any:
         ('max-bilinear', (4, 8, 16, 32, 32))
 
     Reference:
-        Lu et al., Index Networks, TPAMI 2020, Tables 4 and 5.
+        Lu et al., Index Networks, TPAMI 2020, Tables 4 and 5; Dai, Lu, Shen, Learning Affinity-Aware Upsampling for
+        Deep Image Matting, CVPR 2021.
     """
     check_choice("name", name, MATTING_METHODS)
     build, usual = MATTING_METHODS[name]
