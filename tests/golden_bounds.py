@@ -64,8 +64,10 @@ def compare(golden: Golden, key: str, actual: Any, expected: np.ndarray, bound: 
         yield f"{golden.name} {key}: expected shape {shape}, got {actual.shape}"
         return
     actual = golden.stored(key, actual)
-    error = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
-    error = np.where(np.isnan(expected) & np.isnan(actual), 0, error)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+    same = (np.isnan(expected) & np.isnan(actual)) | (expected == actual)  # infinity too
+    error = np.where(same, 0, error)
     if not np.all(error <= bound):  # written so that NaN fails
         worst = np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, error)), error.shape)
         where = tuple(int(i) for i in worst)

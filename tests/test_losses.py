@@ -72,10 +72,14 @@ def test_what_is_known_has_no_effect_and_gradients_are_finite(kind, margin):
     assert np.isfinite(same).all()  # where the absolute value has none
 
 
-@pytest.mark.parametrize(("shape", "levels", "size"), [((2, 9, 13), 3, 5), ((1, 4, 4), 2, 7), ((1, 5, 8), 1, 1)])
+@pytest.mark.parametrize(("shape", "levels", "size"), [((2, 5, 7), 2, 5), ((1, 5, 8), 1, 1)])
 def test_laplacian_loss(shape, levels, size):
-    x, truth = RNG.random((*shape, 1)), RNG.random((*shape, 1))
-    want = [oracle.laplacian(a[..., 0], t[..., 0], levels, size, 1.5) for a, t in zip(x, truth, strict=True)]
+    x, truth = RNG.random((*shape, 2)), RNG.random((*shape, 2))
+    each = [
+        [oracle.laplacian(a[..., c], t[..., c], levels, size, 1.5) for c in (0, 1)]
+        for a, t in zip(x, truth, strict=True)
+    ]
+    want = np.mean(each, axis=1)
     options = {"levels": levels, "kernel_size": size, "sigma": 1.5}
     with jax.enable_x64(True):
         np.testing.assert_allclose(losses.laplacian_loss(x, truth, **options), want, rtol=1e-12)

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 from scipy import ndimage
 
-from jaxup import metrics
+from jaxup import losses, metrics
 from tests import goldens
 from tests.oracles import matting as oracle
 
@@ -82,8 +83,17 @@ def test_alphas_of_8_bits_reach_their_tenths():
     np.testing.assert_allclose(got, 0.8 / 1000, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["sad_error", "mse_error", "gradient_error"])
-@pytest.mark.parametrize("convention", ["matlab", "python"])
+@pytest.mark.parametrize(
+    ("name", "convention"),
+    [
+        ("sad_error", "python"),
+        ("mse_error", "matlab"),
+        ("gradient_error", "matlab"),
+        pytest.param("sad_error", "matlab", marks=pytest.mark.thorough),
+        pytest.param("mse_error", "python", marks=pytest.mark.thorough),
+        pytest.param("gradient_error", "python", marks=pytest.mark.thorough),
+    ],
+)
 def test_gradients(name, convention):
     x, truth, unknown = mattes((1, 6, 7))
     unknown = np.concatenate([unknown, np.zeros_like(unknown)])
@@ -111,6 +121,24 @@ def test_matting_input_errors():
             measure(x, x, unknown=x[..., 0])
         with pytest.raises(ValueError, match="x: expected a floating-point type, got uint8"):
             measure(x.astype(np.uint8), x, unknown=x)
+
+
+def test_under_a_mesh():
+    """Errors and losses of a batch that is spread over the devices are those of the whole."""
+    x, truth, unknown = (a.astype(np.float32) for a in mattes((2, 8, 9)))
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
+        split = NamedSharding(mesh, PartitionSpec("data"))
+        with jax.set_mesh(mesh):
+            spread = jax.device_put((x, truth, unknown), split)
+            for measure in (metrics.mse_error, metrics.gradient_error, losses.alpha_loss):
+                found = measure(*spread[:2], unknown=spread[2])
+                np.testing.assert_allclose(found, measure(x, truth, unknown=unknown), rtol=1e-5)
+            found = metrics.depth_errors(spread[0] + 1, spread[1] + 1, valid=spread[2])["rmse"]
+            np.testing.assert_allclose(found, metrics.depth_errors(x + 1, truth + 1, valid=unknown)["rmse"], rtol=1e-5)
+            levels = {"levels": 2, "kernel_size": 3}
+            found = losses.laplacian_loss(*spread[:2], **levels)
+            np.testing.assert_allclose(found, losses.laplacian_loss(x, truth, **levels), rtol=1e-5)
 
 
 def depths(shape=(3, 5, 6, 1)):

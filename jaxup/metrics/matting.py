@@ -255,8 +255,10 @@ def _filtered(x: jax.Array, weights: np.ndarray, axis: int, mode: str) -> jax.Ar
     place = np.arange(-radius, n + radius)
     inside = np.clip(place, 0, n - 1) if mode == "edge" else np.minimum(place % (2 * n), 2 * n - 1 - place % (2 * n))
     padded = jnp.take(x, jnp.asarray(inside, jnp.int32), axis=axis)
-    parts = [float(w) * jax.lax.slice_in_dim(padded, k, k + n, axis=axis) for k, w in enumerate(weights)]
-    return sum(parts[1:], parts[0])
+    kernel = jnp.asarray(weights, x.dtype).reshape((-1, 1, 1, 1) if axis == 1 else (1, -1, 1, 1))
+    layout = ("NHWC", "HWIO", "NHWC")
+    highest = jax.lax.Precision.HIGHEST
+    return jax.lax.conv_general_dilated(padded, kernel, (1, 1), "VALID", dimension_numbers=layout, precision=highest)
 
 
 def _disconnection(x: np.ndarray, truth: np.ndarray, unknown: np.ndarray, convention: str) -> float:

@@ -48,7 +48,7 @@ def _real(config):
     folder = shared("data") / "matting" / "alphamatting"
     alpha, trimap = (np.asarray(Image.open(folder / f"{config['image']}_{kind}.png")) for kind in ("alpha", "trimap"))
     formula = vars(np) | {"alpha": alpha, "trimap": trimap, "__builtins__": {}}
-    return {"pred": eval(config["prediction"], formula), "gt": alpha, "trimap": trimap}
+    return {"pred": eval(config["prediction"], formula).astype(np.uint8), "gt": alpha, "trimap": trimap}
 
 
 def depth_metrics(inputs, params, config):
@@ -75,9 +75,13 @@ def pipeline(inputs, params, config):
 
 
 def composition(inputs, params, config):
-    background = matting.covering_background(inputs["bg"], size=inputs["alpha"].shape)
-    image = matting.compose(inputs["fg"], background, inputs["alpha"])
-    return {"composite_uint8": image.astype(np.uint8), "a2u_composite_float": image}
+    """Images on disk are of Adobe's script, which does not reduce backgrounds; A2U composes anew."""
+    foreground, background, alpha = (inputs[name] for name in ("fg", "bg", "alpha"))
+    images = [
+        matting.compose(foreground, matting.covering_background(background, size=alpha.shape, reduce=reduce), alpha)
+        for reduce in (False, True)
+    ]
+    return {"composite_uint8": images[0].astype(np.uint8), "a2u_composite_float": images[1]}
 
 
 def trimaps(inputs, params, config):
