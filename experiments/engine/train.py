@@ -100,7 +100,7 @@ def fit(
                     batch = _next_batch(iterator, step, split)
                 batch = batch if prepare is None else prepare(batch)
                 state, metrics = train_step(state, batch)
-                memory = memory or _memory(train_step.lower(state, batch).compile())
+                memory = memory or {"memory": memory_of(train_step.lower(state, batch).compile())}
                 log.add(metrics | memory)
                 scores: Metrics = {}
                 if validation is not None and (step % validation.every == 0 or step == run.steps):
@@ -206,11 +206,14 @@ def _make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation, los
     return train_step
 
 
-def _memory(compiled: jax.stages.Compiled) -> dict[str, float]:
-    """Of a step that ran before, which is not compiled anew. Results in the place of what was donated count once."""
+def memory_of(compiled: jax.stages.Compiled) -> float:
+    """The bytes that a compiled function takes on a device; results in the place of what was donated count once.
+
+    Of a step that ran before `lower(...).compile()` compiles nothing anew.
+    """
     sizes: Any = compiled.memory_analysis()
     kinds = {"argument": 1, "output": 1, "temp": 1, "alias": -1}
-    return {"memory": float(sum(sign * getattr(sizes, f"{kind}_size_in_bytes") for kind, sign in kinds.items()))}
+    return float(sum(sign * getattr(sizes, f"{kind}_size_in_bytes") for kind, sign in kinds.items()))
 
 
 def _learning_rate(optimizer_state: Any) -> dict[str, jax.Array]:

@@ -2,13 +2,14 @@
 
 train fits one network; table trains one with several upsamplers and compares them; evaluate compares trained networks
 with the paper's numbers; pictures shows what their upsamplers do; predict segments an image, also with a published
-checkpoint; frozen compares upsamplers on the features of a frozen backbone, in minutes on a CPU.
+checkpoint; frozen compares upsamplers on the features of a frozen backbone, in minutes on a CPU; memory says what each
+takes.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from experiments.segmentation import evaluation, frozen, pictures, predict, presets, table, training
+from experiments.segmentation import evaluation, frozen, memory, pictures, predict, presets, table, training
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "train": training.train,
@@ -17,6 +18,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": predict.predict,
     "pictures": pictures.pictures,
     "frozen": frozen.frozen,
+    "memory": memory.memory,
 }
 PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
     "train": {
@@ -34,4 +36,5 @@ PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
     "predict": {"image": presets.predict_image, "smoke": presets.predict_smoke},
     "pictures": {"runs": presets.pictures_of_runs, "smoke": presets.pictures_smoke},
     "frozen": {"camvid": presets.frozen_camvid, "smoke": presets.frozen_smoke},
+    "memory": {"segformer": presets.memory_segformer, "smoke": presets.memory_smoke},
 }

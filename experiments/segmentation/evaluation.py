@@ -18,7 +18,7 @@ from experiments.engine.report import check_out, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.segmentation.data import DataConfig
 from experiments.segmentation.drawing import comparison
-from experiments.segmentation.networks import NetworkConfig, costs, normalised
+from experiments.segmentation.networks import NetworkConfig, Trained, costs, normalised
 from experiments.segmentation.paper import paper_cells
 from experiments.segmentation.training import TrainConfig
 from jaxup import metrics
@@ -42,16 +42,20 @@ class Inference:
     test_side: int | None = None
     """Images are first brought to this size of their shorter side, and the logits back; none: they keep their own."""
 
-    def method(self, network: Any) -> Method:
-        """A network as a function of images of any size."""
+    def method(self, network: Any, normalise: Callable[[jax.Array], jax.Array] = normalised) -> Method:
+        """A network as a function of images of any size, which it sees after `normalise`."""
         if self.stride is not None and self.window is None:
             raise InputError("stride: has no effect without a window")
         fn, crop = jitted(network), self.window
+        cell = getattr(network.network if isinstance(network, Trained) else network, "cell", None)
         stride = self.stride or (crop and (max(1, 2 * crop[0] // 3), max(1, 2 * crop[1] // 3)))
 
         def logits(image: np.ndarray) -> jax.Array:
-            x = normalised(jnp.asarray(shorter(image, self.test_side)[None]))
-            found = whole(fn, x) if crop is None or stride is None else slide(fn, x, crop=crop, stride=stride)
+            x = normalise(jnp.asarray(shorter(image, self.test_side)[None]))
+            if crop is None or stride is None:
+                found = whole(fn, x, cell=cell)
+            else:
+                found = slide(fn, x, crop=crop, stride=stride, cell=cell)
             return resize(found, size=image.shape[:2], method="bilinear")
 
         return logits

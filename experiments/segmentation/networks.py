@@ -98,6 +98,11 @@ def normalised(images: jax.Array) -> jax.Array:
     return (jnp.asarray(images).astype(jnp.float32) - mean) / deviation
 
 
+def halved(images: jax.Array) -> jax.Array:
+    """Colours of 0 to 255 as -1 to 1, float32: what Segmenter's checkpoints were trained with."""
+    return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1
+
+
 def costs(config: NetworkConfig, num_classes: int, size: tuple[int, int]) -> dict[str, Any]:
     """Parameters in millions, and 10^9 multiply-adds for an image of this size: see `runs.costs`."""
     parameters, multiply_adds = runs.costs(lambda: config.build(num_classes, 0), (1, *size, 3))

@@ -1,4 +1,7 @@
-"""An image, segmented by a network of a training run or of a published checkpoint."""
+"""An image, segmented by a network of a training run or of a published checkpoint.
+
+Networks see colours with the mean and deviation of ImageNet, checkpoints of Segmenter colours of -1 to 1.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +16,12 @@ from experiments.engine.runs import load_runs
 from experiments.engine.weights import parse
 from experiments.segmentation.drawing import save_labels
 from experiments.segmentation.evaluation import Inference, untrained
+from experiments.segmentation.networks import halved, normalised
 from experiments.segmentation.training import TrainConfig
 from jaxup import interop
 from jaxup.files import InputError
+
+_HALVED = ("segm.Segmenter", "mmseg.Segmenter")
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,12 @@ def predict(config: PredictConfig) -> None:
         raise InputError(f"{config.out.parent}: no such folder")
     network = _network(config)
     image = next(iter(middles({"image": _image(config)}, 1, config.side).values()))
-    classes = np.asarray(jnp.argmax(config.inference.method(network)(image), -1))[0]
+    normalise = halved if config.run_dir is None and config.name in _HALVED else normalised
+    method = config.inference.method(network, normalise)
+    try:
+        classes = np.asarray(jnp.argmax(method(image), -1))[0]
+    except ValueError as error:  # too small for the network, or not of its only size
+        raise InputError(f"{config.image or 'the image'}: {error}") from error
     save_labels(config.out, classes)
     counts = sorted(((int((classes == k).sum()), int(k)) for k in np.unique(classes)), reverse=True)
     print(", ".join(f"class {k}: {count / classes.size:.1%}" for count, k in counts[:8]))

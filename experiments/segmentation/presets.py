@@ -12,6 +12,7 @@ from experiments.engine.optim import Decayed
 from experiments.segmentation.data import DataConfig
 from experiments.segmentation.evaluation import EvaluateConfig, Inference
 from experiments.segmentation.frozen import FrozenConfig
+from experiments.segmentation.memory import MemoryConfig
 from experiments.segmentation.networks import NetworkConfig
 from experiments.segmentation.pictures import PicturesConfig
 from experiments.segmentation.predict import PredictConfig
@@ -248,3 +249,18 @@ def frozen_smoke() -> FrozenConfig:
     return FrozenConfig(
         run, data, "random", upsamplers=("bilinear", "sapa"), strides=(16,), seeds=2, width=8, batch_size=2
     )
+
+
+def memory_segformer() -> MemoryConfig:
+    """SegFormer-B1 with each upsampler for one image of 512 x 512 pixels.
+
+    python -m experiments segmentation memory
+
+    Ours: all fit in 24 GiB, see RESULTS.md.
+    """
+    return MemoryConfig()
+
+
+def memory_smoke() -> MemoryConfig:
+    """A tiny network with one upsampler, for tests."""
+    return MemoryConfig(NetworkConfig("segformer", "tiny"), ("bilinear",), num_classes=3, size=(32, 32))

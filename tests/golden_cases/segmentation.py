@@ -2,6 +2,7 @@
 
 from jaxup import ops
 from jaxup.models import BACKBONES
+from jaxup.models.segmentation import whole
 from tests.golden_cases.converted import Function, build, converted, with_statistics
 
 
@@ -78,8 +79,7 @@ def segmenter_mmseg(config):
 def padded(module, x):
     """Logits at the size of the padded image, cut to that of the image."""
     found = module.outputs(x)
-    whole = ops.resize(found["logits"], scale=module.backbone.patch_size, method="bilinear")
-    return {"tokens": found["tokens"], "y": whole[:, : x.shape[1], : x.shape[2]]}
+    return {"tokens": found["tokens"], "y": whole(lambda x: found["logits"], x, cell=module.cell)}
 
 
 def fcn(module, x):

@@ -9,24 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup._checks import Pair, accum_dtype, check_image, fail, jit, pair
+from jaxup._checks import Pair, accum_dtype, check_image, check_int, fail, jit, pair
 from jaxup.ops.resize import resize
 
 Network = Callable[[jax.Array], jax.Array]
 
 
-def whole(fn: Network, x: jax.Array) -> jax.Array:
+def whole(fn: Network, x: jax.Array, *, cell: int | None = None) -> jax.Array:
     """Logits for every pixel of an image: those of a network, resized bilinearly to the size of the image.
 
     Args:
         fn: from an image [B, H, W, C] to logits [B, h, w, K].
         x: [B, H, W, C].
+        cell: side in pixels of what one logit covers, where the last ones go beyond the image: they are enlarged by it
+            and cut, not resized. None: the `cell` of fn, which the official `Segmenter` has; others are resized.
 
     Returns:
         [B, H, W, K].
 
     Raises:
-        ValueError: x is not a floating [B, H, W, C].
+        ValueError: x is not a floating [B, H, W, C], or the cells do not cover it.
 
     Example:
         >>> whole(lambda x: x[:, ::4, ::4], jnp.ones((1, 9, 7, 3))).shape
@@ -36,10 +38,10 @@ def whole(fn: Network, x: jax.Array) -> jax.Array:
         Long et al., Fully Convolutional Networks for Semantic Segmentation, CVPR 2015.
     """
     check_image("x", x)
-    return resize(fn(x), size=x.shape[1:3], method="bilinear")
+    return _enlarged(fn(x), (x.shape[1], x.shape[2]), _cell(fn, cell))
 
 
-def slide(fn: Network, x: jax.Array, *, crop: int | Pair, stride: int | Pair) -> jax.Array:
+def slide(fn: Network, x: jax.Array, *, crop: int | Pair, stride: int | Pair, cell: int | None = None) -> jax.Array:
     """Average the logits of overlapping windows, each resized bilinearly to its window.
 
         out(p) = sum over the windows W that hold p of resize(fn(x in W))(p) / their number
@@ -54,6 +56,7 @@ def slide(fn: Network, x: jax.Array, *, crop: int | Pair, stride: int | Pair) ->
         x: [B, H, W, C].
         crop: height and width of a window.
         stride: from one window to the next, not larger than the crop.
+        cell: as for `whole`.
 
     Returns:
         [B, H, W, K], float32, or float64 if the logits are.
@@ -79,25 +82,38 @@ def slide(fn: Network, x: jax.Array, *, crop: int | Pair, stride: int | Pair) ->
     cover = np.zeros(x.shape[1:3], np.float32)
     for row, column in corners:
         cover[row : row + size[0], column : column + size[1]] += 1
-    total = (_scanned if isinstance(x, jax.core.Tracer) else _looped)(fn, x, corners, size)
+    total = (_scanned if isinstance(x, jax.core.Tracer) else _looped)(fn, x, corners, size, _cell(fn, cell))
     return total / cover.astype(total.dtype)[None, :, :, None]
 
 
-def _scanned(fn: Network, x: jax.Array, corners: np.ndarray, size: Pair) -> jax.Array:
+def _cell(fn: Network, cell: int | None) -> int | None:
+    return getattr(fn, "cell", None) if cell is None else check_int("cell", cell)
+
+
+def _enlarged(logits: jax.Array, size: Pair, cell: int | None) -> jax.Array:
+    if cell is None:
+        return resize(logits, size=size, method="bilinear")
+    covered = (cell * logits.shape[1], cell * logits.shape[2])
+    if covered[0] < size[0] or covered[1] < size[1]:
+        fail("cell", f"cells that cover an image of {size}", f"{cell}, which covers {covered}")
+    return resize(logits, scale=cell, method="bilinear")[:, : size[0], : size[1]]
+
+
+def _scanned(fn: Network, x: jax.Array, corners: np.ndarray, size: Pair, cell: int | None) -> jax.Array:
     """The sum of all logits; the program has the network once."""
     logits = jax.eval_shape(lambda x: fn(_cut(x, corners[0], size)), x)
     total = jnp.zeros((*x.shape[:3], logits.shape[3]), accum_dtype(logits))
-    total, _ = jax.lax.scan(lambda t, at: (_add(t, fn(_cut(x, at, size)), at, size), None), total, corners)
+    total, _ = jax.lax.scan(lambda t, at: (_add(t, fn(_cut(x, at, size)), at, size, cell), None), total, corners)
     return total
 
 
-def _looped(fn: Network, x: jax.Array, corners: np.ndarray, size: Pair) -> jax.Array:
+def _looped(fn: Network, x: jax.Array, corners: np.ndarray, size: Pair, cell: int | None) -> jax.Array:
     """The same, one window after the other: compiled programs know their size, and not where they are."""
     run = _compiled(fn) if isinstance(fn, nnx.Module) else fn
     logits = run(_cut(x, corners[0], size))
-    total = _add(jnp.zeros((*x.shape[:3], logits.shape[3]), accum_dtype(logits)), logits, corners[0], size)
+    total = _add(jnp.zeros((*x.shape[:3], logits.shape[3]), accum_dtype(logits)), logits, corners[0], size, cell)
     for corner in corners[1:]:
-        total = _add(total, run(_cut(x, corner, size)), corner, size)
+        total = _add(total, run(_cut(x, corner, size)), corner, size, cell)
     return total
 
 
@@ -112,10 +128,12 @@ def _cut(x: jax.Array, corner: jax.Array | np.ndarray, size: Pair) -> jax.Array:
     return jax.lax.dynamic_slice(x, (0, corner[0], corner[1], 0), (x.shape[0], *size, x.shape[3]))
 
 
-@jit(static_argnums=3)
-def _add(total: jax.Array, logits: jax.Array, corner: jax.Array | np.ndarray, size: Pair) -> jax.Array:
-    """Logits of a window, resized to it, on top of what is there."""
-    logits = resize(logits, size=size, method="bilinear").astype(total.dtype)
+@jit(static_argnums=(3, 4))
+def _add(
+    total: jax.Array, logits: jax.Array, corner: jax.Array | np.ndarray, size: Pair, cell: int | None
+) -> jax.Array:
+    """Logits of a window, enlarged to it, on top of what is there."""
+    logits = _enlarged(logits, size, cell).astype(total.dtype)
     at = (0, corner[0], corner[1], 0)
     return jax.lax.dynamic_update_slice(total, jax.lax.dynamic_slice(total, at, logits.shape) + logits, at)
 

@@ -121,7 +121,8 @@ class Segmenter(nnx.Module):
     bilinear position embeddings, for "fcn" 1e-6, bicubic ones, and no bias of the patches. timm's, with 1e-6 and
     antialiased ones, is `backbone=make_backbone("vit_s", image_size=..., rngs=rngs)`. Images are extended by zeros to a
     multiple of the patch, and the logits are those of the extended image: the official code enlarges them by the patch
-    and cuts, mmsegmentation resizes them to the image. The official dropout in the mask decoder is not there.
+    and cuts, mmsegmentation resizes them to the image; so do `whole` and `slide`, which `module.cell` tells.
+    The official dropout in the mask decoder is not there.
 
     Parameters for 512 x 512 and 150 classes: with "fcn", S 22,040,982, L 304,302,230, and with ReSFU 64,626 and 86,386
     more; "linear" S 22,041,366; "mask" S 26,033,964.
@@ -181,6 +182,7 @@ class Segmenter(nnx.Module):
             check_rate("drop_path", drop_path)
             backbone = ViT(in_features, image_size=image_size, drop_path=drop_path, **options)
         self.backbone, features = backbone, backbone.features[-1]
+        self.cell = None if decoder == "fcn" else backbone.patch_size
         self.up = None if upsampler is None else _upsampling(upsampler, backbone, layer)
         guided = self.up is not None and self.up.guided
         self.guide = GuideBlock(backbone.in_features, **layer) if guided else None

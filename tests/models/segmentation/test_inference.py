@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxup.models.segmentation import slide, whole
+from jaxup.models.backbones import ViT
+from jaxup.models.segmentation import Segmenter, slide, whole
 from jaxup.ops import resize
 from tests import goldens
 
 X = np.random.default_rng(5).normal(size=(2, 13, 17, 2)).astype(np.float32)
+
+SMALL = dict(image_size=16, patch_size=4, width=4, depth=1, num_heads=1, rngs=nnx.Rngs(0))
 
 
 def strided(x):
@@ -57,6 +60,23 @@ def test_slide_equals_the_loops(crop, stride):
 def test_one_window_is_the_whole_image():
     np.testing.assert_allclose(slide(strided, X, crop=32, stride=16), whole(strided, X), atol=1e-6)
     assert whole(strided, X).shape == X.shape
+
+
+def test_cells_beyond_the_image():
+    """A patch of 4 pixels has one logit, the last of a row the patch that zeros complete: enlarged, then cut."""
+
+    def patches(x):
+        x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % 4), (0, -x.shape[2] % 4), (0, 0)))
+        return x[:, 1::4, 2::4]
+
+    want = resize(patches(X), scale=4, method="bilinear")[:, :13, :17]
+    for found in (whole(patches, X, cell=4), slide(patches, X, crop=20, stride=9, cell=4)):
+        np.testing.assert_allclose(found, want, atol=1e-6)
+    network = Segmenter(3, in_features=2, backbone=ViT(2, **SMALL), decoder="linear", rngs=nnx.Rngs(0))
+    assert network.cell == 4 and Segmenter(3, backbone=network.backbone, rngs=nnx.Rngs(0)).cell is None
+    np.testing.assert_array_equal(whole(network, X), whole(lambda x: network(x), X, cell=4))
+    with pytest.raises(ValueError, match=r"cell: expected cells that cover an image of \(13, 17\), got 2"):
+        whole(patches, X, cell=2)
 
 
 def test_a_network_is_compiled_once_for_all_images():
