@@ -14,7 +14,7 @@ from jaxup import interop
 from jaxup._checks import check_choice
 from jaxup.files import InputError
 from jaxup.interop.keys import flat_variables
-from jaxup.models.backbones import ViT
+from jaxup.models.backbones import Swin, ViT
 from jaxup.models.backbones.vit import RESIZINGS
 from jaxup.ops import resize
 
@@ -75,8 +75,14 @@ def parse(name: str, text: str) -> dict[str, Any]:
 
 
 def _arrays(loaded: Any, backbone: Any) -> dict[str, jax.Array]:
-    """By path. Of a ViT, positions on the grid of the backbone, with the bias of the patches if it has none itself."""
+    """By path. Of a ViT, positions on the grid of the backbone, with the bias of the patches if it has none itself.
+
+    A Swin that was a classifier has one norm; those of the other maps stay as they are.
+    """
     arrays = {path: variable[...] for path, variable in flat_variables(loaded).items()}
+    if isinstance(loaded, Swin) and isinstance(backbone, Swin):
+        new = {path: variable[...] for path, variable in flat_variables(backbone).items() if path.startswith("norms.")}
+        arrays = new | arrays
     if isinstance(loaded, ViT) and isinstance(backbone, ViT):
         first, table = arrays["positions"][:1], arrays["positions"][1:]
         table = table.reshape(1, *loaded.grid, -1)

@@ -1,4 +1,4 @@
-"""What ReSFU's paper has on ADE20K: Tables I to IV, and Table IX's costs."""
+"""What papers have on ADE20K: ReSFU's Tables I to IV, and Table IX's costs; Index Networks' Table 9."""
 
 from typing import Any
 
@@ -46,6 +46,17 @@ GFLOPS = {
 }
 """Of Segmenter with ViT-S at 512 x 512: multiply-adds, of ReSFU and others without the weighted average itself."""
 
+UPERNET = {
+    ("bilinear", "bilinear"): (37.08, 78.29),
+    ("indexnet", "bilinear"): (36.25, 78.23),
+    ("bilinear", "indexnet"): (36.90, 78.27),
+    ("indexnet", "indexnet"): (37.62, 78.29),
+    ("carafe", "bilinear"): (37.76, 78.81),
+    ("bilinear", "carafe"): (38.03, 78.51),
+    ("carafe", "carafe"): (38.31, 78.90),
+}
+"""With MobileNetV2: upsamplers of the pyramid and of the fusion -> mIoU and pixel accuracy in per cent."""
+
 
 def _values() -> dict[tuple[str, str], tuple[float, ...]]:
     found = {}
@@ -65,7 +76,11 @@ def paper_cells(config: NetworkConfig) -> dict[str, Any]:
     """The columns of the paper, empty where it has no such row."""
     key = f"{config.model}/{config.backbone}", config.upsampler or ""
     names = ("mIoU", "mAcc", "bIoU", "params")
-    cells: dict[str, Any] = {f"paper {name}": "" for name in names}
+    cells: dict[str, Any] = {f"paper {name}": "" for name in (*names, "aAcc")}
+    if key[0] == "upernet/mobilenet_v2":
+        pyramid = config.upsampler or "bilinear"
+        found = UPERNET.get((pyramid, config.fusion_upsampler or pyramid), ())
+        cells |= {f"paper {name}": f"{value:.2f}" for name, value in zip(("mIoU", "aAcc"), found, strict=False)}
     if key in RESULTS:
         cells |= {f"paper {name}": f"{value:.2f}" for name, value in zip(names, RESULTS[key], strict=True)}
     flops = GFLOPS.get(config.upsampler or "") if key[0] == "segmenter/vit_s" else None

@@ -16,7 +16,7 @@ from typing import Any
 from flax import nnx
 
 from jaxup._checks import check_choice, fail
-from jaxup.interop import backbones, mit
+from jaxup.interop import backbones, mit, swin
 from jaxup.interop.backbones import options
 from jaxup.interop.fpn import fpn_head_keys, fpn_keys
 from jaxup.interop.keys import Operators, Table, prefixed
@@ -25,7 +25,8 @@ from jaxup.interop.upernet import upernet_keys
 from jaxup.models.segmentation import PSPNet, SemanticFPN, UperNet
 
 _BACKBONES = {
-    name: (backbones.OPERATORS | mit.OPERATORS)[name] for name in ("ResNet", "ResNetV1c", "MixVisionTransformer")
+    name: (backbones.OPERATORS | mit.OPERATORS | swin.OPERATORS)[name]
+    for name in ("ResNet", "ResNetV1c", "MixVisionTransformer", "SwinTransformer")
 }
 
 

@@ -1,4 +1,6 @@
-"""Heads of UperNet: mmsegmentation, Hugging Face, CSAILVision; and the network of the latter.
+"""Heads of UperNet: mmsegmentation, Hugging Face, CSAILVision; and the networks of the latter two.
+
+Hugging Face's "UperNetForSemanticSegmentation" has a Swin: {"backbone_config": {"embed_dim": 96, ...}}.
 
 CSAILVision keeps encoder and decoder in two files. "SegmentationModule" takes their tensors with `encoder.` and
 `decoder.` in front, and {"encoder": "resnet50", "decoder": {"num_class": 150, "fpn_dim": 512}}. The networks of
@@ -15,7 +17,8 @@ from jaxup._checks import check_choice, fail
 from jaxup.interop.backbones import conv_norm, options, resnet_keys
 from jaxup.interop.keys import Operators, Table, conv, prefixed
 from jaxup.interop.pspnet import HUGGING_FACE, MMSEG, fcn_keys, layer, pooling_keys
-from jaxup.models.backbones import ResNet
+from jaxup.interop.swin import OPERATORS as OPERATORS_OF_SWIN
+from jaxup.models.backbones import ResNet, Swin
 from jaxup.models.backbones.resnet import DEPTHS
 from jaxup.models.segmentation import UperNet, UperNetHead
 
@@ -52,7 +55,7 @@ def _mmseg_upernet(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
     return module, upernet_keys(module)
 
 
-def _hf_upernet(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
+def _hf_upernet(config: dict[str, Any]) -> tuple[UperNetHead, Table]:
     """Both heads: `auxiliary` has the second one's arguments, or is None."""
     auxiliary = config.get("auxiliary")
     of_auxiliary: dict[str, Any] = {}
@@ -78,6 +81,22 @@ def _hf_upernet(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
     if module.auxiliary is not None:
         table |= fcn_keys(module.auxiliary, "auxiliary_head.", "auxiliary.", HUGGING_FACE)
     return module, table
+
+
+def _hf_network(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
+    """The whole network around a Swin."""
+    swin = dict(config["backbone_config"])
+    check_choice("model_type", swin.get("model_type", "swin"), ("swin",))
+    backbone, *tables = OPERATORS_OF_SWIN["SwinBackbone"](swin | {k: config[k] for k in ("dtype",) if k in config})
+    assert isinstance(backbone, Swin)
+    head: dict[str, Any] = {"in_channels": backbone.features, "num_labels": config.get("num_labels", 150)}
+    head |= {name: config[name] for name in ("hidden_size", "pool_scales", "dtype") if name in config}
+    if config.get("use_auxiliary_head", True):
+        usual = {"channels": 256, "num_convs": 1, "concat_input": False}
+        head["auxiliary"] = {name: config.get(f"auxiliary_{name}", value) for name, value in usual.items()}
+    module = UperNet(head["num_labels"], backbone=backbone, features=16, auxiliary_features=None, **options(config))
+    module.head, heads = _hf_upernet(head)
+    return module, prefixed(tables[0], "backbone.", "backbone.") | prefixed(heads, "", "head.")
 
 
 def _csail_upernet(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
@@ -125,6 +144,7 @@ def resnet_keys_csail(module: ResNet) -> Table:
 OPERATORS: Operators = {
     "UPerHead": _mmseg_upernet,
     "UperNetHead": _hf_upernet,
+    "UperNetForSemanticSegmentation": _hf_network,
     "UPerNet": _csail_upernet,
     "SegmentationModule": _csail_network,
 }

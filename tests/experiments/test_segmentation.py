@@ -26,8 +26,9 @@ from experiments.segmentation.paper import RESULTS, paper_cells
 from experiments.segmentation.training import TrainConfig, cross_entropy, loss_of
 from jaxup import interop
 from jaxup.files import InputError
-from jaxup.models.backbones import MiT
-from jaxup.models.segmentation import SegFormer, class_targets, maskformer_loss, whole
+from jaxup.models.backbones import MiT, ViT
+from jaxup.models.segmentation import SegFormer, Segmenter, class_targets, maskformer_loss, whole
+from jaxup.ops import resize
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,42 @@ def test_evaluate_and_predict(table, tmp_path, capsys):
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.thorough
+def test_memory(tmp_path, capsys):
+    """More pixels take more, and gradients more than none."""
+    sizes = {}
+    for side in ("32", "64"):
+        out = tmp_path / side
+        assert main(["segmentation", "memory", "--smoke", "--size", side, side, "--out", str(out)]) == 0
+        (sizes[side],) = json.loads((out / "results.json").read_text())
+        assert 0 < sizes[side]["forward"] < sizes[side]["with gradients"]
+    assert sizes["32"]["with gradients"] < sizes["64"]["with gradients"]
+    assert main(["segmentation", "memory", "--smoke", "--upsampler", "carafe"]) == 2
+    assert "upsampler: has no effect beside upsamplers" in capsys.readouterr().err
+
+
+def test_official_colours_and_small_images(tmp_path, capsys):
+    """Segmenter's checkpoints see colours of -1 to 1, and logits of whole patches are cut; an error names the image."""
+    config = {"image_size": 32, "patch_size": 16, "d_model": 4, "n_heads": 1, "n_layers": 1, "n_cls": 3}
+    config |= {"decoder": {"name": "linear"}}
+    sizes = dict(image_size=32, width=4, depth=1, num_heads=1, epsilon=1e-5)
+    backbone = ViT(**sizes, position_resize="bilinear", rngs=nnx.Rngs(1))
+    module = Segmenter(3, backbone=backbone, decoder="linear", rngs=nnx.Rngs(1))
+    save_file(interop.to_torch("segm.Segmenter", module, config), tmp_path / "a.safetensors")
+    image, out = np.random.default_rng(0).integers(0, 256, (21, 37, 3), np.uint8), tmp_path / "a.png"
+    Image.fromarray(image).save(tmp_path / "image.png")
+    predict = ["segmentation", "predict", "--image", str(tmp_path / "image.png"), "--out", str(out)]
+    published = ["--checkpoint", str(tmp_path / "a.safetensors"), "--name", "segm.Segmenter", "--config"]
+    assert main([*predict, *published, json.dumps(config)]) == 0
+    logits = resize(module(jnp.asarray(image[None] / 127.5 - 1, jnp.float32)), scale=16, method="bilinear")
+    with Image.open(out) as labels:
+        assert (np.asarray(labels) == np.argmax(np.asarray(logits[0, :21, :37]), -1)).mean() > 0.99
+    out.unlink()
+    capsys.readouterr()
+    assert main([*predict, "--side", "8"]) == 2
+    assert f"{tmp_path / 'image.png'}: x: expected an image whose map" in capsys.readouterr().err and not out.exists()
 
 
 def test_smoke_of_evaluate_and_predict(tmp_path, capsys):
@@ -216,6 +253,8 @@ def test_the_paper():
     assert paper_cells(NetworkConfig("segformer", "mit_b1", "resfu"))["paper bIoU"] == "28.06"
     assert paper_cells(NetworkConfig("segmenter", "vit_s", "carafe"))["paper GFLOPs"] == "32.96"
     assert set(paper_cells(NetworkConfig()).values()) == {""}
+    assert paper_cells(NetworkConfig("upernet", "mobilenet_v2", "carafe"))["paper mIoU"] == "38.31"
+    assert paper_cells(NetworkConfig("upernet", "mobilenet_v2", None, "carafe"))["paper aAcc"] == "78.51"
 
 
 def test_costs():

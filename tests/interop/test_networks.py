@@ -71,7 +71,7 @@ def test_upernet_of_csail():
 def test_errors():
     config = {"backbone": RESNET, "decode_head": HEAD}
     with pytest.raises(ValueError, match="backbone type: expected one of 'ResNet', 'ResNetV1c'"):
-        from_torch("mmseg.UPerNet", {}, config | {"backbone": {"type": "SwinTransformer"}})
+        from_torch("mmseg.UPerNet", {}, config | {"backbone": {"type": "ConvNeXt"}})
     with pytest.raises(ValueError, match=r"auxiliary_head: expected .* got {'num_convs': 2}"):
         from_torch("mmseg.PSPNet", {}, config | {"auxiliary_head": {"num_convs": 2}})
     with pytest.raises(ValueError, match="encoder: expected one of 'resnet18'"):

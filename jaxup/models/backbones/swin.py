@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup._checks import check_divides, check_features, check_int
+from jaxup._checks import check_choice, check_divides, check_features, check_int
 from jaxup.models.backbones.layers import MLP, NARROW, Attention, Residual, linear, rising
 from jaxup.nn import initializers
 from jaxup.nn.norms import layer_norm, normalise
@@ -59,16 +59,18 @@ def _image(x: jax.Array, rows: int, cols: int, window: int) -> jax.Array:
 class _WindowAttention(nnx.Module):
     """Attention inside windows, which every second block shifts by half a window; maps are extended by zeros."""
 
-    def __init__(self, features: int, heads: int, window: int, *, shifted: bool, dtype: Any, rngs: nnx.Rngs):
+    def __init__(
+        self, features: int, heads: int, window: int, *, shifted: bool, always: bool, dtype: Any, rngs: nnx.Rngs
+    ):
         options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         self.attend = Attention(features, heads, **options)
         self.bias = nnx.Param(NARROW(rngs.params(), ((2 * window - 1) ** 2, heads)))
-        self.window, self.shift = window, window // 2 if shifted else 0
+        self.window, self.shift, self.always = window, window // 2 if shifted else 0, always
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, C]."""
         height, width = x.shape[1:3]
-        window, shift = self.window, self.shift
+        window, shift = self.window, self.shift if self.always or min(height, width) > self.window else 0
         x = jnp.pad(x, ((0, 0), (0, -height % window), (0, -width % window), (0, 0)))
         rows, cols = x.shape[1] // window, x.shape[2] // window
         x = jnp.roll(x, (-shift, -shift), (1, 2))
@@ -82,9 +84,11 @@ class _WindowAttention(nnx.Module):
 
 
 class _Block(nnx.Module):
-    def __init__(self, features: int, heads: int, window: int, *, shifted: bool, rngs: nnx.Rngs, **options: Any):
+    def __init__(
+        self, features: int, heads: int, window: int, *, shifted: bool, always: bool, rngs: nnx.Rngs, **options: Any
+    ):
         dtype = options["dtype"]
-        attention = _WindowAttention(features, heads, window, shifted=shifted, dtype=dtype, rngs=rngs)
+        attention = _WindowAttention(features, heads, window, shifted=shifted, always=always, dtype=dtype, rngs=rngs)
         self.attention = Residual(features, attention, rngs=rngs, **options)
         self.mlp = Residual(features, MLP(features, 4 * features, dtype=dtype, rngs=rngs), rngs=rngs, **options)
 
@@ -112,7 +116,7 @@ class Swin(nnx.Module):
 
     Maps are extended by zeros to whole windows, after the norm in front of the attention, so these take part with
     nothing but the biases. On maps that are not larger than a window there is a shift as everywhere, as in Hugging
-    Face's MaskFormer and in mmsegmentation, but not in the first official code.
+    Face's MaskFormer and in mmsegmentation; with `shift_one_window=False` there is none, as in the first official code.
 
     Parameters with the norms of the four maps: T (width 96, depths 2, 2, 6, 2, heads from 3) 27,520,698; S (depth 18 in
     the third stage) 48,838,602; with windows of 12: B (width 128, heads from 4) 86,880,376; L (192, 6) 195,201,204.
@@ -125,6 +129,8 @@ class Swin(nnx.Module):
         num_heads: of the stages, divisors of their widths.
         window_size: side of the windows.
         epsilon: of all layer normalisations.
+        norms: "all" maps are normalised, or the "last" one only, as of a classifier.
+        shift_one_window: whether to shift maps a side of which is at most the window's.
         drop_path: the probability with which training drops the branches of the last block, of the others less.
         dtype: the type in which layers compute; parameters are float32, and so are norms and softmax.
         rngs: source of the initial parameters.
@@ -157,12 +163,15 @@ class Swin(nnx.Module):
         num_heads: Sequence[int] = (3, 6, 12, 24),
         window_size: int = 7,
         epsilon: float = 1e-5,
+        norms: str = "all",
+        shift_one_window: bool = True,
         drop_path: float = 0.0,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.in_features, self.patch_size = check_int("in_features", in_features), check_int("patch_size", patch_size)
         check_int("window_size", window_size)
+        check_choice("norms", norms, ("all", "last"))
         self.features = tuple(width * 2**i for i in range(len(depths)))
         self.strides = tuple(patch_size * 2**i for i in range(len(depths)))
         for channels, heads in zip(self.features, num_heads, strict=True):
@@ -175,13 +184,24 @@ class Swin(nnx.Module):
         rates = iter(rising(drop_path, sum(depths)))
         self.stages = nnx.List(
             nnx.List(
-                _Block(features, heads, window_size, shifted=i % 2 == 1, drop_path=next(rates), **options)
+                _Block(
+                    features,
+                    heads,
+                    window_size,
+                    shifted=i % 2 == 1,
+                    always=shift_one_window,
+                    drop_path=next(rates),
+                    **options,
+                )
                 for i in range(depth)
             )
             for features, heads, depth in zip(self.features, num_heads, depths, strict=True)
         )
         self.merges = nnx.List(_Merge(features, **options) for features in self.features[:-1])
-        self.norms = nnx.List(layer_norm(features, rngs, epsilon=epsilon) for features in self.features)
+        self.norms = nnx.List(
+            layer_norm(features, rngs, epsilon=epsilon) if norms == "all" or i == len(self.features) else None
+            for i, features in enumerate(self.features, start=1)
+        )
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, ...]:
         """The maps of x, fine to coarse."""
@@ -192,6 +212,6 @@ class Swin(nnx.Module):
         for i, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             for block in stage:
                 y = block(y, rngs)
-            maps.append(normalise(norm, y, self.dtype).astype(x.dtype))
+            maps.append((y if norm is None else normalise(norm, y, self.dtype)).astype(x.dtype))
             y = self.merges[i](y) if i < len(self.merges) else y
         return tuple(maps)

@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxup._checks import check_choice, check_features, check_int, check_odd, fail
 from jaxup.models.resampling import RESAMPLINGS, Memory, Resampling
+from jaxup.nn import initializers
 from jaxup.nn.aspp import ASPP, DILATIONS, conv_block, through
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import InPlaceABN, normalise
@@ -18,7 +19,7 @@ from jaxup.ops.windows import pad_window
 
 _SLOPE = 0.01
 # As the official code does, of every convolution: Xavier's, with the gain of the leaky ReLU.
-_init = nnx.initializers.variance_scaling(2 / (1 + _SLOPE**2), "fan_avg", "normal")
+_init = initializers.variance_scaling(2 / (1 + _SLOPE**2), "fan_avg", "normal")
 _STRIDE = 16  # of the coarsest map
 _WIDTHS = (1, 1, 2, 4)  # of the maps that are made smaller, in units of the first
 DECODERS = ("residual", "plain", "separable")
