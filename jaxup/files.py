@@ -7,7 +7,7 @@ that the file stores, in a type that holds them, turned upright where EXIF or TI
 import contextlib
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,12 @@ DEPTH_FORMATS = {
     ".pfm": "PFM",
     ".pgm": "PGM",
 }
+_GREY = 16  # what the channels of a grey image may differ by, as JPEG makes them
 _EXTRA = 'pip install "jaxup[experiments]"'
 _PACKAGES = {"PIL": f"Pillow: {_EXTRA}", "scipy": f"SciPy: {_EXTRA}"} | {
     name: f"{name}: {_EXTRA}" for name in ("tifffile", "imagecodecs")
 }
+_PACKAGES["pymatting"] = 'PyMatting: pip install "jaxup[matting]"'
 
 
 class InputError(ValueError):
@@ -109,6 +111,34 @@ def white_level(pixels: np.ndarray) -> int:
     if pixels.dtype != np.uint16:
         raise InputError(f"image: expected uint8 or uint16, got {pixels.dtype}")
     return next(white for white in (2**10 - 1, 2**12 - 1, 2**14 - 1, 2**16 - 1) if pixels.max() <= white)
+
+
+def read_rgb8(path: Path) -> np.ndarray:
+    """Read an image as `read_rgb`, with its white as 255: uint8 [H, W, 3]."""
+    pixels = read_rgb(path)
+    if pixels.dtype == np.uint8:
+        return pixels
+    return np.rint(pixels * np.float32(255 / white_level(pixels))).astype(np.uint8)
+
+
+def read_trimap(path: Path) -> np.ndarray:
+    """Read a trimap: black is background, white foreground, and everything between unknown.
+
+    Of 16 bits the upper 8 count, unless they are all zero: then the lower ones.
+
+    Returns:
+        uint8 [H, W] of 0, 128 and 255.
+
+    Raises:
+        InputError: as `read_rgb`, or an image of colours.
+    """
+    pixels = read_rgb(path)
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8 if pixels.max() > 255 else pixels).astype(np.uint8)
+    if np.ptp(pixels, axis=2).max() > _GREY:
+        raise InputError(f"{path}: expected a grey trimap, got colours")
+    grey = pixels.min(axis=2), pixels.max(axis=2)
+    return np.where(grey[1] == 0, 0, np.where(grey[0] == 255, 255, 128)).astype(np.uint8)
 
 
 def read_grey(path: Path) -> np.ndarray:
@@ -212,7 +242,15 @@ def as_stored(values: np.ndarray, dtype: np.dtype, path: Path) -> np.ndarray:
 
 def write_depth(path: Path, values: np.ndarray) -> None:
     """Write a map [H, W] in the format of the name, all of it or nothing: under another name first."""
-    write = _WRITERS[depth_format(path)]
+    _write(path, values, _WRITERS[depth_format(path)])
+
+
+def write_rgb(path: Path, pixels: np.ndarray) -> None:
+    """Write an image, uint8 [H, W, 3], as PNG, all of it or nothing."""
+    _write(path, pixels, _write_png)
+
+
+def _write(path: Path, values: np.ndarray, write: Callable[[Path, np.ndarray], None]) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         write(temporary, values)

@@ -1,4 +1,4 @@
-"""Options, checks and messages of the command `jaxup`."""
+"""The command `jaxup` and its subcommand `upsample`: options, checks and messages."""
 
 import argparse
 import difflib
@@ -6,23 +6,15 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import numpy as np
 
-from jaxup.files import (
-    InputError,
-    as_stored,
-    depth_format,
-    output_dtype,
-    read_depth,
-    read_rgb,
-    require,
-    write_depth,
-)
+from jaxup.cli import matte
+from jaxup.cli.common import Parser, check_out, progress, tile_size, warn
+from jaxup.files import InputError, as_stored, output_dtype, read_depth, read_rgb, write_depth
 
 METHODS = {
     "jbu": "joint bilateral upsampling",
@@ -41,20 +33,14 @@ _EPILOG += "\n".join(f"  {name:<14} {line}" for name, line in METHODS.items())
 _SKEW = 1.05  # between the ratios of both axes; from here on they are pointed out
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0, 2 after bad input, or 130 when interrupted.
 
     Errors are one line on stderr, and leave no output file; JAXUP_TRACEBACK=1 shows where they come from.
     """
     try:
-        upsample(_parser().parse_args(arguments))
+        args = _parser().parse_args(arguments)
+        args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -76,8 +62,14 @@ def _one_line(error: Exception) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("jaxup", description="Upsampling of depth maps.", allow_abbrev=False)
+    parser = Parser("jaxup", description="Depth maps and mattes of images.", allow_abbrev=False)
     commands = parser.add_subparsers(metavar="command", required=True)
+    _add_upsample(commands)
+    matte.add_parser(commands)
+    return parser
+
+
+def _add_upsample(commands: Any) -> None:
     command = commands.add_parser(
         "upsample",
         help="upsample a depth map under an RGB image",
@@ -102,9 +94,9 @@ def _parser() -> argparse.ArgumentParser:
         help="value of pixels without depth, beside NaN, infinities and numbers far beyond all others, which always "
         "are; default: 0; nan: no value",
     )
-    add("--tile", type=_tile, default=512, metavar="PIXELS", help="side of a tile; default: 512; 0: no tiles")
+    add("--tile", type=tile_size, default=512, metavar="PIXELS", help="side of a tile; default: 512; 0: no tiles")
     add("--force", action="store_true", help="overwrite FILE")
-    return parser
+    command.set_defaults(run=upsample)
 
 
 def _method(name: str) -> str:
@@ -115,15 +107,9 @@ def _method(name: str) -> str:
     raise argparse.ArgumentTypeError(f"unknown method {name!r}, {hint}")
 
 
-def _tile(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number of pixels, or 0, got {text!r}")
-    return int(text)
-
-
 def upsample(args: argparse.Namespace) -> None:
     """Read, upsample and write; everything that can be checked is checked before the work begins."""
-    _check_out(args.out, args.force)
+    check_out(args.out, args.force)
     depth, guide = read_depth(args.depth), read_rgb(args.guide)
     dtype = output_dtype(args.out, args.depth, depth.dtype)
 
@@ -136,51 +122,15 @@ def upsample(args: argparse.Namespace) -> None:
         raise InputError(f"--scale {args.scale:g}: the image is {ratio(scale)} times as large as the depth map")
     check_scale(args.method, scale)
     if max(scale) > _SKEW * min(scale):
-        _warn(f"the image is {ratio(scale)} times as large as the depth map: do they show the same view?")
+        warn(f"the image is {ratio(scale)} times as large as the depth map: do they show the same view?")
     if dtype.kind in "ui" and depth.dtype.kind == "f":
         finite = np.isfinite(depth)
         if (depth != np.rint(depth))[finite].any():
-            _warn(f"{args.out}: depth is rounded to whole numbers; .tiff and .npy keep fractions")
+            warn(f"{args.out}: depth is rounded to whole numbers; .tiff and .npy keep fractions")
         depth = np.where(finite, depth, args.invalid)  # integers have no NaN to write back
     method = make_method(args.method, args.weights)
-    with _progress() as show:
-        result = upsample_depth(depth, guide, method, invalid=args.invalid, tile=args.tile, show=show, warn=_warn)
-    _check_out(args.out, args.force)  # it may have come into being meanwhile
+    with progress("upsampling") as show:
+        result = upsample_depth(depth, guide, method, invalid=args.invalid, tile=args.tile, show=show, warn=warn)
+    check_out(args.out, args.force)  # it may have come into being meanwhile
     write_depth(args.out, as_stored(result, dtype, args.out))
     print(f"{args.out}: {guide.shape[1]} x {guide.shape[0]}, {dtype}, {args.method} {ratio(scale)}x")
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
-
-
-def _check_out(out: Path, force: bool) -> None:
-    if depth_format(out) == "EXR":
-        require("OpenEXR")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder")
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder")
-    if out.exists() and not force:
-        raise InputError(f"{out}: exists already; --force overwrites it")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, where rich is installed, and plain lines elsewhere; nothing for a single tile."""
-    try:
-        if not sys.stderr.isatty():
-            raise ImportError
-        from rich.console import Console
-        from rich.progress import Progress
-    except ImportError:
-        yield _print_tile
-        return
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("upsampling", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _print_tile(done: int, total: int) -> None:
-    if total > 1:
-        print(f"tile {done}/{total}", file=sys.stderr, flush=True)

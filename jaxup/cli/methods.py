@@ -8,9 +8,9 @@ pairs of Middlebury.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from jaxup.files import InputError
 from jaxup.interop.modules import is_module_file
 from jaxup.models import DJF, DKN, FDKN, AttentionJointNetwork
 
+T = TypeVar("T")
 Run = Callable[[jax.Array, jax.Array], jax.Array]
 
 _CUBIC = 3  # low-resolution pixels that a bicubic enlargement reaches to, rounded up
@@ -133,18 +134,30 @@ def _official(name: str, path: Path) -> tuple[nnx.Module, Callable[..., jax.Arra
     if name in ("djf", "djfr"):
         state = interop.load_matconvnet(path)
         config: dict[str, Any] = {"widths": [len(state.get(f"layer{i}_biases", ())) for i in (1, 3, 5, 6, 8, 10)]}
-        return _convert(name, path, state, config), interop.djf_upsample
+        return convert(name.upper(), config, path, state), interop.djf_upsample
     state = interop.load_checkpoint(path)
     sizes = [len(x) for key, x in state.items() if key.endswith("DepthKernel.conv_weight.bias") and x.ndim]
     samples = sum(sizes) // (1 if name == "dkn" else 16)
     config = {"kernel_size": round(samples**0.5) or 3, "filter_size": 15, "residual": True}
-    return _convert(name, path, state, config), _call
+    return convert(name.upper(), config, path, state), _call
 
 
-def _convert(name: str, path: Path, state: dict[str, np.ndarray], config: dict[str, Any]) -> nnx.Module:
+def convert(name: str, config: dict[str, Any], path: Path, state: Mapping[str, np.ndarray]) -> nnx.Module:
+    """The module of an official file, or one line that names the file."""
     try:
-        return interop.from_torch(name.upper(), state, config)
+        return interop.from_torch(name, state, config)
     except ValueError as error:
         first, *rest = str(error).splitlines()[1:] or [str(error)]
         more = f", and {len(rest)} more differences" if rest else ""
-        raise InputError(f"{path}: not the weights of {name}: {first.strip()}{more}") from error
+        raise InputError(f"{path}: not the weights of {name.lower()}: {first.strip()}{more}") from error
+
+
+def inner(
+    state: Mapping[str, np.ndarray], recognise: Callable[[Mapping[str, np.ndarray]], T | None]
+) -> tuple[T, Mapping[str, np.ndarray]] | None:
+    """What a function says of the tensors, and these, without the names that all keys begin with if it takes that."""
+    while (found := recognise(state)) is None:
+        if not state or len({name.partition(".")[0] for name in state}) > 1 or not all("." in name for name in state):
+            return None
+        state = {name.partition(".")[2]: x for name, x in state.items()}
+    return found, state

@@ -1,0 +1,73 @@
+"""What the subcommands share: their parser, checks of outputs, messages and progress."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from jaxup.files import InputError, depth_format, require
+
+Show = Callable[[int, int], None]  # tiles done, tiles in all
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Without the usage."""
+        raise InputError(message)
+
+
+def tile_size(text: str) -> int:
+    """The value of --tile."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a number of pixels, or 0, got {text!r}")
+    return int(text)
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def check_out(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse a name of an output that cannot be written, exists, or is an input."""
+    if depth_format(out) == "EXR":
+        require("OpenEXR")
+    check_path(out, force, inputs)
+
+
+def check_path(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
+    """The same of any ending."""
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent}: no such folder")
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder")
+    for path in inputs:
+        if path.resolve() == out.resolve() or (out.exists() and path.exists() and out.samefile(path)):
+            raise InputError(f"{out}: is also an input, {path}")
+    if out.exists() and not force:
+        raise InputError(f"{out}: exists already; --force overwrites it")
+
+
+@contextmanager
+def progress(name: str) -> Iterator[Show]:
+    """A bar on a terminal, where rich is installed, and plain lines elsewhere; nothing for a single tile."""
+    try:
+        if not sys.stderr.isatty():
+            raise ImportError
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError:
+        yield _print_tile
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_tile(done: int, total: int) -> None:
+    if total > 1:
+        print(f"tile {done}/{total}", file=sys.stderr, flush=True)
