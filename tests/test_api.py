@@ -30,7 +30,7 @@ NAMESPACES = [
     *(f"jaxup.{name}" for name in ("ops", "nn", "models", "solvers", "losses", "matting", "metrics", "interop")),
 ]
 # Whole networks of tasks are too large for the generic tests: they have tests of their own, and no example.
-LARGE = ("jaxup.models.segmentation", "jaxup.models.matting")
+LARGE = ("jaxup.models.segmentation", "jaxup.models.matting", "jaxup.models.monocular_depth")
 NAMESPACES += LARGE
 SECTIONS = ["Args:", "Returns:", "Example:", "Reference:"]
 FORBIDDEN = {  # package or file -> what it must not import

@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxup._checks import fail
 from jaxup.interop.keys import Operators, Optional, Table, batch_norm, conv, linear
-from jaxup.models.backbones import VGG, MobileNetV1, MobileNetV2, ResNet, make_backbone
+from jaxup.models.backbones import VGG, DenseNet, MobileNetV1, MobileNetV2, ResNet, SENet, make_backbone
 from jaxup.models.backbones.mobilenet_v2 import V2_STAGES
 from jaxup.models.backbones.resnet import DEPTHS
 
@@ -137,13 +137,71 @@ def _vgg(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
     return module, vgg_keys(module) | head
 
 
-def mobilenet_v1_keys(module: MobileNetV1) -> Table:
-    """Names of the encoder of FastDepth's class `MobileNet`: `mobilenet.N.0`, ..."""
-    table = conv_norm("mobilenet.0.0", "mobilenet.0.1", "units.0.0")
+def senet_keys(module: SENet, stem: str = "layer0.", stage: str = "layer{}.") -> Table:
+    """Names of Cadene's SENet-154: `layer0.conv1`, `layer1.0.conv1`, ..."""
+    table: Table = {}
+    for i in range(len(module.stem)):
+        table |= conv_norm(f"{stem}conv{i + 1}", f"{stem}bn{i + 1}", f"stem.{i}")
+    for i, blocks in enumerate(module.stages):
+        for j, block in enumerate(blocks):
+            torch, ours = f"{stage.format(i + 1)}{j}", f"stages.{i}.{j}"
+            for k in range(len(block.convs)):
+                table |= conv_norm(f"{torch}.conv{k + 1}", f"{torch}.bn{k + 1}", f"{ours}.convs.{k}")
+            for k, name in enumerate(("squeeze", "expand")):
+                table |= conv(f"{torch}.se_module.fc{k + 1}", f"{ours}.excitation.{name}", layout="pointwise")
+            if block.shortcut is not None:
+                table |= conv_norm(f"{torch}.downsample.0", f"{torch}.downsample.1", f"{ours}.shortcut")
+    return table
+
+
+def densenet_keys(module: DenseNet, numbered: str = "{}{}") -> Table:
+    """Names of torchvision, `features.denseblock1.denselayer1.norm1`; older files have `norm.1`."""
+
+    def norm_conv(torch: str, ours: str, number: str = "") -> Table:
+        norm, convolution = (numbered.format(n, number) if number else n for n in ("norm", "conv"))
+        return batch_norm(f"{torch}.{norm}", f"{ours}.norm") | conv(
+            f"{torch}.{convolution}", f"{ours}.conv", bias=False
+        )
+
+    table = conv_norm("features.conv0", "features.norm0", "stem") | batch_norm("features.norm5", "norm")
+    for i, layers in enumerate(module.stages):
+        for j in range(len(layers)):
+            torch, ours = f"features.denseblock{i + 1}.denselayer{j + 1}", f"stages.{i}.{j}"
+            table |= norm_conv(torch, f"{ours}.reduce", "1") | norm_conv(torch, f"{ours}.grow", "2")
+    for i in range(len(module.transitions)):
+        table |= norm_conv(f"features.transition{i + 1}", f"transitions.{i}")
+    return table
+
+
+# How the norms and convolutions of its layers are counted: today, and before dots in names were given up.
+NUMBERED = ("{}{}", "{}.{}")
+
+
+def _senet154(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
+    module = make_backbone("senet154", num_classes=config.get("num_classes"), **options(config))
+    return module, senet_keys(module) | classified("last_linear", config)
+
+
+def _densenet161(config: dict[str, Any]) -> tuple[nnx.Module, *tuple[Table, ...]]:
+    module = make_backbone("densenet161", num_classes=config.get("num_classes"), **options(config))
+    head = classified("classifier", config)
+    return module, *(densenet_keys(module, numbered) | head for numbered in NUMBERED)
+
+
+def mobilenet_v1_keys(module: MobileNetV1, unit: str = "mobilenet.{}.") -> Table:
+    """Names of the encoder of FastDepth's class `MobileNet`: `mobilenet.N.0`, ...; or with others before each unit."""
+    table = conv_norm(f"{unit.format(0)}0", f"{unit.format(0)}1", "units.0.0")
     for i in range(1, len(module.units)):
         for j in range(2):
-            table |= conv_norm(f"mobilenet.{i}.{3 * j}", f"mobilenet.{i}.{3 * j + 1}", f"units.{i}.{j}")
+            torch = unit.format(i)
+            table |= conv_norm(f"{torch}{3 * j}", f"{torch}{3 * j + 1}", f"units.{i}.{j}")
     return table
+
+
+def _mobilenet_v1(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
+    module = MobileNetV1(**options(config))
+    head: Table = {f"fc.{kind}": Optional() for kind in ("weight", "bias")}
+    return module, mobilenet_v1_keys(module, "model.{}.") | head
 
 
 def mobilenet_v2_keys(module: MobileNetV2, stem: tuple[str, str], block: Callable[[int, bool], list[str]]) -> Table:
@@ -224,7 +282,10 @@ OPERATORS: Operators = {
     "ResNet": partial(_mmseg_resnet, stem="plain"),
     "ResNetV1c": partial(_mmseg_resnet, stem="deep"),
     "ResNetBackbone": _hf_resnet,
+    "senet154": _senet154,
+    "densenet161": _densenet161,
     "vgg16_bn": _vgg,
+    "imagenet.MobileNet": _mobilenet_v1,
     "mobilenet_v2": _torchvision_mobilenet,
     "mobilenetv2_100": _timm_mobilenet,
     "MobileNetV2Dilated": _csail_mobilenet,

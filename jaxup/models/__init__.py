@@ -1,13 +1,15 @@
-"""Whole networks built from `jaxup.nn` and `jaxup.ops`; those of a task are in folders: `segmentation`, `matting`."""
+"""Whole networks built from `jaxup.nn` and `jaxup.ops`; those of a task are in folders of their own."""
 
-from jaxup.models import matting, segmentation
+from jaxup.models import matting, monocular_depth, segmentation
 from jaxup.models.backbones import (
     BACKBONES,
     VGG,
+    DenseNet,
     MiT,
     MobileNetV1,
     MobileNetV2,
     ResNet,
+    SENet,
     Swin,
     ViT,
     make_backbone,
@@ -20,10 +22,12 @@ from jaxup.models.super_resolution import SuperResolutionNetwork
 
 __all__ = [
     "BACKBONES",
+    "DenseNet",
     "MiT",
     "MobileNetV1",
     "MobileNetV2",
     "ResNet",
+    "SENet",
     "Swin",
     "VGG",
     "ViT",
@@ -40,5 +44,6 @@ __all__ = [
     "SuperResolutionNetwork",
     "make_joint_network",
     "matting",
+    "monocular_depth",
     "segmentation",
 ]

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_choice, check_divides, check_features, check_int, fail
+from jaxup._checks import accum_dtype, check_choice, check_divides, check_features, check_int, fail
 from jaxup.models.stages import RESAMPLINGS, Memory, Stage
+from jaxup.nn.indexnet import IndexMaps
 
 __all__ = ["RESAMPLINGS", "Memory", "Resampling"]
 
@@ -39,6 +40,8 @@ class Resampling(nnx.Module):
     Args:
         method: one of `RESAMPLINGS`.
         features: C of each stage: the channels of the map to be made smaller, and of the one to be made larger.
+        decoder_features: of each stage the channels of the map to be made larger, where they are fewer: a divisor of C.
+            An index map for all C channels is then averaged over consecutive ones.
         nonlinear: of index networks, see `jaxup.nn.IndexNetwork`.
         context: of index networks.
         encoder_normalization: of index networks.
@@ -66,6 +69,7 @@ class Resampling(nnx.Module):
         *,
         method: str,
         features: Sequence[int],
+        decoder_features: Sequence[int] | None = None,
         nonlinear: bool = True,
         context: bool = True,
         encoder_normalization: str = "sigmoid+softmax",
@@ -77,8 +81,14 @@ class Resampling(nnx.Module):
         check_choice("method", method, RESAMPLINGS)
         self.method, self.features = method, tuple(check_int("features", count) for count in features)
         entry = self._entry
-        if any(count % entry.packed for count in self.features):
+        self.decoder_features = self.features if decoder_features is None else tuple(decoder_features)
+        if any(count % entry.packed for count in self.features + self.decoder_features):
             fail("features", f"multiples of {entry.packed} for {method}", self.features)
+        if len(self.features) != len(self.decoder_features) or any(
+            count % check_int("decoder_features", fewer)
+            for count, fewer in zip(self.features, self.decoder_features, strict=True)
+        ):
+            fail("decoder_features", f"divisors of {self.features}", self.decoder_features)
         once = entry.indices == "modelwise_o2o"
         of_indices: dict[str, Any] = dict(
             nonlinear=nonlinear,
@@ -88,10 +98,14 @@ class Resampling(nnx.Module):
         )
         options: dict[str, Any] = (of_indices if entry.indices else {}) | dict(layer_options or {})
         options |= dict(dtype=dtype, rngs=rngs)
-        self.down_layers, self.up_layers = (
-            nnx.List(make(count, **options) for count in self.features[: 1 if once else None] if make is not None)
-            for make in (entry.down_layer, entry.up_layer)
-        )
+        down, up = entry.down_layer, entry.up_layer
+        stages = self.features[: 1 if once else None]
+        self.down_layers = nnx.List(down(count, **options) for count in stages if down is not None)
+        self.up_layers: nnx.List[Any] = nnx.List()
+        for count, fewer in zip(self.features, self.decoder_features, strict=True):
+            guide: dict[str, Any] = dict(guide_features=count) if entry.memory is jax.Array else {}
+            if up is not None:
+                self.up_layers.append(up(fewer, **guide, **options))
 
     @property
     def _entry(self) -> Stage:
@@ -118,21 +132,21 @@ class Resampling(nnx.Module):
 
         Args:
             stage: the number of the stage, from 0.
-            z: [B, h, w, C].
+            z: [B, h, w, C], with C of the decoder.
             memory: what `down` of this stage gave.
 
         Returns:
             [B, 2h, 2w, `up_features(stage)`] in the dtype of z.
         """
-        check_features("z", z, self.features[stage])
-        return self._entry.up(_of_stage(self.up_layers, stage), z, memory)
+        check_features("z", z, self.decoder_features[stage])
+        return self._entry.up(_of_stage(self.up_layers, stage), z, _averaged(memory, z.shape[3]))
 
     def kernels(self, stage: int, z: jax.Array, memory: Memory) -> jax.Array:
         """The weights of the averages by which `up` makes a map larger.
 
         Args:
             stage: the number of the stage, from 0.
-            z: [B, h, w, C].
+            z: [B, h, w, C], with C of the decoder.
             memory: what `down` of this stage gave.
 
         Returns:
@@ -144,7 +158,7 @@ class Resampling(nnx.Module):
         if self._entry.kernels is None:
             known = ", ".join(name for name, entry in RESAMPLINGS.items() if entry.kernels is not None)
             fail("method", f"one that averages by kernels: {known}", repr(self.method))
-        check_features("z", z, self.features[stage])
+        check_features("z", z, self.decoder_features[stage])
         return self._entry.kernels(_of_stage(self.up_layers, stage), z, memory)
 
     def down_features(self, stage: int) -> int:
@@ -153,7 +167,16 @@ class Resampling(nnx.Module):
 
     def up_features(self, stage: int) -> int:
         """Channels of what `up` returns."""
-        return self.features[stage] // self._entry.packed
+        return self.decoder_features[stage] // self._entry.packed
+
+
+def _averaged(memory: Memory, features: int) -> Memory:
+    """Index maps for as many channels as a map has."""
+    if not isinstance(memory, IndexMaps) or memory.decoder.shape[3] in (1, features):
+        return memory
+    maps = memory.decoder
+    grouped = maps.reshape(*maps.shape[:3], features, maps.shape[3] // features)
+    return memory._replace(decoder=jnp.mean(grouped.astype(accum_dtype(maps)), axis=4).astype(maps.dtype))
 
 
 def _of_stage(layers: Sequence[nnx.Module], stage: int) -> nnx.Module | None:

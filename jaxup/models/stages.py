@@ -38,7 +38,7 @@ class Stage:
         down: (layer, x) -> (y, memory).
         up: (layer, z, memory) -> x.
         down_layer: makes the layer of `down` from C; None: it has no parameters.
-        up_layer: likewise of `up`.
+        up_layer: likewise of `up`; from C and `guide_features` where its memory is the map before pooling.
         indices: which index networks its layers are, whose options `Resampling` passes on; empty: none.
         memory: what `up` needs: `IndexMaps`, `KernelPair`, or `jax.Array`, the map before pooling; None: nothing.
         kernels: (layer of up, z, memory) -> the weights of the averages of `up`; None: it has no such weights.
@@ -148,6 +148,7 @@ RESAMPLINGS: Mapping[str, Stage] = {
     ),
     "conv-deconv": Stage(_convolve, _by_layer, down_layer=_strided, up_layer=_deconvolution),
     "avg-carafe": _carafe(_halve),
+    "max-nearest": Stage(lambda _, x: (_pool_maxima(None, x)[0], None), _NEAREST),
     "max-carafe": _carafe(_pool_maxima, memory=IndexMaps),
     "conv-carafe": _carafe(_convolve, down_layer=_strided),
     "max-bilinear": Stage(_pool_maxima, _BILINEAR, memory=IndexMaps),
@@ -161,7 +162,9 @@ RESAMPLINGS: Mapping[str, Stage] = {
     "max-a2u": Stage(
         _pool_and_keep,
         lambda layer, z, memory: layer(z, memory),
-        up_layer=lambda features, **options: _a2u(partial(A2UUpsample, features), features, **options),
+        up_layer=lambda features, guide_features, **options: _a2u(
+            partial(A2UUpsample, features), guide_features, **options
+        ),
         memory=jax.Array,
         kernels=lambda layer, z, memory: layer.kernels(memory),
     ),

@@ -61,6 +61,37 @@ def convolve_groups(
     return jnp.concatenate(outputs, axis=-1)
 
 
+def convolve_many_groups(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[Pair],
+    *,
+    feature_group_count: int,
+    rhs_dilation: Sequence[int] = (1, 1),
+    **_: Any,
+) -> jax.Array:
+    """The same for many groups of a few channels: one product of matrices per group, with all pixels of the windows.
+
+    On CPUs XLA's grouped convolution takes a hundred times as long with gradients.
+    """
+    rows, columns, inputs, outputs = kernel.shape
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    spans = [
+        (n - d * (k - 1) - 1) // s * s + 1
+        for n, k, s, d in zip(padded.shape[1:3], (rows, columns), strides, rhs_dilation, strict=True)
+    ]
+    grouped = padded.reshape(*padded.shape[:3], feature_group_count, inputs)
+    windows = [
+        grouped[:, i : i + spans[0] : strides[0], j : j + spans[1] : strides[1]]
+        for i in range(0, rows * rhs_dilation[0], rhs_dilation[0])
+        for j in range(0, columns * rhs_dilation[1], rhs_dilation[1])
+    ]
+    taps = kernel.reshape(rows * columns * inputs, feature_group_count, outputs // feature_group_count)
+    y = jnp.einsum("bhwgi,igo->bhwgo", jnp.concatenate(windows, axis=4), taps)
+    return y.reshape(*y.shape[:3], outputs)
+
+
 def _neighbours(regions: jax.Array, reach: int) -> dict[Pair, jax.Array]:
     """The regions of each window by their place (a, b) in it: reach x reach shifted maps."""
     rows, cols = regions.shape[1] - reach + 1, regions.shape[3] - reach + 1

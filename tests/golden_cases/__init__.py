@@ -17,6 +17,7 @@ from tests.golden_cases import (
     matting,
     matting_measures,
     metrics,
+    monocular_depth,
     pyramids,
     sampling,
     segmentation,
@@ -36,6 +37,7 @@ OPERATORS: dict[str, Function] = (
     | matting.OPERATORS
     | matting_measures.OPERATORS
     | metrics.OPERATORS
+    | monocular_depth.OPERATORS
     | pyramids.OPERATORS
     | sampling.OPERATORS
     | segmentation.OPERATORS

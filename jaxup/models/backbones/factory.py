@@ -7,10 +7,12 @@ from typing import Any
 from flax import nnx
 
 from jaxup._checks import check_choice
+from jaxup.models.backbones.densenet import DenseNet
 from jaxup.models.backbones.mit import MiT
 from jaxup.models.backbones.mobilenet import MobileNetV1
 from jaxup.models.backbones.mobilenet_v2 import LITE0_STAGES, MobileNetV2
 from jaxup.models.backbones.resnet import ResNet
+from jaxup.models.backbones.senet import SENet
 from jaxup.models.backbones.swin import Swin
 from jaxup.models.backbones.vgg import VGG
 from jaxup.models.backbones.vit import ViT
@@ -21,6 +23,8 @@ _LITE = dict(stages=LITE0_STAGES, padding="same", momentum=0.99, epsilon=1e-3)
 BACKBONES: Mapping[str, tuple[Callable[..., nnx.Module], Mapping[str, Any]]] = MappingProxyType(
     {
         **{f"resnet{depth}": (ResNet, dict(depth=depth)) for depth in (18, 34, 50, 101, 152)},
+        "senet154": (SENet, {}),
+        "densenet161": (DenseNet, {}),
         "vgg16_bn": (VGG, {}),
         "mobilenet_v1": (MobileNetV1, {}),
         "mobilenet_v2": (MobileNetV2, {}),
@@ -51,9 +55,9 @@ def make_backbone(name: str, *, rngs: nnx.Rngs, **options: Any) -> Any:
     `backbone.features` and the strides `backbone.strides` of its maps, fine to coarse.
 
     Args:
-        name: a key of `BACKBONES`: "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16_bn",
-            "mobilenet_v1", "mobilenet_v2", "efficientnet_lite0", "vit_ti", "vit_s", "vit_b", "vit_l", "mit_b0" to
-            "mit_b5", "swin_t", "swin_s", "swin_b" or "swin_l".
+        name: a key of `BACKBONES`: "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "senet154",
+            "densenet161", "vgg16_bn", "mobilenet_v1", "mobilenet_v2", "efficientnet_lite0", "vit_ti", "vit_s", "vit_b",
+            "vit_l", "mit_b0" to "mit_b5", "swin_t", "swin_s", "swin_b" or "swin_l".
         options: of the class, in the place of those that belong to the name.
         rngs: source of the initial parameters.
 

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import accum_dtype, check_int, fail
+from jaxup._checks import Pair, accum_dtype, check_int, fail
 from jaxup.nn import initializers
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import BatchNorm, layer_norm, normalise
 from jaxup.ops.depthwise import depthwise_conv
+from jaxup.ops.regions import convolve_many_groups
 
 Activation = Callable[[jax.Array], jax.Array] | None
 
@@ -28,6 +29,7 @@ def conv(
     stride: int = 1,
     dilation: int = 1,
     depthwise: bool = False,
+    groups: int = 1,
     padding: str = "symmetric",
     use_bias: bool = True,
     dtype: Any,
@@ -35,7 +37,8 @@ def conv(
 ) -> nnx.Conv:
     """A convolution, He-normal by fan-out; the padding is k // 2 dilated, or TensorFlow's "same", or none."""
     margin = dilation * (size // 2)
-    special: dict[str, Any] = {"conv_general_dilated": depthwise_conv} if depthwise else {}
+    other = depthwise_conv if depthwise else convolve_many_groups if groups > 1 else None
+    special: dict[str, Any] = {} if other is None else {"conv_general_dilated": other}
     return nnx.Conv(
         inputs,
         outputs,
@@ -43,7 +46,7 @@ def conv(
         strides=stride,
         padding=((margin, margin), (margin, margin)) if padding == "symmetric" else padding.upper(),
         kernel_dilation=dilation,
-        feature_group_count=inputs if depthwise else 1,
+        feature_group_count=inputs if depthwise else groups,
         use_bias=use_bias,
         # The fan-out of a depthwise filter is its size, which JAX calls its fan-in.
         kernel_init=_FAN_IN if depthwise else _FAN_OUT,
@@ -104,10 +107,11 @@ def dilated(strides: Sequence[int], output_stride: int, start: int = 1) -> list[
     return stages
 
 
-def max_pool(x: jax.Array, size: int, *, padding: int = 0) -> jax.Array:
-    """The largest value of each window, at every second pixel."""
+def max_pool(x: jax.Array, size: int, *, padding: int | Sequence[Pair] = 0) -> jax.Array:
+    """The largest value of each window, at every second pixel; `padding` of all sides, or of each."""
     pool: Any = nnx.max_pool  # which has no types
-    largest: jax.Array = pool(x, (size, size), strides=(2, 2), padding=((padding, padding),) * 2)
+    around = ((padding, padding),) * 2 if isinstance(padding, int) else tuple(padding)
+    largest: jax.Array = pool(x, (size, size), strides=(2, 2), padding=around)
     return largest
 
 

@@ -26,6 +26,7 @@ class MobileNetV1(nnx.Module):
     Args:
         in_features: channels of the image.
         multiplier: of all widths, cut to integers.
+        strided: False has stride 1 everywhere, for networks that pool between the units.
         taps: units whose outputs are returned, counted from 0, the first convolution; None is the last at each stride,
             1, 3, 5, 11 and 13.
         dtype: the type in which layers compute; parameters are float32, and so are norms.
@@ -54,18 +55,20 @@ class MobileNetV1(nnx.Module):
         in_features: int = 3,
         *,
         multiplier: float = 1.0,
+        strided: bool = True,
         taps: Sequence[int] | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.in_features = check_int("in_features", in_features)
         options: dict[str, Any] = dict(activation=nnx.relu6, dtype=dtype, rngs=rngs)
-        widths, strides = [int(width * multiplier) for width, _ in _V1_UNITS], [stride for _, stride in _V1_UNITS]
-        self.units = nnx.List([nnx.List([ConvNorm(in_features, widths[0], 3, stride=2, **options)])])
+        widths, nominal = [int(width * multiplier) for width, _ in _V1_UNITS], [stride for _, stride in _V1_UNITS]
+        strides = nominal if strided else [1] * len(nominal)
+        self.units = nnx.List([nnx.List([ConvNorm(in_features, widths[0], 3, stride=strides[0], **options)])])
         for inputs, outputs, stride in zip(widths, widths[1:], strides[1:], strict=False):
             depthwise = ConvNorm(inputs, inputs, 3, stride=stride, depthwise=True, **options)
             self.units.append(nnx.List([depthwise, ConvNorm(inputs, outputs, 1, **options)]))
-        self.taps, self.features, self.strides = tapped(taps, ends(strides), widths, strides)
+        self.taps, self.features, self.strides = tapped(taps, ends(nominal), widths, strides)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
         """The maps of x, fine to coarse."""

@@ -1,0 +1,62 @@
+"""What depth networks share: transposed convolution with norm, up-projection, and maps cut or extended to a size."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from jaxup.models.backbones.layers import Activation, ConvNorm
+from jaxup.models.segmentation.upsampling import extend
+from jaxup.nn.basic import Deconvolution
+from jaxup.nn.functions import by_name
+from jaxup.nn.norms import BatchNorm, normalise
+
+
+class DeconvNorm(nnx.Module):
+    """Transposed convolution by 2, batch normalisation, activation."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        activation: Activation = nnx.relu,
+        depthwise: bool = False,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        groups = inputs if depthwise else 1
+        self.conv = Deconvolution(inputs, outputs, scale=2, kernel_size=size, groups=groups, dtype=dtype, rngs=rngs)
+        self.norm = BatchNorm(outputs, rngs=rngs)
+        self.activation, self.dtype = None if activation is None else by_name(activation), dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, h, w, inputs] -> [B, 2h, 2w, outputs]."""
+        y = normalise(self.norm, self.conv(x), self.dtype)
+        return y if self.activation is None else self.activation(y)
+
+
+class UpProjection(nnx.Module):
+    """relu(norm(conv3x3(relu(norm(conv5x5(x))))) + norm(conv5x5(x))), where `layer` makes norm(conv5x5).
+
+    With `DeconvNorm` it enlarges x, as in Laina et al.'s networks; with `ConvNorm` x is enlarged before.
+    """
+
+    def __init__(self, layer: Callable[..., nnx.Module], inputs: int, outputs: int, *, dtype: Any, rngs: nnx.Rngs):
+        options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
+        self.first: Any = layer(inputs, outputs, 5, **options)
+        self.second = ConvNorm(outputs, outputs, 3, activation=None, **options)
+        self.shortcut: Any = layer(inputs, outputs, 5, activation=None, **options)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, h, w, inputs] -> [B, h, w, outputs], or twice the size."""
+        return nnx.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+def fit(x: jax.Array, size: Sequence[int]) -> jax.Array:
+    """The map at another size: rows and columns cut off at the end, or copies of the last ones."""
+    height, width = size
+    x = x[:, :height, :width]
+    return extend(x, (height - x.shape[1], width - x.shape[2]))
