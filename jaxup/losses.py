@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxup._checks import accum_dtype, check_features, check_int, check_odd, check_positive, check_shape, fail, jit
 
-__all__ = ["alpha_loss", "composition_loss", "laplacian_loss"]
+__all__ = ["alpha_loss", "composition_loss", "hu_depth_loss", "hu_depth_terms", "laplacian_loss"]
 
 _SMOOTHING = 1e-6  # where the absolute value is rounded off
 
@@ -147,9 +147,114 @@ def laplacian_loss(
     return total + _mean_abs(z)
 
 
+def hu_depth_loss(x: jax.Array, truth: jax.Array, *, alpha: float = 0.5, valid: jax.Array | None = None) -> jax.Array:
+    """Hu et al.'s loss of depth maps: the sum of `hu_depth_terms`.
+
+    Args:
+        x: predicted depth [B, H, W, 1].
+        truth: [B, H, W, 1].
+        alpha: see `hu_depth_terms`.
+        valid: see `hu_depth_terms`.
+
+    Returns:
+        [B], float32 or float64; it is negative where x is near the truth.
+
+    Raises:
+        ValueError: a map is not a floating-point [B, H, W, 1], the shapes differ, or alpha is not above 0.
+
+    Example:
+        >>> x = jnp.full((1, 4, 4, 1), 2.0)
+        >>> hu_depth_loss(x, x).round(3)  # 3 ln 0.5
+        Array([-2.079], dtype=float32)
+
+    Reference:
+        See `hu_depth_terms`.
+    """
+    terms = list(hu_depth_terms(x, truth, alpha=alpha, valid=valid).values())
+    return sum(terms[1:], terms[0])
+
+
+def hu_depth_terms(
+    x: jax.Array, truth: jax.Array, *, alpha: float = 0.5, valid: jax.Array | None = None
+) -> dict[str, jax.Array]:
+    """The four terms of Hu et al.'s loss: depth, its gradients in both directions, and the normals of its surface.
+
+        depth  = mean ln(|e| + alpha),   dx, dy = mean ln(|S e| + alpha) with S the Sobel filters,   e = x - t
+        normal = mean |1 - cos(n(x), n(t))|,   n(z) = (-S_x z, -S_y z, 1)
+
+    The filters are [[1, 0, -1], [2, 0, -2], [1, 0, -1]] and its transpose, as cross-correlations, not divided by 8.
+    Outside of the image there are zeros, as in the official code, so that there are steps at its borders, which count.
+
+    Args:
+        x: predicted depth [B, H, W, 1].
+        truth: [B, H, W, 1].
+        alpha: above 0, against the infinity of the logarithm.
+        valid: bool or numbers [B, H, W, 1], true or not zero where the truth is known. Depth counts there, the other
+            terms where all pixels of the filter's window that are in the image are; a mean over no pixels is 0. What
+            others hold, also NaN, has no effect. None: all pixels.
+
+    Returns:
+        {"depth", "dx", "dy", "normal"}: [B] each, float32 or float64.
+
+    Raises:
+        ValueError: a map is not a floating-point [B, H, W, 1], the shapes differ, or alpha is not above 0.
+
+    Example:
+        >>> x = jnp.full((1, 4, 4, 1), 2.0)
+        >>> {name: float(term[0].round(3)) for name, term in hu_depth_terms(x, x + 0.5).items()}["depth"]
+        0.0
+
+    Reference:
+        Hu et al., Revisiting Single Image Depth Estimation: Toward Higher Resolution Maps with Accurate Object
+        Boundaries, WACV 2019, eqs. 2 to 5; as the official code has it, JunjH/Revisiting_Single_Depth_Estimation.
+    """
+    check_features("x", x, 1)
+    check_features("truth", truth, 1)
+    check_shape("truth", truth, x.shape)
+    check_positive("alpha", alpha)
+    if valid is not None:
+        check_shape("valid", valid, x.shape)
+    return _hu_terms(x, truth, valid, alpha=alpha)
+
+
+@jit(static_argnames=("alpha",))
+def _hu_terms(x: jax.Array, truth: jax.Array, valid: jax.Array | None, *, alpha: float) -> dict[str, jax.Array]:
+    dtype = accum_dtype(x, truth)
+    mask = jnp.ones(x.shape, bool) if valid is None else valid.astype(bool)
+    x, truth = (jnp.where(mask, z.astype(dtype), 0) for z in (x, truth))
+    known = _around(mask, True)
+    whole = jnp.stack([known[i][j] for i in range(3) for j in range(3)]).all(0)
+    (x_dx, x_dy), (t_dx, t_dy) = _sobel(x), _sobel(truth)
+    lengths = jnp.sqrt((x_dx**2 + x_dy**2 + 1) * (t_dx**2 + t_dy**2 + 1))
+    cosine = (x_dx * t_dx + x_dy * t_dy + 1) / lengths
+    errors = {"depth": x - truth, "dx": x_dx - t_dx, "dy": x_dy - t_dy}
+    found = {name: _mean(jnp.log(_abs(e) + alpha), whole if name != "depth" else mask) for name, e in errors.items()}
+    return found | {"normal": _mean(_abs(1 - cosine), whole)}
+
+
+def _around(z: jax.Array, outside: float) -> list[list[jax.Array]]:
+    """The neighbours of every pixel, rows of three from the upper left."""
+    padded = jnp.pad(z, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=outside)
+    return [[padded[:, i : i + z.shape[1], j : j + z.shape[2]] for j in range(3)] for i in range(3)]
+
+
+def _sobel(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+    (a, b, c), (d, _, f), (g, h, i) = _around(z, 0)
+    return (a + 2 * d + g) - (c + 2 * f + i), (a + 2 * b + c) - (g + 2 * h + i)
+
+
+def _mean(z: jax.Array, mask: jax.Array) -> jax.Array:
+    count = jnp.sum(mask, axis=(1, 2, 3)).astype(z.dtype)
+    return jnp.sum(jnp.where(mask, z, 0), axis=(1, 2, 3)) / jnp.maximum(count, 1)
+
+
 def _mean_abs(z: jax.Array) -> jax.Array:
+    return jnp.mean(_abs(z), axis=(1, 2, 3))
+
+
+def _abs(z: jax.Array) -> jax.Array:
     """Its derivative at zero is zero."""
-    return jnp.mean(jnp.sign(z) * z, axis=(1, 2, 3))
+    return jnp.sign(z) * z
 
 
 def _smoothed(z: jax.Array, size: int, sigma: float) -> jax.Array:

@@ -1,5 +1,6 @@
 """Depth from one image: FastDepth, whole and in stages, and Hu et al.'s network."""
 
+from jaxup import losses
 from tests.golden_cases.converted import Function, build, part, with_statistics
 
 
@@ -14,6 +15,14 @@ def fastdepth(inputs, params, config):
 def hu(inputs, params, config):
     module = build("hu.model", params, config)
     return with_statistics(module(inputs["x"]), "hu.model", module, config)
+
+
+def hu_loss(inputs, params, config):
+    """Means over the batch."""
+    maps = inputs["output"], inputs["depth"]
+    terms = losses.hu_depth_terms(*maps, alpha=config["alpha"])
+    terms["loss"] = losses.hu_depth_loss(*maps, alpha=config["alpha"])
+    return {name: term.mean(keepdims=True) for name, term in terms.items()}
 
 
 def stage(operator: str) -> Function:
@@ -33,5 +42,6 @@ STAGES = ("nnconv", "blconv", "deconv", "nnconvdw", "blconvdw", "deconvdw", "upc
 OPERATORS: dict[str, Function] = {
     "FastDepth network": fastdepth,
     "Hu et al. depth network": hu,
+    "loss of Hu et al.": hu_loss,
     **{name: stage(f"fastdepth.{name}") for name in STAGES},
 }

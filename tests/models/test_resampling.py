@@ -201,3 +201,22 @@ def test_modelwise_is_one_network():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("method", ["unshared_o2o", thorough("holistic"), thorough("max-a2u"), thorough("max-carafe")])
+def test_a_decoder_of_fewer_channels(method):
+    """Index maps are averaged over consecutive channels; layers of upsampling have the decoder's."""
+    stages = Resampling(method=method, features=(4, 8), decoder_features=(4, 4), rngs=nnx.Rngs(0))
+    x, z = jnp.asarray(random(1, 4, 6, 8)), jnp.asarray(random(1, 2, 3, 4))
+    y, memory = stages.down(1, x)
+    up = stages.up(1, z, memory)
+    assert (y.shape, up.shape, stages.up_features(1)) == ((1, 2, 3, 8), (1, 4, 6, 4), 4)
+    if method == "unshared_o2o":
+        index = (memory.decoder[..., ::2] + memory.decoder[..., 1::2]) / 2
+        assert_close(up, ops.indexed_upsample(z, index), 1e-6)
+
+
+def test_errors_of_a_decoder():
+    for fewer in ((4,), (4, 3)):
+        with pytest.raises(ValueError, match=r"decoder_features: expected divisors of \(4, 8\)"):
+            make("holistic", decoder_features=fewer)

@@ -16,6 +16,13 @@ MODULES = [
         "ResNet",
         partial(evaluated, models.ResNet, depth=(1, 1, 1, 1), bottleneck=True, widths=(8, 8, 12, 12), stem_features=4),
     ),
+    nightly(
+        "SENet",
+        partial(
+            evaluated, models.SENet, blocks=(1,) * 4, widths=(8, 8, 12, 12), stem_features=4, groups=2, reduction=4
+        ),
+    ),
+    nightly("DenseNet", partial(evaluated, models.DenseNet, blocks=(1, 2), growth=4, stem_features=4)),
     nightly("VGG", partial(evaluated, models.VGG, layers=(1, 2), widths=(4, 6))),
     nightly("MobileNetV1", partial(evaluated, models.MobileNetV1, multiplier=0.125, taps=(1, 3, 5))),
     nightly(

@@ -8,14 +8,28 @@ from flax import nnx
 
 from jaxup.interop import OPERATORS, from_torch, to_torch
 from jaxup.interop.backbones import Shapes
-from jaxup.models.backbones import BACKBONES, VGG, MiT, MobileNetV1, MobileNetV2, ResNet, Swin, ViT, make_backbone
-from jaxup.models.backbones.layers import dilated
+from jaxup.models.backbones import (
+    BACKBONES,
+    VGG,
+    DenseNet,
+    MiT,
+    MobileNetV1,
+    MobileNetV2,
+    ResNet,
+    SENet,
+    Swin,
+    ViT,
+    make_backbone,
+)
+from jaxup.models.backbones.layers import dilated, max_pool
 from jaxup.models.backbones.mobilenet_v2 import _width
+from jaxup.models.backbones.senet import _margin
+from jaxup.ops.regions import convolve_many_groups
 from tests.compare import assert_close, assert_finite
 
 slow = pytest.mark.slow
 
-# Without classifiers. ResNet, VGG, MobileNet: torchvision's counts less the layers behind the last map; ViT: timm's;
+# Without classifiers: published counts less the layers behind the last map, of ResNet, SENet, DenseNet, VGG, MobileNet, ViT;
 # MiT-B1: SegFormer's 13.716 M less its head; Swin-T: 28.288 M less head and norm, and the norms of four maps.
 SIZES = {
     "resnet18": 11_689_512 - 513_000,
@@ -23,6 +37,8 @@ SIZES = {
     "resnet50": 25_557_032 - 2_049_000,
     "resnet101": 44_549_160 - 2_049_000,
     "resnet152": 60_192_808 - 2_049_000,
+    "senet154": 115_088_984 - 2_049_000,
+    "densenet161": 28_681_000 - 2_209_000,
     "vgg16_bn": 138_365_992 - 123_642_856,
     "mobilenet_v1": 4_231_976 - 1_025_000,
     "mobilenet_v2": 3_504_872 - 1_281_000 - 412_160,
@@ -44,6 +60,8 @@ SIZES = {
 }
 DEEP = {
     "resnet34",
+    "senet154",
+    "densenet161",
     "vit_ti",
     "vit_b",
     "resnet101",
@@ -91,6 +109,8 @@ SMALL = {
     "resnet": lambda **o: ResNet(
         depth=(1, 1, 1, 1), bottleneck=True, widths=(8, 8, 12, 16), stem_features=6, stem="deep", output_stride=16, **o
     ),
+    "senet": lambda **o: SENet(blocks=(1, 2, 1, 1), widths=(8, 8, 12, 16), stem_features=6, groups=2, reduction=2, **o),
+    "densenet": lambda **o: DenseNet(blocks=(2, 1, 1, 1), growth=3, stem_features=6, **o),
     "vgg": lambda **o: VGG(layers=(1, 1, 2), widths=(4, 6, 6), **o),
     "mobilenet_v1": lambda **o: MobileNetV1(multiplier=0.125, **o),
     "mobilenet_v2": lambda **o: MobileNetV2(
@@ -100,6 +120,9 @@ SMALL = {
     "mit": lambda **o: MiT(widths=(6, 8), depths=(1, 1), num_heads=(2, 2), reductions=(2, 1), **o),
     "swin": lambda **o: Swin(width=6, depths=(2, 1), num_heads=(2, 2), window_size=3, **o),
 }
+# Sides of maps at odd sizes, where they are no ceil(n / stride).
+SMALLER = {("senet", 4): [9, 12], ("senet", 8): [5, 6], ("senet", 16): [3, 3], ("senet", 32): [2, 2]}
+SMALLER |= {("densenet", 8): [5, 6], ("densenet", 16): [2, 3], ("densenet", 32): [1, 1]}
 each = pytest.mark.parametrize("family", [f if f in ("resnet", "mit") else pytest.param(f, marks=slow) for f in SMALL])
 
 
@@ -130,6 +153,7 @@ def test_any_size_gradients_and_types(family):
     module = nnx.merge(graph, params, rest)
     for y, features, stride in zip(maps, module.features, module.strides, strict=True):
         sides = [n // stride if family == "vgg" else -(-n // stride) for n in x.shape[1:3]]
+        sides = SMALLER.get((family, stride), sides)
         assert y.shape == (1, *sides, features) and y.dtype == jnp.float32
     assert_finite((gradients, grad_x))
     unused = [p for p, g in nnx.to_flat_state(gradients) if not np.any(g[...])]
@@ -279,3 +303,47 @@ def test_names_of_efficientnet():
     assert tensors["_blocks.3._depthwise_conv.weight"].shape == (144, 1, 5, 5)
     assert {"_conv_stem.weight", "_bn0.running_var", "_conv_head.weight", "_bn1.weight", "_fc.bias"} <= tensors.keys()
     assert "_blocks.0._expand_conv.weight" not in tensors
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("imagenet.MobileNet", {"model.0.0.weight", "model.13.4.running_var"}),
+        pytest.param(
+            "senet154", {"layer0.conv3.weight", "layer2.0.downsample.1.bias", "layer1.0.se_module.fc2.bias"}, marks=slow
+        ),
+        pytest.param(
+            "densenet161",
+            {"features.denseblock4.denselayer24.conv2.weight", "features.transition3.norm.bias"},
+            marks=slow,
+        ),
+    ],
+)
+def test_names_of_encoders_of_depth_networks(name, keys):
+    """As their ImageNet weights have them, with a classifier that is not used."""
+    tensors = official(name, {})
+    assert keys <= tensors.keys()
+    last = {"imagenet.MobileNet": "fc", "senet154": "last_linear", "densenet161": "classifier"}[name]
+    from_torch(name, {f"module.{key}": x for key, x in tensors.items()} | {f"module.{last}.weight": np.zeros(1)}, {})
+
+
+def test_pooling_of_senet():
+    """Its last window may stand over the border, but does not begin there."""
+    for n, expected in ((5, [2, 4]), (6, [2, 4, 5]), (1, [0]), (2, [1])):
+        x = jnp.arange(n, dtype=jnp.float32).reshape(1, n, 1, 1)
+        y = max_pool(x, 3, padding=[(0, _margin(side)) for side in x.shape[1:3]])
+        np.testing.assert_array_equal(y[0, :, 0, 0], expected)
+
+
+def test_convolution_in_many_groups():
+    """As XLA has it, with strides and dilation."""
+    x, kernel = (
+        image()[:, :9, :8, :1] * np.arange(1, 7, dtype=np.float32),
+        np.random.default_rng(0).random((3, 3, 2, 9)),
+    )
+    kernel = kernel.astype(np.float32)
+    for stride, dilation in ((1, 1), (2, 1), (1, 2)):
+        options = dict(feature_group_count=3, rhs_dilation=(dilation,) * 2)
+        arguments = (x, kernel, (stride, stride), [(1, 1), (1, 2)])
+        expected = jax.lax.conv_general_dilated(*arguments, dimension_numbers=("NHWC", "HWIO", "NHWC"), **options)
+        assert_close(convolve_many_groups(*arguments, **options), expected, 1e-5)
