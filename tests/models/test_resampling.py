@@ -185,7 +185,7 @@ def test_modelwise_is_one_network():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: make("max-nearest"), "method: expected one of 'avg-nearest'"),
+        (lambda: make("max-bicubic"), "method: expected one of 'avg-nearest'"),
         (lambda: Resampling(method="a2u", features=(0,), rngs=nnx.Rngs(0)), "features: expected an integer >= 1"),
         (
             lambda: make("avg-nearest").kernels(0, random(1, 2, 2, 4), None),

@@ -29,7 +29,7 @@ from tests.compare import assert_close, assert_finite
 
 slow = pytest.mark.slow
 
-# Without classifiers: published counts less the layers behind the last map, of ResNet, SENet, DenseNet, VGG, MobileNet, ViT;
+# Without classifiers: published counts less the layers behind the last map; ViT: timm's;
 # MiT-B1: SegFormer's 13.716 M less its head; Swin-T: 28.288 M less head and norm, and the norms of four maps.
 SIZES = {
     "resnet18": 11_689_512 - 513_000,

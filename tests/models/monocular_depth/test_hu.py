@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxup import ops
-from jaxup.interop import OPERATORS, from_torch, to_torch
+from jaxup.interop import from_torch, to_torch
 from jaxup.interop.convert import _build
 from jaxup.models.monocular_depth import HuDepthNetwork, make_monocular_depth_network
 from jaxup.models.monocular_depth.layers import fit
@@ -70,12 +70,12 @@ def test_config():
         ValueError, match="encoder: expected one of 'resnet50', 'senet154', 'densenet161', got 'resnet1"
     ):
         _build("hu.model", {"encoder": "resnet18"})
-    module, _ = OPERATORS["hu.model"]({"align_corners": False})
+    module, _ = _build("hu.model", {"align_corners": False})
     assert not module.align_corners
 
 
 @pytest.mark.parametrize(
-    ("upsampler", "size", "shape"), [("bilinear", (37, 50), (20, 26)), ("indexnet", (33, 34), (18, 18))]
+    ("upsampler", "size", "shape"), [thorough("bilinear", (37, 50), (20, 26)), ("indexnet", (33, 34), (18, 18))]
 )
 def test_any_size_and_type(upsampler, size, shape):
     """Twice the size of the map at stride 4."""
