@@ -22,10 +22,10 @@ class Resampling(nnx.Module):
     Downsampling: "avg" and "max" pooling, "conv" (3 x 3, stride 2, no activation), space to depth, or indexed pooling.
     Upsampling: nearest and bilinear interpolation, depth to space, "deconv" (3 x 3, stride 2), CARAFE, or indexed
     upsampling, whose indices come from the index network, or the max pooling, that made the map smaller;
-    "holistic-max-unpool" has one maximum for all channels (HMI), "max-bilinear" forgets them. Methods named after a
-    family of index networks pool and upsample with its indices, those that end in "-bilinear" only pool with them. Of
-    "modelwise_o2o" all stages share one network. Index networks start as He et al. (2015) have it, the paper's
-    "improved Xavier".
+    "holistic-max-unpool" has one maximum for all channels (HMI), "max-nearest" and "max-bilinear" forget them. Methods
+    named after a family of index networks pool and upsample with its indices, those that end in "-bilinear" only pool
+    with them. Of "modelwise_o2o" all stages share one network. Index networks start as He et al. (2015) have it, the
+    paper's "improved Xavier".
 
     "a2u" predicts kernels for both from the map before pooling. Those of upsampling have 3 x 3 entries, which the
     sigmoid before the softmax keeps alike (see `jaxup.nn.A2UKernels`); "a2u-softmax" leaves it out, and "a2u-k1" has a

@@ -148,7 +148,7 @@ RESAMPLINGS: Mapping[str, Stage] = {
     ),
     "conv-deconv": Stage(_convolve, _by_layer, down_layer=_strided, up_layer=_deconvolution),
     "avg-carafe": _carafe(_halve),
-    "max-nearest": Stage(lambda _, x: (_pool_maxima(None, x)[0], None), _NEAREST),
+    "max-nearest": Stage(_pool_maxima, _NEAREST, memory=IndexMaps),
     "max-carafe": _carafe(_pool_maxima, memory=IndexMaps),
     "conv-carafe": _carafe(_convolve, down_layer=_strided),
     "max-bilinear": Stage(_pool_maxima, _BILINEAR, memory=IndexMaps),
