@@ -107,3 +107,44 @@ def test_errors():
         losses.laplacian_loss(x, x, levels=1, kernel_size=4)
     with pytest.raises(ValueError, match="x: expected 4 axes"):
         losses.laplacian_loss(x[0, ..., 0], x)
+
+
+def depth_terms_by_hand(x, truth, valid, alpha):
+    """Of one image [H, W], pixel by pixel."""
+    filters = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
+    found = {name: [] for name in ("depth", "dx", "dy", "normal")}
+    padded, seen = [np.pad(np.where(valid, z, 0), 1) for z in (x, truth)], np.pad(valid, 1, constant_values=True)
+    for i, j in np.ndindex(*x.shape):
+        window = slice(i, i + 3), slice(j, j + 3)
+        if valid[i, j]:
+            found["depth"].append(np.log(abs(x[i, j] - truth[i, j]) + alpha))
+        if seen[window].all():
+            slopes = np.array([[(f * z[window]).sum() for f in (filters, filters.T)] for z in padded])
+            for name, error in zip(("dx", "dy"), slopes[0] - slopes[1], strict=True):
+                found[name].append(np.log(abs(error) + alpha))
+            n, m = (np.append(-s, 1) for s in slopes)
+            found["normal"].append(abs(1 - n @ m / np.linalg.norm(n) / np.linalg.norm(m)))
+    return {name: np.mean(values) if values else 0.0 for name, values in found.items()}
+
+
+def test_hu_depth_loss():
+    """With holes, whose values have no effect; of the second image nothing is known."""
+    x, truth, _, _ = arrays((2, 7, 6))
+    valid = np.ones(x.shape, bool)
+    valid[0, 5, 1:3] = valid[1] = False
+    hidden = [np.where(valid, z, np.nan) for z in (x, truth)]
+    with jax.enable_x64(True):
+        terms = losses.hu_depth_terms(*hidden, alpha=0.7, valid=valid)
+        for b in range(2):
+            want = depth_terms_by_hand(x[b, ..., 0], truth[b, ..., 0], valid[b, ..., 0], 0.7)
+            np.testing.assert_allclose([terms[name][b] for name in want], list(want.values()), rtol=1e-12)
+        total = losses.hu_depth_loss(*hidden, alpha=0.7, valid=valid.astype(np.uint8))
+        np.testing.assert_allclose(total, sum(terms.values()), rtol=1e-12)
+        check_grads(lambda x: losses.hu_depth_loss(x, truth), (x,), 1, ["rev"])
+    gradient = jax.grad(lambda x: losses.hu_depth_loss(x, hidden[1], valid=valid).sum())(hidden[0])
+    assert np.isfinite(gradient).all() and np.asarray(gradient)[valid].all()
+    assert not np.asarray(gradient)[~valid].any()
+    with pytest.raises(ValueError, match="valid: expected shape"):
+        losses.hu_depth_loss(x, truth, valid=valid[..., 0])
+    with pytest.raises(ValueError, match="alpha: expected"):
+        losses.hu_depth_loss(x, truth, alpha=0.0)
