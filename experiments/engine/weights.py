@@ -53,14 +53,25 @@ class WeightsConfig:
         if self.backbone_name is not None:
             name, options = self.backbone_name, parse("backbone_config", self.backbone_config)
         check_choice("backbone_name", name, interop.OPERATORS)
-        tensors = interop.load_checkpoint(path)
-        try:
-            loaded = interop.from_torch(name, tensors, dict(options))
-        except ValueError as error:
-            first, *rest = str(error).splitlines()
-            more = f", and {len(rest) - 3} more" if len(rest) > 3 else ""
-            raise InputError(f"{path}, as {name}: {first}{';'.join(rest[:3])}{more}") from error
+        loaded = published(path, name, options)
         _give(path, backbone, _arrays(loaded, backbone))
+
+
+def published(path: Path, name: str, config: Mapping[str, Any]) -> nnx.Module:
+    """The module of a published checkpoint; `name` and `config` as for `jaxup.interop.from_torch`.
+
+    Raises:
+        InputError: the file is no checkpoint of this class and configuration.
+    """
+    tensors = interop.load_checkpoint(path)
+    try:
+        return interop.from_torch(name, tensors, dict(config))
+    except ValueError as error:
+        first, *rest = str(error).splitlines()
+        more = f", and {len(rest) - 3} more" if len(rest) > 3 else ""
+        raise InputError(f"{path}, as {name}: {first}{';'.join(rest[:3])}{more}") from error
+    except (TypeError, AttributeError, IndexError) as error:  # values of other types than the constructors take
+        raise InputError(f"{path}, as {name}: the configuration does not fit: {error}") from error
 
 
 def parse(name: str, text: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.data import data_dir
-from experiments.data.segmentation import First, Source
+from experiments.data.segmentation import IGNORED, First, Source
 from experiments.data.segmentation_sets import SETS, Prepared, Split, folder
 from experiments.data.segmentation_shapes import HELD_OUT_SEED, Shapes
 from experiments.engine.config import MAY_DIFFER
@@ -32,6 +32,8 @@ class DataConfig:
         """The images of a split; test is what results are reported on."""
         if self.source == "folder" and self.num_classes is None:
             raise InputError("num_classes: expected a number, which a folder does not tell")
+        if self.num_classes is not None and not 1 <= self.num_classes < IGNORED:
+            raise InputError(f"num_classes: expected 1 to {IGNORED - 1}, got {self.num_classes}")
         if self.source != "folder" and self.num_classes is not None:
             raise InputError(f"num_classes: has no effect with the source {self.source}")
         if self.source == "shapes":

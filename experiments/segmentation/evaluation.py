@@ -46,6 +46,9 @@ class Inference:
         """A network as a function of images of any size, which it sees after `normalise`."""
         if self.stride is not None and self.window is None:
             raise InputError("stride: has no effect without a window")
+        for name, sides in (("window", self.window), ("stride", self.stride), ("test_side", (self.test_side or 1,))):
+            if sides is not None and min(sides) < 1:
+                raise InputError(f"{name}: expected at least 1, got {min(sides)}")
         fn, crop = jitted(network), self.window
         cell = getattr(network.network if isinstance(network, Trained) else network, "cell", None)
         stride = self.stride or (crop and (max(1, 2 * crop[0] // 3), max(1, 2 * crop[1] // 3)))

@@ -16,6 +16,7 @@ from experiments.engine.train import memory_of
 from experiments.segmentation.networks import NetworkConfig, Trained, normalised
 from experiments.segmentation.table import PAPER
 from experiments.segmentation.training import loss_of
+from jaxup._checks import check_int, pair
 from jaxup.files import InputError
 
 _WHAT = "weights and results with them; with gradients, they and the loss of a training step."
@@ -42,6 +43,8 @@ def memory(config: MemoryConfig) -> None:
     check_out(config.out, False)
     if config.network.upsampler is not None:
         raise InputError("upsampler: has no effect beside upsamplers")
+    check_int("batch_size", config.batch_size)
+    pair("size", config.size)
     networks = {name: replace(config.network, upsampler=name) for name in config.upsamplers}
     rows = [{"upsampler": name, **_row(config, network)} for name, network in networks.items()]
     size = "{} x {}".format(*config.size)

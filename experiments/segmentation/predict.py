@@ -13,12 +13,13 @@ import numpy as np
 from experiments.data.images import read_rgb
 from experiments.data.photos import middles
 from experiments.engine.runs import load_runs
-from experiments.engine.weights import parse
+from experiments.engine.weights import parse, published
 from experiments.segmentation.drawing import save_labels
 from experiments.segmentation.evaluation import Inference, untrained
 from experiments.segmentation.networks import halved, normalised
 from experiments.segmentation.training import TrainConfig
 from jaxup import interop
+from jaxup._checks import check_choice
 from jaxup.files import InputError
 
 _HALVED = ("segm.Segmenter", "mmseg.Segmenter")
@@ -49,6 +50,10 @@ def predict(config: PredictConfig) -> None:
     """Segment an image and write its classes, by a network of a training run or of a published checkpoint."""
     if config.out.exists():
         raise InputError(f"{config.out}: exists already")
+    if config.out.suffix.lower() != ".png":
+        raise InputError(f"{config.out}: expected a name that ends in .png")
+    if config.side is not None and config.side < 1:
+        raise InputError(f"side: expected at least 1, got {config.side}")
     if not config.out.parent.is_dir():
         raise InputError(f"{config.out.parent}: no such folder")
     network = _network(config)
@@ -81,7 +86,7 @@ def _network(config: PredictConfig) -> Any:
         return untrained().network
     if config.name is None:
         raise InputError("name: expected the class of the checkpoint, a key of jaxup.interop.OPERATORS")
-    options = parse("config", config.config)
-    network = interop.from_torch(config.name, interop.load_checkpoint(config.checkpoint), options)
+    check_choice("name", config.name, interop.OPERATORS)
+    network = published(config.checkpoint, config.name, parse("config", config.config))
     network.eval()
     return network

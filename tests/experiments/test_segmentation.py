@@ -146,11 +146,25 @@ def test_predict_with_a_published_checkpoint(tmp_path, capsys):
     capsys.readouterr()
     for more, message in (
         (["--name", "mmseg.SegFormer", "--config", "{"], "config: expected JSON"),
-        (["--name", "mmseg.SegFormr", "--config", "{}"], "operator: expected one of"),
+        (["--name", "mmseg.SegFormr", "--config", "{}"], "name: expected one of"),
         ([], "name: expected the class of the checkpoint"),
+        (["--name", "mit_b0", "--config", "{}"], f"{tmp_path / 'a.safetensors'}, as mit_b0: state_dict: expected"),
+        (
+            ["--name", "mmseg.SegFormer", "--config", '{"backbone": 3, "decode_head": {}}'],
+            "a.safetensors, as mmseg.SegF",
+        ),
+        (["--name", "SwinBackbone", "--config", '{"depths": [1, 2, "x"]}'], "a.safetensors, as SwinBackbone: "),
+        (["--side", "0"], "side: expected at least 1"),
+        (["--out", str(tmp_path / "a.jpg")], "a.jpg: expected a name that ends in .png"),
+        (
+            ["--name", "mmseg.SegFormer", "--config", json.dumps(config), "--window", "0", "8"],
+            "window: expected at least",
+        ),
     ):
         assert main([*arguments, *more]) == 2
-        assert message in capsys.readouterr().err and not (tmp_path / "a.png").exists()
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+        assert not list(tmp_path.glob("a.[pj]*"))
 
 
 class Perfect:
