@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxup.cli import matte
+from jaxup.cli import estimate, matte
 from jaxup.cli.common import Parser, check_out, progress, tile_size, warn
 from jaxup.files import InputError, as_stored, output_dtype, read_depth, read_rgb, write_depth
 
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="command", required=True)
     _add_upsample(commands)
     matte.add_parser(commands)
+    estimate.add_parser(commands)
     return parser
 
 
