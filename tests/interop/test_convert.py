@@ -233,6 +233,12 @@ DEFAULTED = {
     *mit.OPERATORS,
     *swin.OPERATORS,
     "SegformerForSemanticSegmentation",
+    "fastdepth.MobileNetSkipAdd",
+    "fastdepth.MobileNetSkipConcat",
+    "hlmobilenetv2",
+    "hlvgg16",
+    "hu.model",
+    "resnetmat",
     "shallow_feat_extractor",
 }
 
