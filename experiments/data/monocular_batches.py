@@ -156,12 +156,18 @@ def training_batches(source: Source, how: Protocol, *, batch_size: int, seed: in
     counter: `set_state` of what `get_state` returned continues with the same bits, in whatever process.
 
     Raises:
-        ValueError: a batch size below 1; InputError (from the iterator): a file that cannot be used.
+        ValueError: a batch size below 1; InputError (also from the iterator): a file that cannot be used, or a frame of
+            another shape.
     """
     check_int("batch_size", batch_size)
+    wanted = examined(source[0], how)["image"].shape[:2]
 
     def example(frame: Any, rng: Rng) -> Example:
-        return augmented(frame, how, rng)
+        made = augmented(frame, how, rng)
+        found = made["image"].shape[:2]
+        if found != wanted:
+            raise InputError(f"{frame.name}: expected the shape {wanted} that other frames have, got {found}")
+        return made
 
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(example)
     batches = examples.batch(batch_size, drop_remainder=True)

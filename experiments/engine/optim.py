@@ -66,9 +66,9 @@ def _schedule(config: "Adam | SGD | Decayed") -> optax.Schedule:
 
 @dataclass(frozen=True)
 class Decayed:
-    """AdamW or SGD with momentum, whose learning rate rises linearly at first and then falls, to zero or in steps."""
+    """AdamW, Adam or SGD with momentum; its learning rate rises linearly at first and then falls, to 0 or in steps."""
 
-    kind: Literal["adamw", "sgd"] = "adamw"
+    kind: Literal["adamw", "adam", "sgd"] = "adamw"
     """Which."""
     learning_rate: float = 6e-5
     """At its highest."""
@@ -81,7 +81,7 @@ class Decayed:
     drop_factor: float = 10.0
     """See `drops`."""
     weight_decay: float = 1e-2
-    """Of all kernels: biases, scales and shifts do not decay. Of SGD it is added to the gradient."""
+    """Of all kernels: biases, scales and shifts do not decay. Of SGD and Adam it is added to the gradient."""
     momentum: float = 0.9
     """Of SGD."""
     multipliers: tuple[tuple[str, float], ...] = ()
@@ -108,10 +108,11 @@ class Decayed:
                 learning_rate=schedule, weight_decay=self.weight_decay, mask=_kernels
             )
         else:
-            usual = optax.chain(
-                optax.add_decayed_weights(self.weight_decay, mask=_kernels),
-                optax.inject_hyperparams(optax.sgd)(learning_rate=schedule, momentum=self.momentum),
-            )
+            if self.kind == "adam":
+                rule = optax.inject_hyperparams(optax.adam)(learning_rate=schedule)
+            else:
+                rule = optax.inject_hyperparams(optax.sgd)(learning_rate=schedule, momentum=self.momentum)
+            usual = optax.chain(optax.add_decayed_weights(self.weight_decay, mask=_kernels), rule)
         return optax.chain(usual, optax.stateless(self._scaled)) if self.multipliers else usual
 
     def _scaled(self, updates: Any, params: Any) -> Any:
