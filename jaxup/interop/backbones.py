@@ -1,10 +1,13 @@
 """Convolutional backbones: torchvision, timm, mmsegmentation, Hugging Face, CSAILVision, and EfficientNet-Lite0.
 
 Beside the official arguments every config may have `dtype`, the type in which the layers compute. Without
-`num_classes` the classifier is not built, and its tensors may be in the state dict or not.
+`num_classes` the classifier is not built, and its tensors may be in the state dict or not. MobileNets and VGG may have
+`extra_channels`, for which the image's filters are zero: 1 for the trimap of a matting network, whose encoder takes
+these weights by `nnx.update(network.encoder, nnx.state(module))`.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import fail
-from jaxup.interop.keys import Operators, Optional, Table, batch_norm, conv, linear
+from jaxup._checks import check_int, fail
+from jaxup.interop.keys import Key, Operators, Optional, Table, batch_norm, conv, extended, linear
 from jaxup.models.backbones import VGG, DenseNet, MobileNetV1, MobileNetV2, ResNet, SENet, make_backbone
 from jaxup.models.backbones.mobilenet_v2 import V2_STAGES
 from jaxup.models.backbones.resnet import DEPTHS
@@ -45,6 +48,18 @@ def classified(torch: str, config: dict[str, Any], name: str = "num_classes") ->
 def conv_norm(conv_name: str, norm_name: str, ours: str, *, bias: bool = False) -> Table:
     """A convolution and its batch normalisation."""
     return conv(conv_name, f"{ours}.conv", bias=bias) | batch_norm(norm_name, f"{ours}.norm")
+
+
+def _first(table: Table, torch: str, config: dict[str, Any]) -> Table:
+    """The table with zeros for what the file's first convolution does not see."""
+    extra, key = config.get("extra_channels", 0), table[f"{torch}.weight"]
+    assert isinstance(key, Key)
+    return table | {f"{torch}.weight": replace(key, layout=extended("conv", extra))} if extra else table
+
+
+def _channels(config: dict[str, Any]) -> int:
+    """Of the image, and those beside it."""
+    return 3 + check_int("extra_channels", config.get("extra_channels", 0), 0)
 
 
 def resnet_keys(module: ResNet) -> Table:
@@ -132,9 +147,9 @@ def vgg_keys(module: VGG) -> Table:
 
 
 def _vgg(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
-    module = VGG(**options(config))
+    module = VGG(_channels(config), **options(config))
     head: Table = {f"classifier.{i}.{kind}": Optional() for i in (0, 3, 6) for kind in ("weight", "bias")}
-    return module, vgg_keys(module) | head
+    return module, _first(vgg_keys(module), "features.0", config) | head
 
 
 def senet_keys(module: SENet, stem: str = "layer0.", stage: str = "layer{}.") -> Table:
@@ -251,29 +266,39 @@ def _timm_block() -> Callable[[int, bool], list[str]]:
 
 def _torchvision_mobilenet(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
     module = MobileNetV2(
-        multiplier=config.get("width_mult", 1.0), num_classes=config.get("num_classes"), **options(config)
+        _channels(config),
+        multiplier=config.get("width_mult", 1.0),
+        num_classes=config.get("num_classes"),
+        **options(config),
     )
-    table = mobilenet_v2_keys(module, ("features.0.0", "features.0.1"), nested)
+    table = _first(mobilenet_v2_keys(module, ("features.0.0", "features.0.1"), nested), "features.0.0", config)
     return module, table | _head(module, "features.18.0", "features.18.1") | classified("classifier.1", config)
 
 
 def _timm_mobilenet(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
     module = MobileNetV2(
-        output_stride=config.get("output_stride", 32), num_classes=config.get("num_classes"), **options(config)
+        _channels(config),
+        output_stride=config.get("output_stride", 32),
+        num_classes=config.get("num_classes"),
+        **options(config),
     )
-    table = mobilenet_v2_keys(module, ("conv_stem", "bn1"), _timm_block())
+    table = _first(mobilenet_v2_keys(module, ("conv_stem", "bn1"), _timm_block()), "conv_stem", config)
     return module, table | _head(module, "conv_head", "bn2") | classified("classifier", config)
 
 
 def _csail_mobilenet(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
-    module = MobileNetV2(output_stride=config.get("dilate_scale", 8), taps=(2, 4, 7, 14, 17), **options(config))
-    table = mobilenet_v2_keys(module, ("features.0.0", "features.0.1"), flat)
+    stride, taps = config.get("dilate_scale", 8), (2, 4, 7, 14, 17)
+    module = MobileNetV2(_channels(config), output_stride=stride, taps=taps, **options(config))
+    table = _first(mobilenet_v2_keys(module, ("features.0.0", "features.0.1"), flat), "features.0.0", config)
     return module, table | _head(module, "features.18.0", "features.18.1") | classified("classifier.1", {})
 
 
 def _efficientnet_lite0(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
-    module = make_backbone("efficientnet_lite0", num_classes=config.get("num_classes"), **options(config))
-    table = mobilenet_v2_keys(module, ("_conv_stem", "_bn0"), underscored)
+    channels = _channels(config)
+    module = make_backbone(
+        "efficientnet_lite0", in_features=channels, num_classes=config.get("num_classes"), **options(config)
+    )
+    table = _first(mobilenet_v2_keys(module, ("_conv_stem", "_bn0"), underscored), "_conv_stem", config)
     return module, table | _head(module, "_conv_head", "_bn1") | classified("_fc", config)
 
 

@@ -3,7 +3,11 @@
     module = from_torch("hlmobilenetv2", load_checkpoint("indexnet_matting.pth.tar"), {})
 
 The config has the arguments of the official functions `hlmobilenetv2` and `hlvgg16`; those that are left out are those
-of the released model. Beside them it may have `dtype`, the type in which the layers compute.
+of the released model. Beside them it may have `dtype`, the type in which the layers compute. ImageNet's weights for an
+encoder, with zeros for the trimap, are those of a backbone, for instance
+
+    backbone = from_torch("MobileNetV2Dilated", load_checkpoint("mobilenet_v2.pth.tar"), {"extra_channels": 1})
+    nnx.update(network.encoder, nnx.state(backbone))
 """
 
 from typing import Any, cast

@@ -62,6 +62,17 @@ def permuted(layout: str, axis: int, order: Sequence[int] | np.ndarray) -> Layou
     return Layout(lambda x: _take(there(x), axis, order), lambda x: back(_take(x, axis, inverse)))
 
 
+def extended(layout: str, extra: int) -> Layout:
+    """A layout, after which filters have zeros for more input channels than the file's."""
+    there, back = LAYOUTS[layout]
+    widths = ((0, 0), (0, 0), (0, extra), (0, 0))
+
+    def to_ours(x: Any) -> Any:
+        return (jnp if isinstance(x, jax.Array) else np).pad(there(x), widths)
+
+    return Layout(to_ours, lambda x: back(x[:, :, : x.shape[2] - extra]))
+
+
 def _take(x: Any, axis: int, order: Sequence[int] | np.ndarray) -> Any:
     return x[(slice(None),) * axis + (np.asarray(order),)]
 

@@ -39,7 +39,7 @@ class DeepLabMatting(nnx.Module):
 
     Returns:
         `module(x, rngs=None)`: normalised image and trimap [B, H, W, Cin] of any size -> alpha [B, H, W, 1], not cut to
-        [0, 1], in the dtype of x; with `rngs`, ASPP drops half of its outputs.
+        [0, 1], in the dtype of x; in training mode ASPP drops half of its outputs, with a source `rngs`.
 
     Raises:
         ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin].

@@ -60,9 +60,10 @@ class MattingNetwork(nnx.Module):
 
     Returns:
         `module(x, rngs=None)`: normalised image and trimap [B, H, W, Cin] of any size -> alpha [B, H, W, 1], not cut to
-        [0, 1], in the dtype of x; with `rngs`, ASPP drops half of its outputs. `module.outputs(x, rngs=None)`:
-        {"alpha", "memories": what each D keeps for its U, fine to coarse: of index networks the index maps (encoder,
-        decoder)}. Maps with odd sides are extended by copies of their last row or column before D, and cut after U.
+        [0, 1], in the dtype of x; in training mode ASPP drops half of its outputs, with a source `rngs`.
+        `module.outputs(x, rngs=None)`: {"alpha", "memories": what each D keeps for its U, fine to coarse: of index
+        networks the index maps (encoder, decoder)}. Maps with odd sides are extended by copies of their last row or
+        column before D, and cut after U.
 
     Raises:
         ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin].
