@@ -105,7 +105,7 @@ def is_module_file(path: str | Path) -> bool:
 
 def _find(name: Any) -> Any:
     """The class of this name; only modules that these packages declare, whatever a file says."""
-    for package in (models, nn, models.matting, models.monocular_depth):
+    for package in (models, nn, models.segmentation, models.matting, models.monocular_depth):
         found = getattr(package, name, None) if name in package.__all__ else None
         if isinstance(found, type) and issubclass(found, nnx.Module):
             return found

@@ -18,11 +18,14 @@ def network(**options):
 
 
 def test_round_trip(tmp_path):
-    """Parameters and statistics, options with tuples and dtypes, modules of both packages."""
+    """Parameters and statistics, options with tuples and dtypes, modules of all packages."""
     module = network()
     module.depth_stream.norms[0].mean[...] = jnp.arange(32.0)
     resize = nn.CARAFE(4, scale=2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    of_segmentation = {"num_classes": 3, "features": 1}
+    segnet = models.segmentation.SegNet(**of_segmentation, rngs=nnx.Rngs(0))
     examples = [(module, OPTIONS), (resize, {"in_features": 4, "scale": 2, "dtype": "bfloat16"})]
+    examples.append((segnet, of_segmentation))
     for given, options in examples:
         interop.save_module(tmp_path / "a.safetensors", given, options)
         back = interop.load_module(str(tmp_path / "a.safetensors"))
