@@ -18,13 +18,20 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxup._checks import accum_dtype
 from tests.compare import assert_close, assert_finite
-from tests.registry import EXAMPLES, Example
-from tests.registry.examples import slow, tiered
+from tests.registry import EXAMPLES, Example, firsts
+from tests.registry.examples import slow, thorough, tiered
 
 ROUNDING = 2e-6  # float32, after another order of the same sums
 GRADIENTS = 1e-4  # likewise; a gradient may be a small difference of large sums
 
-each_operator = pytest.mark.parametrize("example", tiered(EXAMPLES), ids=lambda example: example.name)
+
+def examples(quick: list[Example] | None = None) -> pytest.MarkDecorator:
+    """All examples; by default only the quick ones, where they are given."""
+    return pytest.mark.parametrize("example", tiered(EXAMPLES, quick), ids=lambda example: example.name)
+
+
+each_operator = examples()
+one_of_a_family = examples(firsts(EXAMPLES))  # by default; the others in the thorough tests
 
 
 def differentiable(example: Example, inputs: tuple[jax.Array, ...]) -> tuple[int, ...]:
@@ -58,7 +65,7 @@ def test_jit_equals_eager(example):
     assert_close(compiled(example)(*inputs)[0], example.fn(*inputs), ROUNDING)
 
 
-@each_operator
+@one_of_a_family
 def test_vmap_equals_batch(example):
     inputs = example.inputs()
     count = len(example.inputs.images(1, 1))
@@ -96,7 +103,7 @@ def test_gradients(example):
     assert abs(numeric - analytic) <= 1e-7 * sum(np.abs(term).sum() for term in terms)
 
 
-@each_operator
+@one_of_a_family
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, slow(jnp.float16)], ids=["bfloat16", "float16"])
 def test_half_precision(example, dtype):
     inputs = example.inputs(dtype=dtype)
@@ -110,7 +117,7 @@ def test_half_precision(example, dtype):
 FAR = ["pac_conv_transpose", "fine_neighbour_attention", "reassemble_reflect", "gaussian_filter", "attention_upsample"]
 
 
-@pytest.mark.parametrize("example", [e if e.name in FAR else slow(e) for e in EXAMPLES], ids=lambda e: e.name)
+@pytest.mark.parametrize("example", [thorough(e) if e.name in FAR else slow(e) for e in EXAMPLES], ids=lambda e: e.name)
 def test_float16_gradients_of_large_values(example):
     """Finite wherever the true gradient fits float16, and near it: nothing inside may exceed 16 bits."""
     inputs = [jnp.asarray(100 * x, jnp.float16) for x in example.inputs(batch=1)]
@@ -136,7 +143,7 @@ def test_float16_gradients_of_large_values(example):
             assert np.all(np.abs(a - b)[fits] <= bound), f"{np.max(np.abs(a - b)[fits]):.3g} > {bound:.3g}"
 
 
-@each_operator
+@one_of_a_family
 def test_double_precision(example):
     """float64 is computed in float64, and float32 stays what it is where x64 is enabled."""
     single = compiled(example)(*example.inputs())
@@ -173,7 +180,7 @@ def test_deterministic(example):
     chex.assert_trees_all_equal(fn(*inputs), fn(*inputs))
 
 
-@each_operator
+@one_of_a_family
 def test_empty_batch(example):
     inputs = example.inputs(batch=0)
     outputs, gradients = compiled(example)(*inputs)
@@ -220,14 +227,14 @@ def test_numpy_arrays(example):
         chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(lambda given=given: example.fn(*given)), expected)
 
 
-@each_operator
+@one_of_a_family
 def test_one_pixel(example):
     outputs, gradients = compiled(example)(*example.inputs(grid=(1, 1)))
     assert all(y.size for y in jax.tree.leaves(outputs))
     assert_finite((outputs, gradients))
 
 
-@each_operator
+@one_of_a_family
 @pytest.mark.parametrize("axis_type", [slow(AxisType.Auto), AxisType.Explicit], ids=["Auto", "Explicit"])
 def test_sharded_batch(example, axis_type):
     if jax.device_count() < 4:
@@ -247,7 +254,7 @@ def test_sharded_batch(example, axis_type):
         assert y.sharding.is_equivalent_to(by_batch, y.ndim), "the result was gathered on one device"
 
 
-@each_operator
+@one_of_a_family
 @pytest.mark.parametrize("gradients", [False, True], ids=["forward", "gradients"])
 def test_scratch_memory(example, gradients):
     if jax.default_backend() != "cpu":

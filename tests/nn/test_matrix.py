@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxup import nn
 from tests.compare import assert_close, assert_finite
-from tests.registry import MODULES
+from tests.registry import MODULES, firsts
 from tests.registry.examples import ModuleExample, slow, tiered
 
 ROUNDING = 1e-5  # float32, after another order of the same sums, through several layers
@@ -31,9 +31,10 @@ SYMBOLIC = [  # upsamplers that can be exported with a symbolic height and width
 NOISE = 1e-6  # of the largest gradient: what remains of gradients that vanish identically
 
 
-def modules(*required: str) -> pytest.MarkDecorator:
-    """The modules whose constructors have the given options."""
-    examples = tiered(e for e in MODULES if all(e.takes(name) for name in required))
+def modules(*required: str, each: bool = True) -> pytest.MarkDecorator:
+    """The modules whose constructors have the given options, or by default one of each family, unless `each`."""
+    taking = [e for e in MODULES if all(e.takes(name) for name in required)]
+    examples = tiered(taking, None if each else firsts(taking))
     return pytest.mark.parametrize("example", examples, ids=lambda example: example.name)
 
 
@@ -71,7 +72,7 @@ def reference(example: ModuleExample) -> Any:
     return with_gradients(graph)(params, rest, *example.inputs())
 
 
-@modules("rngs")
+@modules("rngs", each=False)
 def test_parameters_depend_on_rngs_only(example):
     params = [nnx.state(example.build(rngs=nnx.Rngs(seed)), nnx.Param) for seed in (0, 0, 1)]
     chex.assert_trees_all_equal(params[0], params[1])
@@ -108,7 +109,7 @@ def test_nnx_grad(example):
     assert_close(jax.tree.leaves(gradients), jax.tree.leaves(reference(example)[1][0]), ROUNDING, NOISE)
 
 
-@modules("dtype")
+@modules("dtype", each=False)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, slow(jnp.float16)], ids=["bfloat16", "float16"])
 def test_half_precision(example, dtype):
     """Parameters and their gradients stay float32 while the computation is done in `dtype`."""
@@ -122,7 +123,7 @@ def test_half_precision(example, dtype):
     assert_close(output, with_gradients(graph)(params, rest, *[x.astype(jnp.float32) for x in inputs])[0], 3e-2)
 
 
-@modules()
+@modules(each=False)
 def test_empty_batch(example):
     module = example.make()
     module.eval()  # an empty batch has no statistics
@@ -133,14 +134,14 @@ def test_empty_batch(example):
         assert empty.shape == (0, *y.shape[1:])
 
 
-@modules()
+@modules(each=False)
 @pytest.mark.parametrize("grid", [(1, 1), slow((1, 5))], ids=["pixel", "line"])
 def test_one_pixel_and_one_line(example, grid):
     graph, state = nnx.split(example.make())
     assert_finite(forward(graph)(state, *example.inputs(grid=grid)))
 
 
-@modules()
+@modules(each=False)
 def test_linen_view(example):
     """`nnx.bridge.to_linen` has the same parameter tree and, given the same parameters, the same output."""
     module, inputs = example.make(), example.inputs()

@@ -4,6 +4,8 @@ To add an operator, append to EXAMPLES of one of the files; to add a module, to 
 functions of a low-resolution grid (h, w), so that one statement gives the small, the one-pixel and the large case.
 """
 
+from typing import Any
+
 from tests.registry import attention, backbones, classical, dkn, fine, guided, indices, kernels, restoration, sampling
 from tests.registry.examples import Example, ModuleExample
 
@@ -11,3 +13,13 @@ FILES = (attention, backbones, classical, dkn, fine, guided, indices, kernels, r
 
 EXAMPLES: list[Example] = [example for file in FILES for example in file.EXAMPLES]
 MODULES: list[ModuleExample] = [example for file in FILES for example in file.MODULES]
+
+
+def firsts(examples: list[Any]) -> list[Any]:
+    """The first example of each file that runs by default: what differs little between operators is shown on these."""
+    ordinary = ([e for e in examples if e in of_file and not (e.large or e.nightly)] for of_file in map(_all, FILES))
+    return [family[0] for family in ordinary if family]
+
+
+def _all(file: Any) -> list[Any]:
+    return [*file.EXAMPLES, *file.MODULES]

@@ -70,9 +70,9 @@ class ModuleExample:
         return self.build(**options, **({"rngs": nnx.Rngs(0)} if self.takes("rngs") else {}))
 
 
-def tiered(examples: Iterable[Any]) -> list[Any]:
-    """The examples with the marks that say when they run."""
-    return [slow(e) if e.nightly else thorough(e) if e.large else e for e in examples]
+def tiered(examples: Iterable[Any], quick: Collection[Any] | None = None) -> list[Any]:
+    """The examples with the marks that say when they run; of those that do by default only the quick ones, if given."""
+    return [slow(e) if e.nightly else thorough(e) if e.large or e not in (quick or [e]) else e for e in examples]
 
 
 def slow(value: Any) -> Any:
