@@ -65,7 +65,7 @@ def djf_upsample(network: DJF, x: jax.Array, guide: jax.Array) -> jax.Array:
 
     Example:
         >>> network = DJF(widths=(8, 4), joint_widths=(4, 2), cropped=True, rngs=nnx.Rngs(0))
-        >>> djf_upsample(network, jnp.ones((1, 3, 4, 1)), jnp.ones((1, 12, 16, 3))).shape
+        >>> nnx.jit(djf_upsample)(network, jnp.ones((1, 3, 4, 1)), jnp.ones((1, 12, 16, 3))).shape
         (1, 12, 16, 1)
 
     Reference:

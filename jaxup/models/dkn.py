@@ -70,7 +70,7 @@ class DKN(nnx.Module):
         >>> from flax import nnx
         >>> network = DKN(widths=(16, 8), rngs=nnx.Rngs(0))
         >>> network.eval()
-        >>> network(jnp.ones((1, 2, 3, 1)), jnp.ones((1, 8, 12, 3))).shape
+        >>> nnx.jit(network)(jnp.ones((1, 2, 3, 1)), jnp.ones((1, 8, 12, 3))).shape
         (1, 8, 12, 1)
 
     Reference:
@@ -157,7 +157,7 @@ class FDKN(nnx.Module):
         >>> from flax import nnx
         >>> network = FDKN(rngs=nnx.Rngs(0))
         >>> network.eval()
-        >>> network(jnp.ones((1, 2, 3, 1)), jnp.ones((1, 8, 12, 3))).shape
+        >>> nnx.jit(network)(jnp.ones((1, 2, 3, 1)), jnp.ones((1, 8, 12, 3))).shape
         (1, 8, 12, 1)
 
     Reference:

@@ -113,7 +113,7 @@ class AttentionJointNetwork(nnx.Module):
         >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> network = AttentionJointNetwork(features=8, mixing_layers=1, widths=(16, 8), rngs=nnx.Rngs(0))
-        >>> network(jnp.ones((1, 4, 5, 1)), jnp.ones((1, 16, 20, 3))).shape
+        >>> nnx.jit(network)(jnp.ones((1, 4, 5, 1)), jnp.ones((1, 16, 20, 3))).shape
         (1, 16, 20, 1)
 
     Reference:
@@ -234,7 +234,7 @@ class DJF(nnx.Module):
         >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> network = DJF(widths=(16, 8), joint_widths=(8, 4), rngs=nnx.Rngs(0))
-        >>> network(jnp.ones((1, 4, 5, 1)), jnp.ones((1, 16, 20, 3))).shape
+        >>> nnx.jit(network)(jnp.ones((1, 4, 5, 1)), jnp.ones((1, 16, 20, 3))).shape
         (1, 16, 20, 1)
 
     Reference:

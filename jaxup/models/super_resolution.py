@@ -38,7 +38,8 @@ class UpsamplingBlock(nnx.Module):
     Example:
         >>> import jax.numpy as jnp
         >>> from flax import nnx
-        >>> UpsamplingBlock(8, upsampler="carafe", rngs=nnx.Rngs(0))(jnp.ones((1, 4, 5, 8))).shape
+        >>> block = UpsamplingBlock(8, upsampler="carafe", rngs=nnx.Rngs(0))
+        >>> nnx.jit(block)(jnp.ones((1, 4, 5, 8))).shape
         (1, 8, 10, 8)
 
     Reference:
@@ -116,7 +117,7 @@ class SuperResolutionNetwork(nnx.Module):
         >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> network = SuperResolutionNetwork(scale=4, features=8, rngs=nnx.Rngs(0))
-        >>> network(jnp.ones((1, 5, 6, 1))).shape
+        >>> nnx.jit(network)(jnp.ones((1, 5, 6, 1))).shape
         (1, 20, 24, 1)
 
     Reference:
@@ -174,7 +175,7 @@ class SuperResolutionNetwork(nnx.Module):
             >>> import jax.numpy as jnp
             >>> from flax import nnx
             >>> network = SuperResolutionNetwork(scale=2, features=8, upsampler="carafe", rngs=nnx.Rngs(0))
-            >>> network.kernels(jnp.ones((1, 5, 6, 1))).shape
+            >>> nnx.jit(network.kernels)(jnp.ones((1, 5, 6, 1))).shape
             (1, 10, 12, 1, 25)
         """
         *blocks, last = self.blocks

@@ -183,7 +183,7 @@ class A2UKernels(nnx.Module):
     Example:
         >>> import jax.numpy as jnp
         >>> from flax import nnx
-        >>> kernels = A2UKernels(32, rngs=nnx.Rngs(0))(jnp.ones((1, 4, 6, 32)))
+        >>> kernels = nnx.jit(A2UKernels(32, rngs=nnx.Rngs(0)))(jnp.ones((1, 4, 6, 32)))
         >>> kernels.down.shape, kernels.up.shape
         ((1, 2, 3, 1, 36), (1, 4, 6, 1, 9))
 
@@ -305,7 +305,7 @@ class A2UUpsample(_OneKind):
         >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> up = A2UUpsample(4, 32, rank=2, rngs=nnx.Rngs(0))
-        >>> up(jnp.ones((1, 5, 6, 4)), jnp.ones((1, 10, 12, 32))).shape
+        >>> nnx.jit(up)(jnp.ones((1, 5, 6, 4)), jnp.ones((1, 10, 12, 32))).shape
         (1, 10, 12, 4)
 
     Reference:
@@ -376,7 +376,8 @@ class A2UDownsample(_OneKind):
     Example:
         >>> import jax.numpy as jnp
         >>> from flax import nnx
-        >>> A2UDownsample(32, filters="hybrid", rngs=nnx.Rngs(0))(jnp.ones((1, 10, 12, 32))).shape
+        >>> down = A2UDownsample(32, filters="hybrid", rngs=nnx.Rngs(0))
+        >>> nnx.jit(down)(jnp.ones((1, 10, 12, 32))).shape
         (1, 5, 6, 32)
 
     Reference:

@@ -141,7 +141,7 @@ class AnyUp(nnx.Module):
         >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> up = AnyUp(qk_features=16, rngs=nnx.Rngs(0))
-        >>> up(jnp.ones((1, 4, 3, 7)), jnp.ones((1, 32, 24, 3)), size=(16, 12)).shape
+        >>> nnx.jit(lambda *maps: up(*maps, size=(16, 12)))(jnp.ones((1, 4, 3, 7)), jnp.ones((1, 32, 24, 3))).shape
         (1, 16, 12, 7)
 
     Reference:

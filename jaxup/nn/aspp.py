@@ -104,7 +104,9 @@ class ASPP(nnx.Module):
         ValueError: a wrong option, or an x that is not a floating-point array [B, h, w, Cin].
 
     Example:
-        >>> ASPP(8, 4, branch_features=6, rngs=nnx.Rngs(0))(jnp.ones((1, 5, 6, 8))).shape
+        >>> aspp = ASPP(8, 4, branch_features=6, rngs=nnx.Rngs(0))
+        >>> aspp.eval()
+        >>> nnx.jit(aspp)(jnp.ones((1, 5, 6, 8))).shape
         (1, 5, 6, 4)
 
     Reference:

@@ -48,7 +48,7 @@ class SemiShift(nnx.Module):
         >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> logits = SemiShift(16, 8, 25, rngs=nnx.Rngs(0))
-        >>> logits(jnp.ones((1, 5, 6, 16)), jnp.ones((1, 10, 12, 8))).shape
+        >>> nnx.jit(logits)(jnp.ones((1, 5, 6, 16)), jnp.ones((1, 10, 12, 8))).shape
         (1, 10, 12, 25)
 
     Reference:
@@ -121,7 +121,7 @@ class FADE(nnx.Module):
         >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> up = FADE(8, 8, lite=True, rngs=nnx.Rngs(0))
-        >>> up(jnp.ones((1, 5, 6, 8)), jnp.ones((1, 10, 12, 8))).shape
+        >>> nnx.jit(up)(jnp.ones((1, 5, 6, 8)), jnp.ones((1, 10, 12, 8))).shape
         (1, 10, 12, 8)
 
     Reference:

@@ -163,7 +163,8 @@ class StackJBU(nnx.Module):
         >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> up = StackJBU(8, 3, scale=4, radius=1, rngs=nnx.Rngs(0))
-        >>> up(jnp.ones((1, 3, 2, 8)), jnp.ones((1, 20, 15, 3))).shape
+        >>> up.eval()
+        >>> nnx.jit(up)(jnp.ones((1, 3, 2, 8)), jnp.ones((1, 20, 15, 3))).shape
         (1, 12, 8, 8)
 
     Reference:

@@ -105,7 +105,7 @@ class ReSFU(nnx.Module):
         >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> up = ReSFU(16, 8, scale=4, rngs=nnx.Rngs(0))
-        >>> up(jnp.ones((1, 3, 2, 16)), jnp.ones((1, 12, 8, 8))).shape
+        >>> nnx.jit(up)(jnp.ones((1, 3, 2, 16)), jnp.ones((1, 12, 8, 8))).shape
         (1, 12, 8, 16)
 
     Reference:
