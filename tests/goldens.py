@@ -132,7 +132,7 @@ def compiled(golden: Golden, fn: Function) -> Callable[[Arrays], tuple[Any, Any,
     """From the inputs to outputs, the gradients whose values are stored, and statistics after a training step."""
     if golden.meta.get("operator") in ON_HOST:
         return lambda inputs: (_asked(golden, fn(inputs, golden.params)), {}, {})
-    params = jax.tree.map(jnp.asarray, golden.params)
+    params = jax.device_put(golden.params)
 
     def loss(free_inputs: Any, free_params: Any, inputs: Any, params: Any) -> tuple[Any, Any]:
         result = fn(inputs | free_inputs, params | free_params)
@@ -169,15 +169,15 @@ def _asked(golden: Golden, outputs: dict[str, Any]) -> dict[str, Any]:
 
 def check_half(golden: Golden, fn: Function) -> None:
     """With inputs in bfloat16, outputs are in bfloat16 and near the case's."""
-    inputs = {k: jnp.asarray(v, jnp.bfloat16) for k, v in golden.inputs.items()}
-    result = jax.jit(fn)(inputs, jax.tree.map(jnp.asarray, golden.params))
+    inputs = {k: np.asarray(v).astype(jnp.bfloat16) for k, v in golden.inputs.items()}
+    result = jax.jit(fn)(inputs, jax.device_put(golden.params))
     outputs = _named(golden, result[0] if isinstance(result, tuple) else result)
     for name, y in outputs.items():
         if inputs and y.dtype != jnp.bfloat16:
             raise AssertionError(f"{golden.name} {name}: expected bfloat16, got {y.dtype}")
         want = golden.outputs[name]
         bound = HALF_BOUND * golden.largest(f"out/{name}", want)
-        require(compare(golden, f"out/{name}", jnp.asarray(y, jnp.float32), want, bound))
+        require(compare(golden, f"out/{name}", np.asarray(y, np.float32), want, bound))
 
 
 def _named(golden: Golden, outputs: Any) -> dict[str, Any]:

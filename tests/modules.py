@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxup.interop.backbones import Shapes
 from jaxup.interop.keys import flat_variables
 
 
@@ -15,20 +16,44 @@ def random(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
+def on_device(x: np.ndarray, dtype: Any) -> jax.Array:
+    """As `jnp.asarray`, which compiles a program for each shape."""
+    return jax.device_put(x.astype(dtype))
+
+
 def randomised(module: nnx.Module, deviation: float = 0.5) -> dict[str, np.ndarray]:
     """Give every parameter of the module random values, and return them by path in float64."""
     source = np.random.default_rng(0)
     state = nnx.state(module, nnx.Param)
-    new = jax.tree.map(lambda x: jnp.asarray(x + source.normal(0, deviation, x.shape), x.dtype), state)
+    new = jax.tree.map(lambda x: on_device(np.asarray(x) + source.normal(0, deviation, x.shape), x.dtype), state)
     nnx.update(module, new)
     return {path: np.asarray(x[...], np.float64) for path, x in flat_variables(module).items()}
+
+
+def abstract(build: Any, *args: Any, **options: Any) -> Any:
+    """The module without its arrays: enough to count parameters, and for the checks of arguments."""
+    return nnx.eval_shape(lambda: build(*args, **options, rngs=Shapes()))
+
+
+def jitted(build: Any, *args: Any, **options: Any) -> Any:
+    """The module with its own initial values, by one compiled program instead of one per shape."""
+    return nnx.jit(lambda: build(*args, **options, rngs=nnx.Rngs(0)))()
+
+
+def drawn(build: Any, *args: Any, deviation: float = 0.5, **options: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """The module with normal parameters, those that scale around 1, and these by path in float64: nothing compiles."""
+    graph, state = nnx.split(abstract(build, *args, **options))
+    one = lambda path: float(path[-2].key in ("scale", "var", "sigma"))  # noqa: E731  # path[-1] is the variable's value
+    values = jax.tree_util.tree_map_with_path(lambda path, x: on_device(np.full(x.shape, one(path)), x.dtype), state)
+    module = nnx.merge(graph, values)
+    return module, randomised(module, deviation)
 
 
 def filled(build: Any, seed: int = 0) -> Any:
     """The module that a function builds, with random arrays above 0; its own initial values take seconds to compile."""
     graph, state = nnx.split(nnx.eval_shape(build))
     draw = np.random.default_rng(seed).uniform
-    return nnx.merge(graph, jax.tree.map(lambda x: jnp.asarray(draw(0.1, 1, x.shape), x.dtype), state))
+    return nnx.merge(graph, jax.tree.map(lambda x: on_device(draw(0.1, 1, x.shape), x.dtype), state))
 
 
 @nnx.jit

@@ -1,3 +1,5 @@
+from functools import partial
+
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -36,14 +38,12 @@ def maps(grid, scale, depth=4, channels=6, batch=2, joint=False):
         ((2, 2), (2, 2), 1, {}),
     ],
 )
-@pytest.mark.parametrize("joint", [False, True])
-def test_equals_the_loops(grid, scale, kernel_size, options, joint):
-    query, key, value = maps(grid, scale, joint=joint)
+def test_equals_the_loops(grid, scale, kernel_size, options):
     positions = random(kernel_size, 2, seed=3), random(kernel_size, 2, seed=4)
-    actual = ops.attention_upsample(
-        query, key, value, scale=scale, kernel_size=kernel_size, positions=positions, **options
-    )
-    assert_close(actual, oracle(query, key, value, scale, kernel_size, positions, **options), 2e-6)
+    run = partial(ops.attention_upsample, scale=scale, kernel_size=kernel_size, positions=positions, **options)
+    forms = [maps(grid, scale, joint=joint) for joint in (False, True)]
+    for inputs, actual in zip(forms, jax.jit(lambda forms: [run(*form) for form in forms])(forms), strict=True):
+        assert_close(actual, oracle(*inputs, scale, kernel_size, positions, **options), 2e-6)
 
 
 @pytest.mark.parametrize(
@@ -55,18 +55,24 @@ def test_equals_the_loops(grid, scale, kernel_size, options, joint):
         ((2, 2), (2, 2), 1, 1, {}),
     ],
 )
-@pytest.mark.parametrize("joint", [False, True])
-def test_kernels_reassemble_the_values(grid, scale, kernel_size, cells, options, joint):
-    query, key, value = maps(grid, scale, joint=joint)
+def test_kernels_reassemble_the_values(grid, scale, kernel_size, cells, options):
     positions = random(kernel_size, 2, seed=3), random(kernel_size, 2, seed=4)
     options = dict(scale=scale, kernel_size=kernel_size, positions=positions, **options)
-    kernels = ops.attention_kernels(query, key, **options)
-    assert kernels.shape == (*query.shape[:3], options.get("num_heads", 1), cells**2)
-    out = ops.reassemble(value, kernels, scale=scale, kernel_size=cells, groups=kernels.shape[3])
-    assert_close(out, ops.attention_upsample(query, key, value, **options), 1e-6)
-    assert np.all(kernels >= 0)
-    sums = np.sum(kernels, axis=-1)
-    np.testing.assert_allclose(sums, np.round(sums), atol=1e-6)
+
+    @jax.jit
+    def run(query, key, value):
+        kernels = ops.attention_kernels(query, key, **options)
+        out = ops.reassemble(value, kernels, scale=scale, kernel_size=cells, groups=kernels.shape[3])
+        return kernels, out, ops.attention_upsample(query, key, value, **options)
+
+    for joint in (False, True):
+        query, key, value = maps(grid, scale, joint=joint)
+        kernels, out, expected = run(query, key, value)
+        assert kernels.shape == (*query.shape[:3], options.get("num_heads", 1), cells**2)
+        assert_close(out, expected, 1e-6)
+        assert np.all(np.asarray(kernels) >= 0)
+        sums = np.sum(kernels, axis=-1)
+        np.testing.assert_allclose(sums, np.round(sums), atol=1e-6)
 
 
 def test_without_positions():
@@ -98,17 +104,18 @@ def test_outputs_lie_within_the_values(seed):
 def test_extreme_scores_are_finite():
     """Scores of +-1e4 saturate the softmax; values and gradients stay finite."""
     query, key, value = maps((3, 4), (2, 2), batch=1)
-    out, pullback = jax.vjp(
-        lambda *a: ops.attention_upsample(*a, scale=2, kernel_size=3), 1e4 * np.sign(query), np.sign(key), value
-    )
-    assert_finite((out, pullback(jnp.ones_like(out))))
+    loss = lambda *a: jnp.sum(ops.attention_upsample(*a, scale=2, kernel_size=3))  # noqa: E731
+    run = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+    assert_finite(run(1e4 * np.sign(query), np.sign(key), value))
 
 
 def test_empty_windows_are_zero_with_zero_gradient():
     query, key, value = maps((2, 2), (4, 4), batch=1)
-    out, pullback = jax.vjp(lambda *a: ops.attention_upsample(*a, scale=4, kernel_size=3), query, key, value)
+    run = lambda query: ops.attention_upsample(query, key, value, scale=4, kernel_size=3)  # noqa: E731
+    out, gradient = jax.jit(lambda query: (run(query), jax.grad(lambda query: jnp.sum(run(query)))(query)))(query)
+    out, gradient = np.asarray(out), np.asarray(gradient)
     assert not np.any(out[:, 2::4]) and np.any(out[:, ::4])
-    assert not np.any(pullback(jnp.ones_like(out))[0][:, 2::4])
+    assert not np.any(gradient[:, 2::4])
 
 
 def test_joint_form_reads_the_allowed_positions_only():
@@ -125,7 +132,7 @@ def test_shifts_commute_inside():
     run = lambda q, k, v: ops.attention_upsample(q, k, v, scale=2, kernel_size=3)  # noqa: E731
     whole = run(query, key, value)
     part = run(query[:, 2:], key[:, 1:], value[:, 1:])
-    assert_close(part[:, 2:], whole[:, 4:], 1e-6)
+    assert_close(np.asarray(part)[:, 2:], np.asarray(whole)[:, 4:], 1e-6)
 
 
 @pytest.mark.parametrize(
