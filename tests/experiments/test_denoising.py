@@ -163,7 +163,7 @@ def test_every_name_gives_a_network():
     assert len(set(MODELS)) == len(MODELS)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_smoke_of_the_table(tmp_path, folder, monkeypatch, capsys):
     """Training of two networks with pictures, and evaluation of the same runs; DnCNN with few of its alike layers."""
     monkeypatch.setattr(networks, "DnCNN", partial(DnCNN, layers=4))

@@ -73,6 +73,7 @@ def test_joint_upsampling(tmp_path, monkeypatch, capsys):
     assert "| SA_M1_F8 " in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_super_resolution(tmp_path, capsys):
     run_dir = unpacked("super_resolution", tmp_path / "run")
     config = resumed(super_resolution.training.TrainConfig, run_dir, super_resolution.training.train)

@@ -15,6 +15,8 @@ from experiments.joint_upsampling.classical import FILTERS, METHODS
 from experiments.joint_upsampling.networks import NetworkConfig
 from experiments.joint_upsampling.training import DataConfig, TrainConfig, masked_loss
 from jaxup.files import InputError
+from tests.experiments.test_former_runs import unpacked
+from tests.registry.examples import thorough
 
 TINY = """
     --preset short --model SA_M1_F8 --widths 4 3 --scales 2 --scenes 4 --scene-size 32 --crop 16
@@ -36,6 +38,12 @@ def run_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "tiny"
     assert train(path, "--steps", "60", "--drops", "50") == 0
     return path
+
+
+@pytest.fixture(scope="module")
+def former_run(tmp_path_factory):
+    """A run of the same network that need not be made."""
+    return unpacked("joint_upsampling", tmp_path_factory.mktemp("former") / "run")
 
 
 @pytest.fixture
@@ -80,6 +88,7 @@ def test_training_reduces_the_loss(run_dir):
     assert last < 0.8 * first
 
 
+@pytest.mark.thorough  # of a former run by default
 def test_evaluate_a_checkpoint_on_a_folder(filters_only, run_dir, pairs, tmp_path, capsys):
     out = tmp_path / "out"
     options = ["--source", "pairs", "--scales", "2", "4", "--pictures"]
@@ -141,6 +150,7 @@ def test_deformable_networks_learn_on_whole_images(pairs, tmp_path):
     assert last < 0.9 * first
 
 
+@pytest.mark.thorough
 def test_ablation_prints_and_stores_every_row(tmp_path, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(ablation, "train", trained.append)
@@ -252,8 +262,8 @@ def test_presets_are_the_papers():
         ("ablation --run-dir {tmp}/new --rows depth", "rows: expected one of 'weights from RGB'"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(arguments, message, run_dir, pairs, tmp_path, capsys):
-    words = arguments.format(tmp=tmp_path, pairs=pairs, run=run_dir).split()
+def test_bad_input_is_one_line_and_status_2(arguments, message, former_run, pairs, tmp_path, capsys):
+    words = arguments.format(tmp=tmp_path, pairs=pairs, run=former_run).split()
     before = sorted(path.name for path in pairs.iterdir())
     assert main(["joint-upsampling", *words]) == 2
     error = capsys.readouterr().err.strip()
@@ -289,10 +299,10 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, run_dir, pairs, 
     ],
 )
 def test_what_has_no_effect_is_refused_before_any_work(
-    arguments, message, run_dir, pairs, tmp_path, monkeypatch, capsys
+    arguments, message, former_run, pairs, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(joint_upsampling.training, "fit", lambda *_: pytest.fail("trained"))
-    words = arguments.format(tmp=tmp_path, pairs=pairs, run=run_dir).split()
+    words = arguments.format(tmp=tmp_path, pairs=pairs, run=former_run).split()
     words += ["--run-dir", str(tmp_path / "new")] if words[0] in ("train", "ablation") else []
     assert main(["joint-upsampling", *words]) == 2
     error = capsys.readouterr().err.strip()
@@ -348,7 +358,12 @@ def test_every_published_number_is_in_a_table():
 
 @pytest.mark.parametrize(
     "name, protocol, bicubic",
-    [("middlebury", "djf", 7.00), ("middlebury", "bicubic", 3.60), ("lu", "djf", 10.17), ("lu", "bicubic", 4.98)],
+    [
+        thorough("middlebury", "djf", 7.00),
+        thorough("middlebury", "bicubic", 3.60),
+        ("lu", "djf", 10.17),
+        ("lu", "bicubic", 4.98),
+    ],
 )
 def test_protocols_on_real_pairs(name, protocol, bicubic, shared_data):
     """RMSE of bicubic enlargement at 8x on whole images, measured once by other code."""
@@ -358,6 +373,7 @@ def test_protocols_on_real_pairs(name, protocol, bicubic, shared_data):
     assert np.mean([c.errors["bicubic"] for _, _, c in compared]) == pytest.approx(bicubic, abs=0.006)
 
 
+@pytest.mark.thorough  # of photographs by default
 def test_data_may_move_and_runs_may_grow(tmp_path, pairs):
     words = ["--source", "pairs", "--model", "SA_M1_F8", "--widths", "4", "3", "--scales", "2", "--crop", "16"]
     words += ["--batch-size", "4", "--run-dir", str(tmp_path / "run"), "--drops", "1"]

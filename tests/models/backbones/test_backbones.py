@@ -26,6 +26,7 @@ from jaxup.models.backbones.mobilenet_v2 import _width
 from jaxup.models.backbones.senet import _margin
 from jaxup.ops.regions import convolve_many_groups
 from tests.compare import assert_close, assert_finite
+from tests.modules import on_device
 
 slow = pytest.mark.slow
 
@@ -90,7 +91,7 @@ def filled(build):
         path: random.normal(path[-1] in ("scale", "var"), 0.1 if len(x.shape) < 2 else 0.3, x.shape)
         for path, x in state
     }
-    new = {path: x.replace(jnp.asarray(values[path], jnp.float32)) for path, x in state}
+    new = {path: x.replace(on_device(values[path], np.float32)) for path, x in state}
     nnx.update(module, nnx.from_flat_state(list(new.items())))
     return module
 
@@ -123,7 +124,8 @@ SMALL = {
 # Sides of maps at odd sizes, where they are no ceil(n / stride).
 SMALLER = {("senet", 4): [9, 12], ("senet", 8): [5, 6], ("senet", 16): [3, 3], ("senet", 32): [2, 2]}
 SMALLER |= {("densenet", 8): [5, 6], ("densenet", 16): [2, 3], ("densenet", 32): [1, 1]}
-each = pytest.mark.parametrize("family", [f if f in ("resnet", "mit") else pytest.param(f, marks=slow) for f in SMALL])
+TIERS = {"resnet": (), "mit": pytest.mark.thorough}
+each = pytest.mark.parametrize("family", [pytest.param(f, marks=TIERS.get(f, slow)) for f in SMALL])
 
 
 def image(height=37, width=50, batch=1):

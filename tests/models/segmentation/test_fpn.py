@@ -147,6 +147,7 @@ def test_head_of_sizes_that_are_not_halves():
 SMALL = dict(backbone=small_resnet(), features=8, head_features=6)
 
 
+@pytest.mark.thorough  # of other networks by default
 def test_any_image():
     check_types(partial(SemanticFPN, 5, upsampler="carafe", **SMALL), (1, 10, 13, 5))
 

@@ -10,6 +10,7 @@ from jaxup.models.segmentation.segmenter import GuideBlock
 from jaxup.nn import make_upsampler
 from tests.models.backbones.test_backbones import abstract
 from tests.modules import count
+from tests.registry.examples import thorough
 
 # Table II. All rows of ViT-L but the first are about 0.2 % more than the sum of their parts.
 SEGMENTER = {
@@ -39,8 +40,13 @@ SEGFORMER = {
 NETWORKS = {"vit_s": (Segmenter, SEGMENTER, 0), "vit_l": (Segmenter, SEGMENTER, 1)}
 NETWORKS |= {"mit_b1": (SegFormer, SEGFORMER, 0), "mit_b5": (SegFormer, SEGFORMER, 1)}
 LARGE = {"vit_l", "mit_b5"}
+QUICK = {("vit_s", "sapa"), ("mit_b1", "indexnet"), ("mit_b1", "resfu")}
 ROWS = [
-    pytest.param(backbone, name, marks=pytest.mark.slow) if backbone in LARGE else (backbone, name)
+    pytest.param(backbone, name, marks=pytest.mark.slow)
+    if backbone in LARGE
+    else (backbone, name)
+    if (backbone, name) in QUICK
+    else thorough(backbone, name)
     for backbone, (_, rows, _) in NETWORKS.items()
     for name in rows
 ]
@@ -74,6 +80,7 @@ ABLATIONS = [
     (dict(groups=2), 22.13, None, 22.131),
     (dict(groups=8), 22.09, None, 22.091),
 ]
+TIERED = [*ABLATIONS[:4], *(thorough(*row) for row in ABLATIONS[4:])]
 
 
 @cache
@@ -87,7 +94,7 @@ def of_resfu(features, guide, options):
     return count(abstract(partial(build, **options))) / 1e6
 
 
-@pytest.mark.parametrize(("options", "segmenter", "segformer", "derived"), ABLATIONS, ids=str)
+@pytest.mark.parametrize(("options", "segmenter", "segformer", "derived"), TIERED, ids=str)
 def test_ablations(options, segmenter, segformer, derived):
     """To the last digit, but for detail scores alone in Segmenter: 22.078, which is printed as 22.07."""
     guide = count(abstract(lambda rngs: GuideBlock(dtype=jnp.float32, rngs=rngs))) / 1e6

@@ -17,7 +17,7 @@ from tests.compare import assert_close, assert_finite
 from tests.golden_cases import segmentation as cases
 from tests.models.backbones.test_backbones import abstract, filled, image
 from tests.modules import call, count
-from tests.registry.examples import marked
+from tests.registry.examples import marked, thorough
 
 slow = pytest.mark.slow
 FCN = ("segmenter/mmseg_fcn_vit_s__64x64", "mmseg.Segmenter", cases.segmenter_mmseg)
@@ -34,7 +34,10 @@ def small(rngs, decoder="fcn", dtype=jnp.float32, patch=16, depth=1, **options):
     return Segmenter(5, backbone=backbone, decoder=decoder, dtype=dtype, rngs=rngs, **options)
 
 
-@pytest.mark.parametrize("case", marked(goldens.cases("segmenter/*"), {"segmenter/guide_extractor__32x48"}))
+NIGHTLY = {"segmenter/official_mask_vit_s__64x48"}
+
+
+@pytest.mark.parametrize("case", marked(goldens.cases("segmenter/*"), {"segmenter/guide_extractor__32x48"}, NIGHTLY))
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
@@ -139,7 +142,7 @@ def test_positions_in_three_ways():
     assert ways == {"fcn": ("bicubic", 1e-6, False), "linear": official, "mask": official}
 
 
-@pytest.mark.parametrize("decoder", [pytest.param("linear", marks=slow), "mask", "fcn"])
+@pytest.mark.parametrize("decoder", [pytest.param("linear", marks=slow), "mask", thorough("fcn")])
 def test_round_trip(decoder):
     """Every tensor but those that the computation does not use."""
     case, operator, config = TABLES[decoder]

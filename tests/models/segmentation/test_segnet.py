@@ -20,11 +20,12 @@ from tests.modules import count
 from tests.registry.examples import marked
 
 slow = pytest.mark.slow
+NIGHTLY = {"segnet/original_w64__64x32", "segnet/reduce_first_w64__32x64"}
 QUICK = {"segnet/original_w8__50x67_odd"}
 SMALL = dict(features=2, decoder="reduce_first")
 
 
-@pytest.mark.parametrize("case", marked(goldens.cases("segnet/*"), QUICK))
+@pytest.mark.parametrize("case", marked(goldens.cases("segnet/*"), QUICK, NIGHTLY))
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
@@ -78,6 +79,7 @@ def test_any_image(upsampler):
     assert [y.shape[1:3] for y in found["features"]] == [(up(37, s), up(50, s)) for s in (32, 16, 8, 4, 2)]
 
 
+@pytest.mark.thorough  # of other networks by default
 def test_types():
     check_types(partial(SegNet, 5, upsampler="holistic", **SMALL), (1, 37, 50, 5))
 

@@ -24,7 +24,7 @@ from tests.models.segmentation.networks import (
 from tests.modules import call, count, random
 from tests.registry.examples import marked
 
-QUICK = {"upernet/hf__odd", "upernet/csail__odd"}
+QUICK = {"upernet/csail__odd"}
 CASES = [case for kind in ("mm__*", "hf__*", "csail__*") for case in goldens.cases(f"upernet/{kind}")]
 NAMES = {"mm": "UPerHead", "hf": "UperNetHead", "csail": "UPerNet"}
 WIDTHS = (4, 6, 8)
@@ -142,6 +142,7 @@ def test_rows_of_table_9():
 SMALL = dict(backbone=small_resnet(), features=8, auxiliary_features=6)
 
 
+@pytest.mark.thorough  # of other networks by default
 def test_any_image():
     check_types(partial(UperNet, 5, upsampler="indexnet", **SMALL), (1, 10, 13, 5))
 

@@ -14,7 +14,8 @@ from jaxup.models.segmentation import Upsampling
 from jaxup.models.segmentation.upsampling import _RESIZED, DIRECT
 from tests.compare import assert_close, assert_finite
 from tests.models.segmentation import test_segformer, test_segmenter
-from tests.modules import call, count, random
+from tests.modules import abstract, call, count, drawn, jitted, random
+from tests.registry.examples import marked
 
 GUIDES = {"max_unpool": (8, 8, 8)}  # for one position per channel
 
@@ -24,7 +25,11 @@ def pyramid(height, width, channels, batch=1):
     return [random(batch, -(-height // 2**n), -(-width // 2**n), c) for n, c in enumerate(channels)]
 
 
-@pytest.mark.parametrize("name", nn.UPSAMPLERS)
+# One of each way: resized at once, blind and guided steps, directly, with a map or the image.
+QUICK = {"bilinear", "carafe", "deconvolution", "max_unpool", "resfu", "jbu"}
+
+
+@pytest.mark.parametrize("name", marked(nn.UPSAMPLERS, QUICK))
 def test_every_name_at_odd_sizes(name):
     """Odd sides at every step, in bfloat16; and with the image, in float32, for those that want one."""
     guides = GUIDES.get(name, (8, 6, 10))
@@ -64,15 +69,19 @@ def test_every_name_in_networks(name, small):
 
 def test_the_adjacent_map_guides_each_step():
     """By hand: with the guides of the step, extended by their last rows and columns, and the result cut."""
-    up = Upsampling("sapa", in_features=8, guides=(4, 6), scale=4, rngs=nnx.Rngs(0))
+    up, _ = drawn(Upsampling, "sapa", in_features=8, guides=(4, 6), scale=4, deviation=0.2)
     fine, middle, x = pyramid(11, 6, (4, 6, 8))
-    first = up.steps[0](x, np.pad(middle, ((0, 0), (0, 0), (0, 1), (0, 0)), mode="edge"))[:, :, :3]
-    expected = up.steps[1](first, np.pad(fine, ((0, 0), (0, 1), (0, 0), (0, 0)), mode="edge"))[:, :11]
-    assert_close(up(x, (fine, middle)), expected, 1e-6)
+
+    @nnx.jit
+    def by_hand(up):
+        first = up.steps[0](x, np.pad(middle, ((0, 0), (0, 0), (0, 1), (0, 0)), mode="edge"))[:, :, :3]
+        return up.steps[1](first, np.pad(fine, ((0, 0), (0, 1), (0, 0), (0, 0)), mode="edge"))[:, :11]
+
+    assert_close(call(up, x, (fine, middle)), by_hand(up), 1e-6)
 
 
 def test_direct_under_the_finest_map():
-    up = Upsampling("resfu", in_features=8, guides=(4, 6), scale=4, rngs=nnx.Rngs(0))
+    up, _ = drawn(Upsampling, "resfu", in_features=8, guides=(4, 6), scale=4)
     fine, middle, x = pyramid(12, 8, (4, 6, 8))
     assert up.steps[0].form == "official" and up.steps[0].scale == (4, 4)
     y = call(up, x, (fine, middle))
@@ -84,15 +93,16 @@ def test_direct_under_the_finest_map():
 def test_interpolation_comes_to_the_size_at_once(name):
     fine, middle, x = pyramid(11, 6, (4, 6, 8))
     up = Upsampling(name, in_features=8, guides=(4, 6), scale=4, rngs=nnx.Rngs(0))
-    assert_close(up(x, (fine, middle)), ops.resize(x, size=(11, 6), method=name), 0.0)
+    resized = jax.jit(partial(ops.resize, size=(11, 6), method=name))
+    assert_close(call(up, x, (fine, middle)), resized(x), 0.0)
 
 
 def test_the_image_as_a_guide():
     """At the size of each step's map."""
-    up = Upsampling("stack_jbu", in_features=8, guides=(4, 6), scale=4, image_features=3, rngs=nnx.Rngs(0))
+    up = jitted(Upsampling, "stack_jbu", in_features=8, guides=(4, 6), scale=4, image_features=3)
     *maps, x = pyramid(12, 8, (4, 6, 8))
     image = random(1, 24, 16, 3)
-    reduced = ops.resize(image, size=(12, 8), method="area")
+    reduced = image.reshape(1, 12, 2, 8, 2, 3).mean((2, 4))
     assert_close(call(up, x, maps, image), call(up.steps[0], x, reduced), 1e-6)
     with pytest.raises(ValueError, match="image: expected an image of 3 channels"):
         up(x, maps)
@@ -100,23 +110,22 @@ def test_the_image_as_a_guide():
 
 def test_deconvolution_of_the_cells():
     """Every cell becomes its own block: value times kernel, and a bias."""
-    build = partial(Upsampling, "deconvolution", in_features=3, guides=(1, 1), scale=4, rngs=nnx.Rngs(0))
-    iterated, direct = build(), build(direct=("deconvolution",))
+    options = dict(in_features=3, guides=(1, 1), scale=4)
+    iterated = abstract(Upsampling, "deconvolution", **options)
+    direct, params = drawn(Upsampling, "deconvolution", **options, direct=("deconvolution",))
     assert (count(iterated), count(direct)) == (2 * (4 * 9 + 3), 16 * 9 + 3)
     *maps, x = pyramid(8, 4, (1, 1, 3))
-    direct.steps[0].bias[...] += 2.0
-    kernel = direct.steps[0].spread.conv.kernel[0, 0].reshape(3, 3, 4, 4)
-    blocks = np.einsum("bhwi,iocd->bhcwdo", x, kernel) + 2
-    assert_close(direct(x, maps), jnp.asarray(blocks.reshape(1, 8, 4, 3)), 1e-5)
+    kernel = params["steps.0.spread.conv.kernel"][0, 0].reshape(3, 3, 4, 4)
+    blocks = np.einsum("bhwi,iocd->bhcwdo", x, kernel) + params["steps.0.bias"]
+    assert_close(call(direct, x, maps), blocks.reshape(1, 8, 4, 3), 1e-5)
 
 
 def test_a_function_as_the_upsampler():
     """It gets the whole ratio; whether its module has a guide is seen from its call."""
     *maps, x = pyramid(7, 4, (4, 6, 8))
     for name in ("carafe", "sapa"):
-        up = Upsampling(
-            partial(nn.make_upsampler, name, iterated=True), in_features=8, guides=(4, 6), scale=4, rngs=nnx.Rngs(0)
-        )
+        build = partial(nn.make_upsampler, name, iterated=True)
+        up = abstract(Upsampling, build, in_features=8, guides=(4, 6), scale=4)
         assert isinstance(up.steps[0], nn.Iterated)
     with pytest.raises(TypeError):
         Upsampling(lambda scale: None, in_features=8, guides=(4, 6), scale=4, rngs=nnx.Rngs(0))
@@ -131,7 +140,7 @@ def _nearest(*, in_features, guide_features, scale, rngs):
 def test_options_and_gradients():
     """Options in the place of the usual ones; every guide and parameter has a gradient."""
     options = {"fade": {"gated": False, "embedding_features": 5}}
-    up = Upsampling("fade", in_features=8, guides=(4, 6), scale=4, options=options, rngs=nnx.Rngs(0))
+    up, _ = drawn(Upsampling, "fade", in_features=8, guides=(4, 6), scale=4, options=options)
     assert up.steps[0].logits.compress_x.out_features == 5
     *maps, x = pyramid(11, 6, (4, 6, 8))
     graph, state = nnx.split(up)
@@ -142,7 +151,7 @@ def test_options_and_gradients():
 
 
 def test_errors():
-    build = partial(Upsampling, in_features=8, scale=4, rngs=nnx.Rngs(0))
+    build = partial(abstract, Upsampling, in_features=8, scale=4)
     with pytest.raises(ValueError, match=r"upsampler: expected one of 'nearest', .* got 'carafes'"):
         build("carafes", guides=(4, 4))
     with pytest.raises(ValueError, match=r"upsampler: expected a name of nn\.UPSAMPLERS or a function"):
@@ -152,9 +161,10 @@ def test_errors():
     with pytest.raises(ValueError, match="guide_features: expected in_features = 8"):
         build("max_unpool", guides=(4, 4))
     up, (*maps, x) = build("carafe", guides=(4, 6)), pyramid(11, 6, (4, 6, 8))
+    run = lambda maps: nnx.eval_shape(lambda up: up(x, maps), up)  # noqa: E731
     with pytest.raises(ValueError, match="maps: expected 2 maps"):
-        up(x, maps[:1])
+        run(maps[:1])
     with pytest.raises(ValueError, match="maps: expected a map that is 2 times as large as"):
-        up(x, (maps[0][:, :4], maps[1]))
+        run((maps[0][:, :4], maps[1]))
     with pytest.raises(ValueError, match="maps: expected shape"):
-        up(x, maps[::-1])
+        run(maps[::-1])
