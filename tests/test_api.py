@@ -95,7 +95,7 @@ def interface() -> dict[str, Any]:
     """What the lock file holds."""
     parameters = {}
     for example in MODULES:
-        flat = nnx.to_flat_state(nnx.state(nnx.eval_shape(example.make), nnx.Not(nnx.RngState)))
+        flat = nnx.to_flat_state(nnx.state(nnx.eval_shape(example.new), nnx.Not(nnx.RngState)))
         parameters[example.name] = {"/".join(map(str, path)): str(leaf.shape) for path, leaf in flat}
     return {"names": {path: describe(find(path)) for path in NAMES}, "parameters": parameters}
 
@@ -186,7 +186,7 @@ def test_the_experiments_are_apart():
 
 def test_every_module_has_an_example():
     """Otherwise neither the module tests nor the lock of parameters would see it."""
-    classes = {type(nnx.eval_shape(e.make)) for e in MODULES}
+    classes = {type(nnx.eval_shape(e.new)) for e in MODULES}
     small = [path for path in NAMES if is_module_class(find(path)) and not path.startswith(LARGE)]
     missing = [path for path in small if find(path) not in classes]
     assert missing == [], "add them to MODULES of a file in tests/registry"

@@ -25,13 +25,14 @@ ROUNDING = 2e-6  # float32, after another order of the same sums
 GRADIENTS = 1e-4  # likewise; a gradient may be a small difference of large sums
 
 
-def examples(quick: list[Example] | None = None) -> pytest.MarkDecorator:
+def examples(quick: list[Example] | None = None, **options: Any) -> pytest.MarkDecorator:
     """All examples; by default only the quick ones, where they are given."""
-    return pytest.mark.parametrize("example", tiered(EXAMPLES, quick), ids=lambda example: example.name)
+    return pytest.mark.parametrize("example", tiered(EXAMPLES, quick, **options), ids=lambda example: example.name)
 
 
 each_operator = examples()
 one_of_a_family = examples(firsts(EXAMPLES))  # by default; the others in the thorough tests
+the_others_by_night = examples(firsts(EXAMPLES), rest=slow)  # likewise
 
 
 def differentiable(example: Example, inputs: tuple[jax.Array, ...]) -> tuple[int, ...]:
@@ -59,7 +60,7 @@ def compiled(example: Example) -> Callable[..., Any]:
     return jax.jit(with_gradients(example))
 
 
-@each_operator
+@one_of_a_family
 def test_jit_equals_eager(example):
     inputs = example.inputs()
     assert_close(compiled(example)(*inputs)[0], example.fn(*inputs), ROUNDING)
@@ -143,7 +144,7 @@ def test_float16_gradients_of_large_values(example):
             assert np.all(np.abs(a - b)[fits] <= bound), f"{np.max(np.abs(a - b)[fits]):.3g} > {bound:.3g}"
 
 
-@one_of_a_family
+@the_others_by_night
 def test_double_precision(example):
     """float64 is computed in float64, and float32 stays what it is where x64 is enabled."""
     single = compiled(example)(*example.inputs())
@@ -157,7 +158,7 @@ def test_double_precision(example):
     assert_close(single[1], gradients, GRADIENTS)
 
 
-@each_operator
+@one_of_a_family
 def test_second_eager_call_compiles_nothing(example):
     """An operator that makes a closure for a loop or a `jit` anew would compile at every call."""
     inputs, events = example.inputs(), []
@@ -174,13 +175,13 @@ def test_second_eager_call_compiles_nothing(example):
     assert [event for event in events if "backend_compile" in event] == []
 
 
-@each_operator
+@the_others_by_night
 def test_deterministic(example):
     inputs, fn = example.inputs(), compiled(example)
     chex.assert_trees_all_equal(fn(*inputs), fn(*inputs))
 
 
-@one_of_a_family
+@the_others_by_night
 def test_empty_batch(example):
     inputs = example.inputs(batch=0)
     outputs, gradients = compiled(example)(*inputs)
@@ -227,14 +228,14 @@ def test_numpy_arrays(example):
         chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(lambda given=given: example.fn(*given)), expected)
 
 
-@one_of_a_family
+@the_others_by_night
 def test_one_pixel(example):
     outputs, gradients = compiled(example)(*example.inputs(grid=(1, 1)))
     assert all(y.size for y in jax.tree.leaves(outputs))
     assert_finite((outputs, gradients))
 
 
-@one_of_a_family
+@the_others_by_night
 @pytest.mark.parametrize("axis_type", [slow(AxisType.Auto), AxisType.Explicit], ids=["Auto", "Explicit"])
 def test_sharded_batch(example, axis_type):
     if jax.device_count() < 4:

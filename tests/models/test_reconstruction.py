@@ -10,8 +10,8 @@ from jaxup import ops
 from jaxup.interop.backbones import Shapes
 from jaxup.models import ReconstructionNetwork
 from tests.compare import assert_close
-from tests.modules import call, count, random
-from tests.registry.examples import thorough
+from tests.modules import abstract, call, count, drawn, random
+from tests.registry.examples import marked, thorough
 
 # The rows of Table 3, and A2U, with their parameters.
 ROWS = {
@@ -43,14 +43,14 @@ def test_parameters_of_the_layers():
     assert ROWS["avg-nearest"] == convolutions + 2 * sum(widths[1:-1]) + 1
 
 
-# They compile long, and tests/models/test_resampling.py has their stages.
-LARGE = ("modelwise_o2o", "a2u", "a2u-k1", "a2u-softmax")
+# One of each kind; tests/models/test_resampling.py has the stages of all.
+QUICK = {"avg-nearest", "space-to-depth", "conv-carafe", "holistic"}
 
 
-@pytest.mark.parametrize("method", [thorough(row) if row in LARGE else row for row in ROWS])
+@pytest.mark.parametrize("method", marked(ROWS, QUICK))
 def test_every_row_trains(method):
     """Gradients reach every parameter; batch statistics move."""
-    network, x = ReconstructionNetwork(method=method, widths=(4,), rngs=nnx.Rngs(0)), random(2, 4, 6, 1)
+    (network, _), x = drawn(ReconstructionNetwork, method=method, widths=(4,)), random(2, 4, 6, 1)
     before = jax.tree.map(np.asarray, nnx.state(network, nnx.BatchStat))
     gradients = nnx.jit(nnx.grad(lambda network: jnp.mean(jnp.abs(network(x) - x))))(network)
     for path, gradient in nnx.to_flat_state(gradients):
@@ -61,13 +61,13 @@ def test_every_row_trains(method):
 
 def test_evaluation_is_of_each_image_alone():
     """And leaves the statistics; in training images see each other through them."""
-    network, x = ReconstructionNetwork(method="modelwise_o2o", widths=(4,), rngs=nnx.Rngs(0)), random(2, 4, 6, 1)
+    (network, _), x = drawn(ReconstructionNetwork, method="modelwise_o2o", widths=(4,)), random(2, 4, 6, 1)
     together = call(network, x)
     assert together.shape == x.shape
     network.eval()
     before = jax.tree.map(np.asarray, nnx.state(network))
     first = call(network, x)
-    assert_close(first, call(network, np.stack([x[0], x[0]])).at[1].set(first[1]), 1e-5)
+    assert_close(first[:1], call(network, np.stack([x[0], x[0]]))[:1], 1e-5)
     assert np.abs(first - together).max() > 1e-2
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(network))
 
@@ -81,7 +81,7 @@ def test_widths_follow_the_method(method, width):
 
 @pytest.mark.parametrize("method", ["conv-carafe", thorough("max-a2u")])
 def test_kernels_give_the_largest_map(method):
-    network, x = ReconstructionNetwork(method=method, widths=(2, 4), rngs=nnx.Rngs(0)), random(1, 8, 12, 1)
+    (network, _), x = drawn(ReconstructionNetwork, method=method, widths=(2, 4)), random(1, 8, 12, 1)
     network.eval()
 
     @nnx.jit
@@ -104,7 +104,7 @@ def test_options_of_index_networks():
 
 
 def test_bad_input():
-    network = ReconstructionNetwork(method="avg-nearest", widths=(4, 8), rngs=nnx.Rngs(0))
+    network = abstract(ReconstructionNetwork, method="avg-nearest", widths=(4, 8))
     with pytest.raises(ValueError, match="stride: expected a divisor of width = 6, got 4"):
         network(random(1, 8, 6, 1))
     with pytest.raises(ValueError, match=r"x: expected shape \(\*, \*, \*, 1\)"):

@@ -7,18 +7,17 @@ import pytest
 from flax import nnx
 
 from jaxup import ops
-from jaxup.interop.backbones import Shapes
 from jaxup.models.resampling import RESAMPLINGS, Resampling
 from jaxup.nn.indexnet import FAMILIES
 from tests.compare import assert_close
-from tests.modules import count, random, randomised
+from tests.modules import abstract, call, count, drawn, jitted, random
 from tests.registry.examples import thorough
 
 STAGES = (64, 128, 256)  # of the denoising networks of Table 7
 
 
 def parameters(method, **options):
-    return count(nnx.eval_shape(lambda: Resampling(method=method, features=STAGES, rngs=Shapes(), **options)))
+    return count(abstract(Resampling, method=method, features=STAGES, **options))
 
 
 @pytest.mark.parametrize(
@@ -66,8 +65,7 @@ LARGE = ("modelwise_o2o", "unshared_o2o", "a2u", "a2u-softmax", "max-a2u")  # th
 @pytest.mark.parametrize("method", [thorough(method) if method in LARGE else method for method in EACH])
 def test_down_and_up(method):
     """Shapes and dtypes in both precisions; every parameter has a gradient."""
-    stages = Resampling(method=method, features=(8, 4), rngs=nnx.Rngs(0))
-    randomised(stages, 0.1)
+    stages, _ = drawn(Resampling, method=method, features=(8, 4), deviation=0.2)
 
     def both(module, x):
         y, memory = module.down(1, x)
@@ -77,7 +75,7 @@ def test_down_and_up(method):
         outputs = both(module, x)
         return sum(jnp.sum(jnp.sin(3 * out)) for out in outputs), outputs
 
-    x = jnp.asarray(random(2, 6, 4, 4))
+    x = random(2, 6, 4, 4)
     gradients, (small, large) = nnx.jit(nnx.grad(loss, has_aux=True))(stages, x)
     assert small.shape == (2, 3, 2, stages.down_features(1))
     assert large.shape == (2, 6, 4, stages.up_features(1))
@@ -90,7 +88,11 @@ def test_down_and_up(method):
 
 
 def make(method, **options):
-    return Resampling(method=method, features=(4, 8), rngs=nnx.Rngs(0), **options)
+    return drawn(Resampling, method=method, features=(4, 8), **options, deviation=0.3)[0]
+
+
+def down(stages, stage, x):
+    return nnx.jit(lambda stages, x: stages.down(stage, x))(stages, x)
 
 
 @pytest.mark.thorough
@@ -116,22 +118,27 @@ def test_blind_and_guided():
 @pytest.mark.parametrize("method", ["conv-carafe", "a2u", thorough("a2u-softmax"), thorough("max-a2u")])
 def test_kernels_are_the_weights_of_the_averages(method):
     stages = make(method)
-    randomised(stages, 0.3)
-    x, z = jnp.asarray(random(1, 4, 6, 4)), jnp.asarray(random(1, 2, 3, 4))
-    memory = jax.jit(stages.down, static_argnums=0)(0, x)[1]
-    kernels = stages.kernels(0, z, memory)
-    size = {25: 5, 9: 3}[kernels.shape[-1]]
-    expected = ops.reassemble(z, kernels[..., 0, :], scale=2, kernel_size=size)
-    assert_close(stages.up(0, z, memory), expected, 1e-5)
-    assert_close(kernels.sum(-1), np.ones((1, 4, 6, 1)), 1e-5)
+
+    @nnx.jit
+    def run(stages, x, z):
+        memory = stages.down(0, x)[1]
+        kernels = stages.kernels(0, z, memory)
+        size = {25: 5, 9: 3}[kernels.shape[-1]]
+        average = ops.reassemble(z, kernels[..., 0, :], scale=2, kernel_size=size)
+        return kernels, average, stages.up(0, z, memory)
+
+    kernels, average, out = run(stages, random(1, 4, 6, 4), random(1, 2, 3, 4))
+    assert_close(out, average, 1e-5)
+    assert_close(np.sum(kernels, -1), np.ones((1, 4, 6, 1)), 1e-5)
 
 
 def test_holistic_maxima():
     """All channels are pooled, and return, where the largest of them has its maximum."""
     x, z = random(1, 4, 6, 4), random(1, 2, 3, 4)
     stages = make("holistic-max-unpool")
-    y, memory = stages.down(0, jnp.asarray(x))
-    up = stages.up(0, jnp.asarray(z), memory)
+    y, memory = down(stages, 0, x)
+    up = np.asarray(nnx.jit(lambda stages, *xs: stages.up(0, *xs))(stages, z, memory))
+    y = np.asarray(y)
     largest = x.max(3)
     for i, j in np.ndindex(2, 3):
         u, v = np.unravel_index(np.argmax(largest[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]), (2, 2))
@@ -143,7 +150,7 @@ def test_holistic_maxima():
 
 def test_max_pooling_before_affinity_aware_upsampling():
     x = random(1, 4, 6, 4)
-    y, memory = make("max-a2u").down(0, jnp.asarray(x))
+    y, memory = down(make("max-a2u"), 0, x)
     assert_close(y, x.reshape(1, 2, 2, 3, 2, 4).max((2, 4)), 0)
     np.testing.assert_array_equal(memory, x)
 
@@ -152,22 +159,23 @@ def test_max_pooling_before_affinity_aware_upsampling():
 def test_normalisations_of_table_6(encoder, decoder):
     options = dict(nonlinear=False, context=False, encoder_normalization=encoder, decoder_normalization=decoder)
     stages = make("holistic", **options)
-    index = stages.down(0, jnp.asarray(random(1, 4, 6, 4)))[1]
+    x = random(1, 4, 6, 4)
+    index = down(stages, 0, x)[1]
     for map_, steps in zip(index, (encoder, decoder), strict=True):
         cells = np.asarray(map_).reshape(2, 2, 3, 2).sum((1, 3))
         assert np.allclose(cells, 1, atol=1e-5) == steps.endswith("softmax")
-    logits = stages.down_layers[0].columns[0](jnp.asarray(random(1, 4, 6, 4)))
+    logits = call(stages.down_layers[0].columns[0], x)
     steps = {"sigmoid": jax.nn.sigmoid, "softmax": jax.nn.softmax}
     for name in encoder.split("+"):
         logits = steps[name](logits)
-    assert_close(np.asarray(index.encoder)[0, ::2, ::2, 0], logits[0, ..., 0], 1e-5)
+    assert_close(np.asarray(index.encoder)[0, ::2, ::2, 0], np.asarray(logits)[0, ..., 0], 1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_index_networks_start_as_he_has_it(family):
     """Variance 2 / fan-in, the "improved Xavier" of Lu et al., Sec. 6.2; a kernel sees K^2 inputs of each channel."""
-    stages = Resampling(method=family, features=(64,), rngs=nnx.Rngs(0))
-    kernels = [column.kernel[...] for column in stages.down_layers[0].columns]
+    stages = jitted(Resampling, method=family, features=(64,))
+    kernels = [np.asarray(column.kernel[...]) for column in stages.down_layers[0].columns]
     fan_in = np.prod(kernels[0].shape[:3])
     values = np.concatenate([np.ravel(kernel) for kernel in kernels])
     error = 5 / np.sqrt(2 * values.size)  # five standard errors
@@ -177,9 +185,9 @@ def test_index_networks_start_as_he_has_it(family):
 def test_modelwise_is_one_network():
     stages = make("modelwise_o2o")
     assert len(stages.down_layers) == 1
-    x = jnp.asarray(random(1, 4, 6, 4))
-    index = stages.down(0, x)[1], stages.down(1, jnp.concatenate([x, x], 3))[1]
-    assert_close(index[1].decoder[..., 4:], index[0].decoder, 1e-5)
+    x = random(1, 4, 6, 4)
+    index = down(stages, 0, x)[1], down(stages, 1, np.concatenate([x, x], 3))[1]
+    assert_close(np.asarray(index[1].decoder)[..., 4:], index[0].decoder, 1e-5)
 
 
 @pytest.mark.parametrize(

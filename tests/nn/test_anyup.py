@@ -5,10 +5,9 @@ import pytest
 from flax import nnx
 
 from jaxup import interop, nn
-from jaxup.interop.backbones import Shapes
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import count, random, randomised, scratch
+from tests.modules import abstract, count, drawn, random, scratch
 from tests.oracles.anyup import anyup
 from tests.registry.examples import thorough
 
@@ -31,11 +30,8 @@ def test_back_to_torch():
 
 def test_equals_the_loops():
     """The LR grid is no divisor of the image, and the output has another size than both."""
-    module = nn.AnyUp(
-        qk_features=8, kernel_size=3, unify_kernel_size=3, unify_features=16, num_heads=2, window_ratio=0.25,
-        rngs=nnx.Rngs(0),
-    )  # fmt: skip
-    params = randomised(module, 0.2)
+    sizes = dict(qk_features=8, kernel_size=3, unify_kernel_size=3, unify_features=16)
+    module, params = drawn(nn.AnyUp, **sizes, num_heads=2, window_ratio=0.25, deviation=0.2)
     x, guide = random(2, 3, 2, 4), random(2, 7, 5, 3)
     out = jax.jit(lambda *xs: module(*xs, size=(6, 9)))(x, guide)
     assert_close(out, anyup(x, guide, params, (6, 9), 0.25, 2), 1e-4)
@@ -43,7 +39,7 @@ def test_equals_the_loops():
 
 def test_constants_are_kept():
     """Weights sum to one; features that are all zero have no direction, which is no NaN."""
-    module = nn.AnyUp(qk_features=8, rngs=nnx.Rngs(0))
+    module, _ = drawn(nn.AnyUp, qk_features=8, deviation=0.2)
     guide = jnp.asarray(random(1, 6, 4, 3))
     run = jax.jit(lambda *xs: (lambda y, pull: (y, pull(y + 1)))(*jax.vjp(module, *xs)))
     for value in (2.0, 0.0):
@@ -58,18 +54,14 @@ def test_parameters():
     encoders = 3 * depth + 2 * depth**2 + 9 * 2 * depth**2 + 8 * block
     unification = 25 * depth + 2 * block
     attention = 9 * depth**2 + 2 * depth + 2 * depth**2 + depth
-    assert (
-        count(nnx.eval_shape(lambda: nn.AnyUp(rngs=Shapes())))
-        == encoders + unification + attention + 2 * depth
-        == 844_928
-    )
+    assert count(abstract(nn.AnyUp)) == encoders + unification + attention + 2 * depth == 844_928
 
 
 # The norms, activations and convolutions of six residual blocks keep maps of 128 channels on the image's grid, each
 # 0.4 times the inputs and outputs: with gradients that exceeds what the other upsamplers need.
 @pytest.mark.parametrize("gradients, bound", [(False, 3.5), thorough(True, 22)])
 def test_scratch_memory(gradients, bound):
-    module = nn.AnyUp(rngs=nnx.Rngs(0))
+    module, _ = drawn(nn.AnyUp, deviation=0.1)
     used = scratch(lambda *xs: module(*xs), (1, 64, 64, 256), (1, 128, 128, 3), gradients=gradients)
     assert used <= bound
 
@@ -91,7 +83,7 @@ def test_bad_options(options, message):
 
 
 def test_bad_maps():
-    module = nn.AnyUp(qk_features=8, rngs=nnx.Rngs(0))
+    module = abstract(nn.AnyUp, qk_features=8)
     with pytest.raises(ValueError, match=r"guide: expected shape \(1, \*, \*, \*\), got shape \(2, 4, 4, 3\)"):
         module(random(1, 2, 3, 4), random(2, 4, 4, 3))
     with pytest.raises(ValueError, match="size: expected an integer >= 1, got 0"):

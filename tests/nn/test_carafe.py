@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from flax import nnx
 from jaxup import interop, nn, ops
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import count, random, randomised, scratch
+from tests.modules import abstract, call, count, drawn, jitted, random, scratch
 from tests.oracles.carafe import carafe as oracle
 
 
@@ -26,7 +28,8 @@ def test_golden(case):
     ],
 )
 def test_equals_the_loops(grid, scale, kernel_size, groups, encoder_kernel_size, dilation):
-    module = nn.CARAFE(
+    module, params = drawn(
+        nn.CARAFE,
         6,
         scale=scale,
         kernel_size=kernel_size,
@@ -34,31 +37,28 @@ def test_equals_the_loops(grid, scale, kernel_size, groups, encoder_kernel_size,
         encoder_kernel_size=encoder_kernel_size,
         encoder_dilation=dilation,
         compressed_features=4,
-        rngs=nnx.Rngs(0),
     )
-    params = randomised(module)
     x = random(2, *grid, 6)
-    assert_close(module(x), oracle(x, params, scale, kernel_size, groups, dilation), 1e-5)
+    assert_close(call(module, x), oracle(x, params, scale, kernel_size, groups, dilation), 1e-5)
 
 
 def test_parameters():
     """64 compressed channels, a 3 x 3 encoder and 5 x 5 kernels."""
-    assert count(nn.CARAFE(256, scale=2, rngs=nnx.Rngs(0))) == 256 * 64 + 64 + (9 * 64 + 1) * 25 * 4
+    assert count(abstract(nn.CARAFE, 256, scale=2)) == 256 * 64 + 64 + (9 * 64 + 1) * 25 * 4
 
 
 def test_kernels_give_the_outputs():
-    module = nn.CARAFE(4, scale=2, kernel_size=3, groups=2, rngs=nnx.Rngs(0))
-    randomised(module)
+    module, _ = drawn(nn.CARAFE, 4, scale=2, kernel_size=3, groups=2)
     x = random(2, 3, 4, 4)
-    np.testing.assert_allclose(module.kernels(x).sum(-1), 1, rtol=1e-6)
-    assert_close(module(x), ops.reassemble(x, module.kernels(x), scale=2, kernel_size=3, groups=2), 1e-6)
+    kernels, out = nnx.jit(lambda m, x: (m.kernels(x), m(x)))(module, x)
+    np.testing.assert_allclose(np.sum(kernels, -1), 1, rtol=1e-6)
+    assert_close(out, jax.jit(partial(ops.reassemble, scale=2, kernel_size=3, groups=2))(x, kernels), 1e-6)
 
 
 def test_constants_are_kept_inside():
     """The weights of a window sum to one; those that fall outside the image are lost."""
-    module = nn.CARAFE(4, scale=2, kernel_size=3, rngs=nnx.Rngs(0))
-    randomised(module, 0.1)
-    out = module(jnp.ones((1, 4, 5, 4)))
+    module, _ = drawn(nn.CARAFE, 4, scale=2, kernel_size=3, deviation=0.1)
+    out = np.asarray(call(module, np.ones((1, 4, 5, 4), np.float32)))
     assert_close(out[:, 2:-2, 2:-2], np.ones((1, 4, 6, 4)), 1e-5)
     assert np.all(out[:, 0] < 1 - 1e-4)
 
@@ -66,22 +66,21 @@ def test_constants_are_kept_inside():
 def test_starts_as_the_mean_of_the_window():
     """Initial scores are nearly equal."""
     x = random(1, 4, 5, 3)
-    module = nn.CARAFE(3, scale=2, kernel_size=3, rngs=nnx.Rngs(0))
-    mean = ops.reassemble(x, jnp.full((1, 8, 10, 9), 1 / 9), scale=2, kernel_size=3)
-    assert_close(module(x), mean, 0.02)
+    module = jitted(nn.CARAFE, 3, scale=2, kernel_size=3)
+    mean = jax.jit(partial(ops.reassemble, scale=2, kernel_size=3))(x, np.full((1, 8, 10, 9), 1 / 9, np.float32))
+    assert_close(call(module, x), mean, 0.02)
 
 
 def test_extreme_scores_are_finite():
-    module = nn.CARAFE(3, scale=2, kernel_size=3, rngs=nnx.Rngs(0))
+    module, _ = drawn(nn.CARAFE, 3, scale=2, kernel_size=3)
     module.encoder.bias[...] = 1e4 * jnp.sign(random(36))
     x = jnp.asarray(random(1, 4, 5, 3))
-    out, pullback = jax.vjp(module, x)
-    assert_finite((out, pullback(jnp.ones_like(out))))
+    assert_finite(nnx.jit(nnx.value_and_grad(lambda m, x: jnp.sum(m(x)), argnums=(0, 1)))(module, x))
 
 
 @pytest.mark.parametrize("gradients, bound", [(False, 1.5), (True, 3.5)])
 def test_scratch_memory(gradients, bound):
-    module = nn.CARAFE(256, scale=2, rngs=nnx.Rngs(0))
+    module, _ = drawn(nn.CARAFE, 256, scale=2)
     assert scratch(module, (1, 64, 64, 256), gradients=gradients) <= bound
 
 
@@ -103,7 +102,7 @@ def test_bad_options(options, message):
 
 def test_bad_input():
     with pytest.raises(ValueError, match=r"x: expected shape \(\*, \*, \*, 6\), got shape \(1, 3, 4, 5\)"):
-        nn.CARAFE(6, scale=2, rngs=nnx.Rngs(0))(jnp.ones((1, 3, 4, 5)))
+        abstract(nn.CARAFE, 6, scale=2)(jnp.ones((1, 3, 4, 5)))
 
 
 def test_state_dict_of_another_configuration():

@@ -1,3 +1,6 @@
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
@@ -5,7 +8,7 @@ from flax import nnx
 from jaxup import interop, nn, ops
 from tests import goldens
 from tests.compare import assert_close
-from tests.modules import count, random, randomised, scratch
+from tests.modules import abstract, call, count, drawn, jitted, random, scratch
 from tests.oracles.dysample import dysample as oracle
 from tests.registry.examples import thorough
 
@@ -25,26 +28,25 @@ def test_golden(case):
 @each_scope
 def test_equals_the_loops(grid, scale, groups, style, dynamic_scope):
     features = 12
-    module = nn.DySample(
-        features, scale=scale, style=style, groups=groups, dynamic_scope=dynamic_scope, rngs=nnx.Rngs(0)
-    )
-    params = randomised(module)
+    options = dict(style=style, groups=groups, dynamic_scope=dynamic_scope)
+    module, params = drawn(nn.DySample, features, scale=scale, **options)
     x = random(2, *grid, features)
-    assert_close(module(x), oracle(x, params, scale, style, groups), 1e-5)
+    assert_close(call(module, x), oracle(x, params, scale, style, groups), 1e-5)
 
 
 @each_style
 @each_scope
 def test_starts_as_bilinear(style, dynamic_scope):
     x = random(1, 4, 5, 8)
-    module = nn.DySample(8, scale=2, style=style, dynamic_scope=dynamic_scope, rngs=nnx.Rngs(0))
-    assert_close(module(x), ops.resize(x, scale=2, method="bilinear"), 0.01)
+    module = jitted(nn.DySample, 8, scale=2, style=style, dynamic_scope=dynamic_scope)
+    bilinear = jax.jit(partial(ops.resize, scale=2, method="bilinear"))(x)
+    assert_close(call(module, x), bilinear, 0.01)
     module.offset.kernel[...] = jnp.zeros_like(module.offset.kernel[...])
-    assert_close(module(x), ops.resize(x, scale=2, method="bilinear"), 1e-6)
+    assert_close(call(module, x), bilinear, 1e-6)
 
 
 def test_parameters():
-    up = lambda **options: count(nn.DySample(256, scale=2, rngs=nnx.Rngs(0), **options))  # noqa: E731
+    up = lambda **options: count(abstract(nn.DySample, 256, scale=2, **options))  # noqa: E731
     assert up() == 32 * 257
     assert up(dynamic_scope=True) == 32 * 257 + 32 * 256
     assert up(style="pl") == 8 * 65
@@ -53,7 +55,7 @@ def test_parameters():
 
 @pytest.mark.parametrize("gradients, bound", [(False, 1.0), (True, 3.0)])
 def test_scratch_memory(gradients, bound):
-    module = nn.DySample(256, scale=2, rngs=nnx.Rngs(0))
+    module, _ = drawn(nn.DySample, 256, scale=2)
     assert scratch(module, (1, 64, 64, 256), gradients=gradients) <= bound
 
 
@@ -73,7 +75,7 @@ def test_bad_options(options, message):
 
 def test_bad_input():
     with pytest.raises(ValueError, match=r"x: expected shape \(\*, \*, \*, 8\), got shape \(1, 3, 4, 5\)"):
-        nn.DySample(8, scale=2, rngs=nnx.Rngs(0))(jnp.ones((1, 3, 4, 5)))
+        abstract(nn.DySample, 8, scale=2)(jnp.ones((1, 3, 4, 5)))
 
 
 def test_state_dict_of_another_scale():

@@ -1,3 +1,6 @@
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ from flax import nnx
 from jaxup import interop, nn, ops
 from tests import goldens
 from tests.compare import assert_close
-from tests.modules import count, random, randomised
+from tests.modules import abstract, call, count, drawn, random
 from tests.oracles.fade import fade, semi_shift
 from tests.registry.examples import thorough
 
@@ -20,40 +23,40 @@ def test_golden(case):
 @pytest.mark.parametrize("grid, scale", [((3, 2), (2, 3)), thorough((1, 1), (3, 3))], ids=str)
 def test_equals_the_loops(options, grid, scale):
     guide_features = 3 if options.get("gated") is False else 4
-    module = nn.FADE(4, guide_features, scale=scale, kernel_size=3, embedding_features=6, rngs=nnx.Rngs(0), **options)
-    params = randomised(module)
+    sizes = dict(scale=scale, kernel_size=3, embedding_features=6)
+    module, params = drawn(nn.FADE, 4, guide_features, **sizes, **options)
     x, guide = random(2, *grid, 4), random(2, scale[0] * grid[0], scale[1] * grid[1], guide_features)
-    assert_close(module(x, guide), fade(x, guide, params, scale, 3), 1e-5)
+    assert_close(call(module, x, guide), fade(x, guide, params, scale, 3), 1e-5)
 
 
 def test_semi_shift_with_a_wide_convolution():
-    module = nn.SemiShift(4, 3, 7, kernel_size=5, embedding_features=6, rngs=nnx.Rngs(0))
-    params = randomised(module)
+    module, params = drawn(nn.SemiShift, 4, 3, 7, kernel_size=5, embedding_features=6)
     x, guide = random(1, 3, 2, 4), random(1, 6, 4, 3)
-    assert_close(module(x, guide), semi_shift(x, guide, params, (2, 2)), 1e-5)
+    assert_close(call(module, x, guide), semi_shift(x, guide, params, (2, 2)), 1e-5)
 
 
 def test_kernels_give_the_outputs():
-    module = nn.FADE(4, 3, gated=False, kernel_size=3, embedding_features=6, rngs=nnx.Rngs(0))
-    randomised(module)
+    module, _ = drawn(nn.FADE, 4, 3, gated=False, kernel_size=3, embedding_features=6)
     x, guide = random(1, 3, 2, 4), random(1, 6, 4, 3)
-    assert_close(ops.reassemble(x, module.kernels(x, guide), scale=2, kernel_size=3), module(x, guide), 1e-6)
+    kernels, out = nnx.jit(lambda m, *xs: (m.kernels(*xs), m(*xs)))(module, x, guide)
+    assert_close(jax.jit(partial(ops.reassemble, scale=2, kernel_size=3))(x, kernels), out, 1e-6)
 
 
 @pytest.mark.parametrize("bias, expected", [(100.0, 1), (-100.0, 0)])
 def test_gate_chooses_guide_or_upsampled(bias, expected):
-    module = nn.FADE(4, 4, rngs=nnx.Rngs(0))
+    module, _ = drawn(nn.FADE, 4, 4, deviation=0.1)
     module.gate.bias[...] = jnp.array([bias])
     x, guide = jnp.full((1, 7, 7, 4), 2.0), random(1, 14, 14, 4)
-    out = module(x, guide)[:, 4:-4, 4:-4]  # where no window leaves the image, a constant stays what it is
-    np.testing.assert_allclose(out, guide[:, 4:-4, 4:-4] if expected else 2, rtol=1e-6)
+    out, inside = np.asarray(call(module, x, guide)), np.s_[:, 4:-4, 4:-4]
+    # Where no window leaves the image, a constant stays what it is.
+    np.testing.assert_allclose(out[inside], guide[inside] if expected else 2, rtol=1e-6)
 
 
 def test_parameter_counts():
     """As in the docstrings."""
-    gated = nn.FADE(256, 256, rngs=nnx.Rngs(0))
+    gated = abstract(nn.FADE, 256, 256)
     assert count(gated) == 513 * 64 + 9 * 64 * 25 + 25 + 257
-    lite = nn.FADE(256, 128, gated=False, lite=True, rngs=nnx.Rngs(0))
+    lite = abstract(nn.FADE, 256, 128, gated=False, lite=True)
     assert count(lite) == (256 + 128 + 2 + 9) * 25
 
 
@@ -71,7 +74,7 @@ def test_bad_options(change, message):
 
 
 def test_bad_maps():
-    module = nn.FADE(4, 4, rngs=nnx.Rngs(0))
+    module = abstract(nn.FADE, 4, 4)
     with pytest.raises(ValueError, match=r"guide: expected shape \(1, 4, 6, \*\), got shape \(1, 4, 4, 4\)"):
         module(random(1, 2, 3, 4), random(1, 4, 4, 4))
 

@@ -7,24 +7,13 @@ import pytest
 from flax import nnx
 
 from jaxup import interop, nn, ops
-from jaxup.interop.backbones import Shapes
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import count, random, randomised, scratch
+from tests.modules import abstract, call, count, drawn, jitted, random, scratch
 from tests.oracles.index import index_network, indexed_upsample
 from tests.registry.examples import thorough
 
 FAMILIES = ("holistic", "modelwise_o2o", "shared_o2o", "unshared_o2o", "m2o")
-
-
-def jitted(build, *args, **options):
-    """A module made by one compiled function: an initialiser of every shape takes longer."""
-    return nnx.jit(lambda: build(*args, **options, rngs=nnx.Rngs(0)))()
-
-
-def abstract(build, *args, **options):
-    """The shapes of a module."""
-    return nnx.eval_shape(lambda: build(*args, **options, rngs=Shapes()))
 
 
 @pytest.mark.parametrize("family", ["holistic", "unshared_o2o", "m2o"])
@@ -61,11 +50,11 @@ def test_round_trip(case):
 @pytest.mark.parametrize("nonlinear, context, scale", [(False, False, (1, 3)), (True, True, (3, 2))])
 @pytest.mark.parametrize("family", ["holistic", "shared_o2o", "unshared_o2o", "m2o"])
 def test_equals_the_loops(family, nonlinear, context, scale):
-    module = nn.IndexNetwork(3, family=family, scale=scale, nonlinear=nonlinear, context=context, rngs=nnx.Rngs(0))
-    params = randomised(module)
+    options = dict(family=family, nonlinear=nonlinear, context=context)
+    module, params = drawn(nn.IndexNetwork, 3, scale=scale, **options)
     module.eval()
     x = random(2, 3 * scale[0], 2 * scale[1], 3)
-    assert_close(tuple(jax.jit(module)(x)), tuple(index_network(x, params, scale, family)), 1e-5)
+    assert_close(tuple(call(module, x)), tuple(index_network(x, params, scale, family)), 1e-5)
 
 
 # The paper's Table 5: parameters for stages of these widths, linear, nonlinear and nonlinear with context.
@@ -109,61 +98,62 @@ def test_parameters(family):
 )
 def test_normalizations(encoder, decoder):
     """The rows of Table 6; what ends with softmax sums to one over each region."""
-    module = nn.IndexNetwork(
-        3,
-        family="m2o",
-        nonlinear=False,
-        encoder_normalization=encoder,
-        decoder_normalization=decoder,
-        rngs=nnx.Rngs(0),
-    )
-    logits = nn.IndexNetwork(3, family="m2o", nonlinear=False, rngs=nnx.Rngs(0))
+    options = dict(family="m2o", nonlinear=False)
+    names = dict(encoder_normalization=encoder, decoder_normalization=decoder)
+    module, logits = drawn(nn.IndexNetwork, 3, **options, **names)[0], drawn(nn.IndexNetwork, 3, **options)[0]
     x = random(1, 4, 6, 3)
-    z = ops.pixel_unshuffle(jax.scipy.special.logit(logits(x).decoder), scale=2).reshape(1, 2, 3, 3, 4)
-    for steps, index in zip((encoder, decoder), module(x), strict=True):
-        expected = z
-        for step in steps.split("+"):
-            expected = nnx.sigmoid(expected) if step == "sigmoid" else nnx.softmax(expected)
-        expected = ops.pixel_shuffle(expected.reshape(1, 2, 3, 12), scale=2)
+
+    @jax.jit
+    def run(x):
+        z = ops.pixel_unshuffle(jax.scipy.special.logit(logits(x).decoder), scale=2).reshape(1, 2, 3, 3, 4)
+        results = []
+        for steps, index in zip((encoder, decoder), module(x), strict=True):
+            expected = z
+            for step in steps.split("+"):
+                expected = nnx.sigmoid(expected) if step == "sigmoid" else nnx.softmax(expected)
+            expected = ops.pixel_shuffle(expected.reshape(1, 2, 3, 12), scale=2)
+            results.append((index, expected, ops.indexed_pool(jnp.ones_like(x), index)))
+        return results
+
+    for steps, (index, expected, pooled) in zip((encoder, decoder), run(x), strict=True):
         assert_close(index, expected, 1e-5)
         if steps.endswith("softmax"):
-            assert_close(ops.indexed_pool(jnp.ones_like(x), index), np.ones((1, 2, 3, 3)), 1e-6)
+            assert_close(pooled, np.ones((1, 2, 3, 3)), 1e-6)
 
 
 def test_modelwise_network_serves_every_width():
     """One function for all channels: it commutes with taking some of them."""
-    module = nn.IndexNetwork(5, family="modelwise_o2o", rngs=nnx.Rngs(0))
+    module, _ = drawn(nn.IndexNetwork, 5, family="modelwise_o2o")
     module.eval()
-    x = random(1, 4, 6, 5)
-    assert_close(jax.jit(module)(x[..., 1:3]).encoder, jax.jit(module)(x).encoder[..., 1:3], 1e-6)
+    some, all_ = jax.jit(lambda x: (module(x[..., 1:3]).encoder, module(x).encoder))(random(1, 4, 6, 5))
+    assert_close(some, np.asarray(all_)[..., 1:3], 1e-6)
 
 
 @pytest.mark.parametrize("family", ["holistic", "shared_o2o"])
 def test_extreme_features_are_finite(family):
-    module = nn.IndexNetUpsample(3, 3, family=family, rngs=nnx.Rngs(0))
-    x, guide = jnp.asarray(random(1, 2, 3, 3)), 1e4 * jnp.sign(random(1, 4, 6, 3))
+    module, _ = drawn(nn.IndexNetUpsample, 3, 3, family=family)
+    x, guide = random(1, 2, 3, 3), 1e4 * np.sign(random(1, 4, 6, 3))
     module.eval()
-    out, pullback = jax.vjp(jax.jit(module), x, guide)
-    assert_finite((out, pullback(jnp.ones_like(out))))
+    assert_finite(jax.jit(jax.value_and_grad(lambda *xs: jnp.sum(module(*xs)), (0, 1)))(x, guide))
 
 
 def test_upsample():
     """The guide may have other channels where one map is shared by all."""
-    module = nn.IndexNetUpsample(5, 3, scale=(2, 3), rngs=nnx.Rngs(0))
-    params = {k.removeprefix("index."): v for k, v in randomised(module).items()}
+    module, params = drawn(nn.IndexNetUpsample, 5, 3, scale=(2, 3))
+    params = {k.removeprefix("index."): v for k, v in params.items()}
     module.eval()
     x, guide = random(2, 2, 2, 5), random(2, 4, 6, 3)
     index = index_network(guide, params, (2, 3), "holistic")[1]
-    assert_close(jax.jit(module)(x, guide), indexed_upsample(x, index, (2, 3)), 1e-5)
+    assert_close(call(module, x, guide), indexed_upsample(x, index, (2, 3)), 1e-5)
 
 
 def test_decoder_block_without_indices_fuses():
-    block = nn.IndexedUpsample(5, 4, kernel_size=1, rngs=nnx.Rngs(0))
+    block, params = drawn(nn.IndexedUpsample, 5, 4, kernel_size=1)
     block.eval()
     x, skip = random(1, 2, 3, 3), random(1, 2, 3, 2)
-    kernel = np.asarray(block.blocks[0].conv.kernel[...])[0, 0]
-    expected = np.clip(np.concatenate([x, skip], -1) @ kernel / np.sqrt(1 + 1e-5), 0, 6)
-    assert_close(block(x, skip), expected, 1e-5)
+    kernel, scale, bias = (params[f"blocks.0.{name}"] for name in ("conv.kernel", "norm.scale", "norm.bias"))
+    normed = np.concatenate([x, skip], -1) @ kernel[0, 0] / np.sqrt(1 + 1e-5)
+    assert_close(call(block, x, skip), np.clip(scale * normed + bias, 0, 6), 1e-5)
 
 
 def test_parameters_of_the_decoder():
@@ -194,7 +184,7 @@ def test_aspp_drops_out_only_with_a_source():
 )
 @pytest.mark.parametrize("gradients", [False, True])
 def test_scratch_memory(options, bounds, gradients):
-    graph, state = nnx.split(jitted(nn.IndexNetUpsample, 256, 256, **options))
+    graph, state = nnx.split(drawn(nn.IndexNetUpsample, 256, 256, **options, deviation=0.1)[0])
 
     def up(x, guide):
         return nnx.merge(graph, state, copy=True)(x, guide)  # training mode

@@ -31,10 +31,10 @@ SYMBOLIC = [  # upsamplers that can be exported with a symbolic height and width
 NOISE = 1e-6  # of the largest gradient: what remains of gradients that vanish identically
 
 
-def modules(*required: str, each: bool = True) -> pytest.MarkDecorator:
+def modules(*required: str, each: bool = True, **options: Any) -> pytest.MarkDecorator:
     """The modules whose constructors have the given options, or by default one of each family, unless `each`."""
     taking = [e for e in MODULES if all(e.takes(name) for name in required)]
-    examples = tiered(taking, None if each else firsts(taking))
+    examples = tiered(taking, None if each else firsts(taking), **options)
     return pytest.mark.parametrize("example", examples, ids=lambda example: example.name)
 
 
@@ -74,7 +74,8 @@ def reference(example: ModuleExample) -> Any:
 
 @modules("rngs", each=False)
 def test_parameters_depend_on_rngs_only(example):
-    params = [nnx.state(example.build(rngs=nnx.Rngs(seed)), nnx.Param) for seed in (0, 0, 1)]
+    build = nnx.jit(lambda key: nnx.state(example.build(rngs=nnx.Rngs(key)), nnx.Param))
+    params = [build(jax.random.key(seed)) for seed in (0, 0, 1)]
     chex.assert_trees_all_equal(params[0], params[1])
     chex.assert_type(jax.tree.leaves(params[0]), jnp.float32)
     if jax.tree.leaves(params[0]):
@@ -82,7 +83,7 @@ def test_parameters_depend_on_rngs_only(example):
             chex.assert_trees_all_equal(params[0], params[2])
 
 
-@modules()
+@modules(each=False)
 @pytest.mark.parametrize("jit", [jax.jit, slow(nnx.jit)], ids=["jax", "nnx"])
 def test_jit_of_the_module(example, jit):
     assert_close(jit(lambda m, *xs: m(*xs))(example.make(), *example.inputs()), reference(example)[0], ROUNDING)
@@ -123,7 +124,7 @@ def test_half_precision(example, dtype):
     assert_close(output, with_gradients(graph)(params, rest, *[x.astype(jnp.float32) for x in inputs])[0], 3e-2)
 
 
-@modules(each=False)
+@modules(each=False, rest=slow)
 def test_empty_batch(example):
     module = example.make()
     module.eval()  # an empty batch has no statistics
@@ -134,7 +135,7 @@ def test_empty_batch(example):
         assert empty.shape == (0, *y.shape[1:])
 
 
-@modules(each=False)
+@modules(each=False, rest=slow)
 @pytest.mark.parametrize("grid", [(1, 1), slow((1, 5))], ids=["pixel", "line"])
 def test_one_pixel_and_one_line(example, grid):
     graph, state = nnx.split(example.make())
@@ -181,7 +182,7 @@ def test_export(name):
 
 
 @pytest.mark.thorough
-@modules()
+@modules(each=False, rest=slow)
 @pytest.mark.parametrize("axis_type", [slow(AxisType.Auto), AxisType.Explicit], ids=["Auto", "Explicit"])
 def test_data_parallel(example, axis_type):
     """Batch sharded, parameters replicated: the same output, sharded, and the same gradients."""

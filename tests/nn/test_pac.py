@@ -1,3 +1,6 @@
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ from flax import nnx
 from jaxup import interop, nn, ops
 from tests import goldens
 from tests.compare import assert_close
-from tests.modules import count, random, randomised, scratch
+from tests.modules import abstract, call, count, drawn, random, scratch
 
 
 @pytest.mark.parametrize("case", goldens.cases("pac/*", quick={"convt_k3_s2_normalized"}))
@@ -17,48 +20,51 @@ def test_golden(case):
 @pytest.mark.parametrize("case", ["convt_k5_s2", "joint_4x_small"])
 def test_round_trip(case):
     golden = goldens.load(f"pac/{case}")
-    module = interop.from_torch(golden.meta["operator"], golden.params, golden.config)
-    back = interop.to_torch(golden.meta["operator"], module, golden.config)
+    operator = golden.meta["operator"]
+    module = nnx.jit(lambda params: interop.from_torch(operator, params, golden.config))(golden.params)
+    back = interop.to_torch(operator, module, golden.config)
     assert set(back) == set(golden.params)
     for name, x in golden.params.items():
         np.testing.assert_array_equal(back[name], 0 * x if name == "branch_g.conv3.bias" else x)  # without effect
 
 
 def test_under_a_constant_guide_it_is_a_deconvolution():
-    module = nn.PacConvTranspose(3, 4, scale=(2, 3), kernel_size=5, rngs=nnx.Rngs(0))
-    randomised(module)
-    plain = nn.Deconvolution(3, 4, scale=(2, 3), kernel_size=5, use_bias=True, rngs=nnx.Rngs(1))
+    options = dict(scale=(2, 3), kernel_size=5)
+    module, _ = drawn(nn.PacConvTranspose, 3, 4, **options)
+    plain = abstract(nn.Deconvolution, 3, 4, use_bias=True, **options)
     nnx.update(plain, nnx.state(module))
     x = random(1, 3, 2, 3)
-    assert_close(module(x, jnp.full((1, 6, 6, 2), 7.0)), plain(x), 1e-5)
+    assert_close(call(module, x, np.full((1, 6, 6, 2), 7, np.float32)), call(plain, x), 1e-5)
 
 
 def test_shared_filters():
     """Each channel by itself, all by the same filter."""
-    module = nn.PacConvTranspose(3, 3, scale=2, kernel_size=3, shared_filters=True, use_bias=False, rngs=nnx.Rngs(0))
+    options = dict(scale=2, kernel_size=3, shared_filters=True, use_bias=False)
+    module, params = drawn(nn.PacConvTranspose, 3, 3, **options)
     x, guide = random(1, 3, 2, 3), random(1, 6, 4, 2)
-    filters = module.kernel[...] * jnp.eye(3)[None, None]
-    assert_close(module(x, guide), ops.pac_conv_transpose(x, guide, filters, scale=2), 1e-5)
+    filters = np.float32(params["kernel"] * np.eye(3))
+    assert_close(call(module, x, guide), jax.jit(partial(ops.pac_conv_transpose, scale=2))(x, guide, filters), 1e-5)
 
 
 def test_joint_network_doubles_as_often_as_it_should():
-    module = nn.PacJointUpsample(2, 3, scale=4, features=4, key_features=2, kernel_size=3, rngs=nnx.Rngs(0))
+    module = abstract(nn.PacJointUpsample, 2, 3, scale=4, features=4, key_features=2, kernel_size=3)
     assert len(module.doublings) == 2
-    assert nnx.eval_shape(module, jnp.ones((1, 1, 2, 2)), jnp.ones((1, 4, 8, 3))).shape == (1, 4, 8, 2)
+    maps = jnp.ones((1, 1, 2, 2)), jnp.ones((1, 4, 8, 3))
+    assert nnx.eval_shape(lambda m, *xs: m(*xs), module, *maps).shape == (1, 4, 8, 2)
 
 
 def test_parameters():
-    convolution = lambda **options: count(nn.PacConvTranspose(256, 256, scale=2, rngs=nnx.Rngs(0), **options))  # noqa: E731
+    convolution = lambda **options: count(abstract(nn.PacConvTranspose, 256, 256, scale=2, **options))  # noqa: E731
     assert convolution() == 25 * 256**2 + 256
     assert convolution(shared_filters=True) == 25 + 256
-    network = nn.PacJointUpsample(1, 3, scale=4, rngs=nnx.Rngs(0))
+    network = abstract(nn.PacJointUpsample, 1, 3, scale=4)
     assert count(network) == 25 * 32 * (2 + 3 + 4 * 32 + 2 * 16) + 6 * 32 + 1 + 2 * (25 * 32**2 + 32)
 
 
 @pytest.mark.parametrize("gradients, bound", [(False, 1.5), (True, 3.5)])
 @pytest.mark.parametrize("shared", [False, True])
 def test_scratch_memory(shared, gradients, bound):
-    module = nn.PacConvTranspose(256, 256, scale=2, shared_filters=shared, rngs=nnx.Rngs(0))
+    module, _ = drawn(nn.PacConvTranspose, 256, 256, scale=2, shared_filters=shared)
     assert scratch(module, (1, 64, 64, 256), (1, 128, 128, 16), gradients=gradients) <= bound
 
 
@@ -78,7 +84,7 @@ def test_bad_options(options, message):
 def test_bad_network():
     with pytest.raises(ValueError, match="scale: expected a power of two, got 6"):
         nn.PacJointUpsample(1, 3, scale=6, rngs=nnx.Rngs(0))
-    module = nn.PacJointUpsample(1, 3, scale=2, features=4, rngs=nnx.Rngs(0))
+    module = abstract(nn.PacJointUpsample, 1, 3, scale=2, features=4)
     with pytest.raises(ValueError, match=r"guide: expected shape \(1, 4, 6, \*\), got shape \(1, 4, 4, 3\)"):
         module(random(1, 2, 3, 1), random(1, 4, 4, 3))
 

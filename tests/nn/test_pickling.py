@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from jaxup import nn
-from tests.modules import random
+from tests.modules import on_device, random
 from tests.registry import MODULES
 from tests.registry.examples import thorough, tiered
 
@@ -27,7 +27,7 @@ def filled(build):
     def fill(x):
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             return jax.random.key(0)
-        return jnp.asarray(np.linspace(0.1, 1, math.prod(x.shape)).reshape(x.shape), x.dtype)
+        return on_device(np.linspace(0.1, 1, math.prod(x.shape)).reshape(x.shape), x.dtype)
 
     nnx.update(module, jax.tree.map(fill, nnx.state(module)))
     return module
@@ -47,7 +47,7 @@ def _bits(x):
 @pytest.mark.parametrize("example", tiered(MODULES), ids=lambda example: example.name)
 def test_every_module(example, copied):
     """The same structure, options and state: the definition of the module, which compiled functions go by, is equal."""
-    module = filled(example.make)
+    module = filled(example.new)
     (graph, state), (other, copied_state) = nnx.split(module), nnx.split(copied(module))
     assert graph == other
     assert hash(graph) == hash(other)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from jaxup.interop.backbones import Shapes
 from jaxup.nn.resfu import PCDCBlock
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import call, count, random, randomised, scratch
+from tests.modules import abstract, call, count, drawn, random, scratch
 from tests.oracles.resfu import guided_filter, resfu
 
 SMALL = dict(embedding_features=8, norm_groups=4, radius=2)
@@ -54,17 +56,16 @@ def test_back_to_torch():
 @pytest.mark.parametrize("size, step", [((5, 7), 1), ((5, 7), 2), ((1, 4), 3)], ids=str)
 def test_guided_filter_equals_the_loops(size, step):
     src, guide = random(2, *size, 3), random(2, *size, 3)[::-1]
-    actual = ops.guided_filter(src, guide, radius=3, eps=1e-2, per_channel=True, subsample=step)
-    assert_close(actual, guided_filter(src, guide, 3, 1e-2, step), 1e-5)
+    run = jax.jit(partial(ops.guided_filter, radius=3, eps=1e-2, per_channel=True, subsample=step))
+    assert_close(run(src, guide), guided_filter(src, guide, 3, 1e-2, step), 1e-5)
 
 
 @pytest.mark.parametrize("form, scale, step", [("paper", (2, 3), 1), ("official", (3, 1), 2)])
 def test_equals_the_loops(form, scale, step):
-    module = nn.ReSFU(5, 3, scale=scale, groups=2, subsample=step, form=form, rngs=nnx.Rngs(0), **SMALL)
-    params = randomised(module)
+    module, params = drawn(nn.ReSFU, 5, 3, scale=scale, groups=2, subsample=step, form=form, **SMALL)
     x, guide = random(1, 2, 3, 5), random(1, 2 * scale[0], 3 * scale[1], 3)
     expected = resfu(x, guide, params, scale, 3, 2, 4, 2, 1e-3, step, form == "official")
-    assert_close(jax.jit(lambda *xs: module(*xs))(x, guide), expected, 2e-5)
+    assert_close(call(module, x, guide), expected, 2e-5)
 
 
 # Tables V to VII of the paper, with the form of its text or of its code.
@@ -79,8 +80,7 @@ ABLATIONS = [
 
 @pytest.mark.parametrize("options", ABLATIONS, ids=str)
 def test_ablations_equal_the_loops(options):
-    module = nn.ReSFU(5, 3, scale=(2, 3), groups=2, **options, rngs=nnx.Rngs(0), **SMALL)
-    params = randomised(module)
+    module, params = drawn(nn.ReSFU, 5, 3, scale=(2, 3), groups=2, **options, **SMALL)
     x, guide = random(1, 2, 3, 5), random(1, 4, 9, 3)
     of_form = dict(official=options.get("form") == "official")
     others = {key: value for key, value in options.items() if key != "form"}
@@ -93,7 +93,7 @@ def test_types_of_ablations(options):
     """What comes in 16 bits leaves so."""
 
     def run(x, guide):
-        return nn.ReSFU(5, 3, scale=2, **options, dtype=jnp.bfloat16, rngs=nnx.Rngs(0), **SMALL)(x, guide)
+        return nn.ReSFU(5, 3, scale=2, **options, dtype=jnp.bfloat16, rngs=Shapes(), **SMALL)(x, guide)
 
     shapes = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((1, 2, 3, 5), (1, 4, 6, 3)))
     y = nnx.eval_shape(run, *shapes)
@@ -101,50 +101,47 @@ def test_types_of_ablations(options):
 
 
 def test_kernels_give_the_outputs():
-    up = nn.ReSFU(4, 3, scale=2, form="official", **SMALL, rngs=nnx.Rngs(0))
-    randomised(up)
+    up, _ = drawn(nn.ReSFU, 4, 3, scale=2, form="official", **SMALL)
     x, guide = random(1, 4, 5, 4), random(1, 8, 10, 3)
     kernels, scores, out = nnx.jit(lambda m, *xs: (m.kernels(*xs), m.scores(*xs), m(*xs)))(up, x, guide)
-    assert_close(ops.fine_neighbour_attention(x, kernels, scale=2, kernel_size=3), out, 1e-5)
+    average = jax.jit(partial(ops.fine_neighbour_attention, scale=2, kernel_size=3))
+    assert_close(average(x, kernels), out, 1e-5)
     inside = np.s_[:, 2:-2, 2:-2]  # where all neighbours count
-    assert_close(kernels[inside], jax.nn.softmax(scores["semantic"] + scores["detail"], axis=-1)[inside], 1e-5)
+    expected = jax.nn.softmax(np.asarray(scores["semantic"]) + np.asarray(scores["detail"]), axis=-1)
+    assert_close(np.asarray(kernels)[inside], np.asarray(expected)[inside], 1e-5)
 
 
 def test_what_ablations_leave_out():
     """Without semantic scores there is no key; inner products have no parameters."""
-    build = lambda **options: nnx.eval_shape(lambda: nn.ReSFU(6, 5, scale=2, rngs=nnx.Rngs(0), **options, **SMALL))  # noqa: E731
+    build = partial(abstract, nn.ReSFU, 6, 5, scale=2, **SMALL)
     parts = lambda module: {path[0] for path, _ in nnx.to_flat_state(nnx.state(module, nnx.Param))}  # noqa: E731
     projections = {"norm_x", "norm_guide", "query", "key"}
     assert parts(build()) == projections | {"semantic_scores", "detail_scores"}
     assert parts(build(semantic=False)) == {"norm_guide", "query", "detail_scores"}
     assert parts(build(detail=False)) == projections | {"semantic_scores"}
     assert parts(build(similarity="inner")) == projections
-    module = nn.ReSFU(6, 5, scale=2, semantic=False, rngs=nnx.Rngs(0), **SMALL)
     with pytest.raises(ValueError, match="semantic: expected True, for a key, got False"):
-        module.query_and_key(jnp.ones((1, 2, 2, 6)), jnp.ones((1, 4, 4, 5)))
+        nnx.eval_shape(lambda m: m.query_and_key(random(1, 2, 2, 6), random(1, 4, 4, 5)), build(semantic=False))
 
 
 @pytest.mark.parametrize("kept", ["key", "query"])
 def test_groups_of_the_plain_convolution_see_both_maps(kept):
-    block = PCDCBlock(8, dilation=1, groups=4, norm_groups=4, paired=False, rngs=nnx.Rngs(0))
-    maps = {name: jnp.asarray(random(1, 3, 4, 8)) for name in ("key", "query")}
+    block, _ = drawn(PCDCBlock, 8, dilation=1, groups=4, norm_groups=4, paired=False)
+    maps = {name: random(1, 3, 4, 8) for name in ("key", "query")}
     changed = maps | {kept: maps[kept] + random(1, 3, 4, 8)[::-1] ** 2}
-    joined = [block._joined(y["query"], y["key"]).reshape(1, 3, 4, 4, 4) for y in (maps, changed)]
+    run = jax.jit(block._joined)
+    joined = [np.asarray(run(y["query"], y["key"])).reshape(1, 3, 4, 4, 4) for y in (maps, changed)]
     assert (np.abs(joined[0] - joined[1]).max((0, 1, 2, 4)) > 0).all()
 
 
 def test_without_norms_projection_and_biases():
-    module = nn.ReSFU(
-        5, 8, scale=2, norm_x=False, norm_guide=False, project_guide=False, use_bias=False, rngs=nnx.Rngs(0), **SMALL
-    )
+    options = dict(scale=2, norm_x=False, norm_guide=False, project_guide=False, use_bias=False, **SMALL)
+    module = abstract(nn.ReSFU, 5, 8, **options)
     paths = {".".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(module, nnx.Param))}
     assert {p for p in paths if not p.startswith(("semantic_scores.", "detail_scores."))} == {"key.kernel"}
     config = dict(dim_y=8, dim_x=5, scale_factor=2, embedding_dim=8, gn_dim=4, radius=2, gf_scale=1)
     config |= dict(y_conv=False, qkv_bias=False, normx=False, normy=False)
-    official = nn.ReSFU(
-        5, 8, scale=2, norm_x=False, norm_guide=False, project_guide=False, use_bias=False, form="official",
-        rngs=nnx.Rngs(0), **SMALL,
-    )  # fmt: skip
+    official, _ = drawn(nn.ReSFU, 5, 8, form="official", **options)
     state_dict = interop.to_torch("ReSFU", official, config)
     assert {"q.weight", "k.bias", "norm_x.weight", "norm_y.weight"}.isdisjoint(state_dict)
     assert state_dict["k.weight"].shape == (8, 5, 1, 1)
@@ -152,7 +149,7 @@ def test_without_norms_projection_and_biases():
 
 @pytest.mark.parametrize("form", ["paper", "official"])
 def test_constants_are_kept_and_extreme_scores_are_finite(form):
-    module = nn.ReSFU(4, 3, scale=2, form=form, rngs=nnx.Rngs(0), **SMALL)
+    module, _ = drawn(nn.ReSFU, 4, 3, scale=2, form=form, **SMALL)
     module.detail_scores.scores.bias[...] = 1e4 * jnp.sign(random(9))
     x, guide = jnp.full((1, 3, 2, 4), 2.0), jnp.asarray(random(1, 6, 4, 3))
     out, gradients = jax.jit(lambda *xs: (lambda y, pull: (y, pull(y)))(*jax.vjp(module, *xs)))(x, guide)
@@ -164,20 +161,20 @@ def test_constants_are_kept_and_extreme_scores_are_finite(form):
 def test_parameters(form, outputs):
     """As in the docstring."""
     block = (9 * 8 + 1) * outputs + 32 + (outputs // 4 + 3) * 128 + 129 * 9
-    module = nnx.eval_shape(lambda: nn.ReSFU(256, 64, scale=4, form=form, rngs=Shapes()))
+    module = abstract(nn.ReSFU, 256, 64, scale=4, form=form)
     assert count(module) == (32 + 2) * 320 + 2 * 32 + 2 * block
 
 
 @pytest.mark.parametrize("gradients, bound", [(False, 1.2), (True, 3.7)])
 def test_scratch_memory(gradients, bound):
-    module = nn.ReSFU(256, 256, scale=2, rngs=nnx.Rngs(0))
+    module, _ = drawn(nn.ReSFU, 256, 256, scale=2, deviation=0.1)
     assert scratch(module, (1, 64, 64, 256), (1, 128, 128, 256), gradients=gradients) <= bound
 
 
 def test_groups_of_the_input_norms():
     """32, or as many as divide the channels, or one channel each."""
     for features, groups in ((64, 32), (40, 8), (33, 1), (31, 31)):
-        up = nnx.eval_shape(lambda features=features: nn.ReSFU(features, features, scale=2, rngs=Shapes()))
+        up = abstract(nn.ReSFU, features, features, scale=2)
         assert up.norm_x.num_groups == up.norm_guide.num_groups == groups
 
 
@@ -206,7 +203,7 @@ def test_bad_block():
 
 
 def test_bad_maps():
-    module = nn.ReSFU(4, 3, scale=2, rngs=nnx.Rngs(0), **SMALL)
+    module = abstract(nn.ReSFU, 4, 3, scale=2, **SMALL)
     with pytest.raises(ValueError, match=r"guide: expected shape \(1, 4, 6, \*\), got shape \(1, 4, 4, 3\)"):
         module(random(1, 2, 3, 4), random(1, 4, 4, 3))
     with pytest.raises(ValueError, match=r"guide: expected shape \(1, 2, 3, 4\), got shape \(1, 2, 3, 2\)"):

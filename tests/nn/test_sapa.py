@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from flax import nnx
 from jaxup import nn, ops
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import count, random, randomised
+from tests.modules import abstract, call, count, drawn, random
 from tests.oracles.sapa import sapa, similarity_upsample
 from tests.registry.examples import thorough
 
@@ -24,8 +26,8 @@ def test_golden(case):
 def test_op_equals_the_loops(grid, scale, kernel_size):
     query = random(2, scale[0] * grid[0], scale[1] * grid[1], 4)
     key, value = random(2, *grid, 4), random(2, *grid, 3)
-    actual = ops.similarity_upsample(query, key, value, scale=scale, kernel_size=kernel_size)
-    assert_close(actual, similarity_upsample(query, key, value, scale, kernel_size), 1e-5)
+    run = jax.jit(partial(ops.similarity_upsample, scale=scale, kernel_size=kernel_size))
+    assert_close(run(query, key, value), similarity_upsample(query, key, value, scale, kernel_size), 1e-5)
 
 
 @pytest.mark.parametrize("query", ["guide", "concat", "gate", "inner"])
@@ -33,36 +35,34 @@ def test_op_equals_the_loops(grid, scale, kernel_size):
 def test_module_equals_the_oracle(query, grid, scale):
     options = dict(similarity="inner") if query == "inner" else dict(query=query)
     guide_features = 5 if query == "inner" else 3
-    module = nn.SAPA(
-        5, guide_features, 4, scale=scale, kernel_size=3, embedding_features=6, rngs=nnx.Rngs(0), **options
-    )
-    params = randomised(module)
+    sizes = dict(scale=scale, kernel_size=3, embedding_features=6)
+    module, params = drawn(nn.SAPA, 5, guide_features, 4, **sizes, **options)
     x, guide = random(2, *grid, 5), random(2, scale[0] * grid[0], scale[1] * grid[1], guide_features)
-    assert_close(module(x, guide), sapa(x, guide, params, scale, 3, query), 1e-5)
+    assert_close(call(module, x, guide), sapa(x, guide, params, scale, 3, query), 1e-5)
 
 
 @pytest.mark.parametrize("similarity", ["bilinear", "inner"])
 def test_kernels_give_the_outputs(similarity):
-    up = nn.SAPA(3, 3, scale=2, kernel_size=3, embedding_features=2, similarity=similarity, rngs=nnx.Rngs(0))
-    randomised(up)
+    up, _ = drawn(nn.SAPA, 3, 3, scale=2, kernel_size=3, embedding_features=2, similarity=similarity)
     x, guide = random(1, 4, 5, 3), random(1, 8, 10, 3)
-    assert_close(ops.reassemble(x, up.kernels(x, guide), scale=2, kernel_size=3), up(x, guide), 1e-5)
-    assert_close(jax.nn.softmax(up.scores(x, guide)["similarity"], axis=-1), up.kernels(x, guide), 1e-6)
+    kernels, scores, out = nnx.jit(lambda m, *xs: (m.kernels(*xs), m.scores(*xs), m(*xs)))(up, x, guide)
+    assert_close(jax.jit(partial(ops.reassemble, scale=2, kernel_size=3))(x, kernels), out, 1e-5)
+    assert_close(jax.nn.softmax(scores["similarity"], axis=-1), kernels, 1e-6)
 
 
 def test_extreme_scores_and_constants():
     """Scores of 1e4 are finite in value and gradient; a constant survives wherever the window is inside."""
     x, guide = jnp.full((1, 5, 5, 2), 3.0), 1e4 * jnp.asarray(random(1, 10, 10, 2))
-    run = lambda q, v: ops.similarity_upsample(q, jnp.ones((1, 5, 5, 2)), v, scale=2, kernel_size=3)  # noqa: E731
-    out, pullback = jax.vjp(run, guide, x)
-    assert_finite(pullback(jnp.ones_like(out)))
-    np.testing.assert_allclose(out[:, 2:-2, 2:-2], 3, rtol=1e-6)
-    assert jnp.all(out <= 3.00001)
+    up = lambda q, v: ops.similarity_upsample(q, jnp.ones((1, 5, 5, 2)), v, scale=2, kernel_size=3)  # noqa: E731
+    out, gradients = jax.jit(lambda *xs: (up(*xs), jax.grad(lambda *xs: jnp.sum(up(*xs)), (0, 1))(*xs)))(guide, x)
+    assert_finite(gradients)
+    np.testing.assert_allclose(np.asarray(out)[:, 2:-2, 2:-2], 3, rtol=1e-6)
+    assert np.all(np.asarray(out) <= 3.00001)
 
 
 def test_parameter_count():
     """As in the docstring: (Cin + Cg + 2) E + 2 (Cin + Cg)."""
-    module = nn.SAPA(256, 128, scale=2, embedding_features=32, rngs=nnx.Rngs(0))
+    module = abstract(nn.SAPA, 256, 128, scale=2, embedding_features=32)
     assert count(module) == 386 * 32 + 2 * 384
 
 
@@ -83,7 +83,7 @@ def test_bad_options(change, message):
 
 
 def test_bad_maps():
-    module = nn.SAPA(5, 3, scale=2, rngs=nnx.Rngs(0))
+    module = abstract(nn.SAPA, 5, 3, scale=2)
     with pytest.raises(ValueError, match=r"guide: expected shape \(1, 4, 6, \*\), got shape \(1, 4, 4, 3\)"):
         module(random(1, 2, 3, 5), random(1, 4, 4, 3))
     with pytest.raises(ValueError, match=r"query: expected shape \(1, 4, 6, 5\)"):

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+
+from tests.modules import on_device
 
 Shape = tuple[int, ...]
 
@@ -30,7 +33,7 @@ class Inputs:
         self, batch: int = 4, grid: tuple[int, int] = (3, 4), dtype: Any = jnp.float32
     ) -> tuple[jax.Array, ...]:
         random = np.random.default_rng(0)
-        return tuple(jnp.asarray(random.uniform(*self.interval, s), dtype) for s in self.shapes(batch, grid))
+        return tuple(on_device(random.uniform(*self.interval, s), dtype) for s in self.shapes(batch, grid))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +68,27 @@ class ModuleExample:
         target = getattr(self.build, "func", self.build)
         return option in inspect.signature(target.__init__ if inspect.isclass(target) else target).parameters
 
-    def make(self, **options: Any) -> Any:
+    def new(self, **options: Any) -> Any:
         """A new module, always with the same parameters."""
         return self.build(**options, **({"rngs": nnx.Rngs(0)} if self.takes("rngs") else {}))
 
+    def make(self, **options: Any) -> Any:
+        """The same, by one program instead of one per shape, which is compiled once."""
+        return nnx.merge(*_made(self, tuple(options.items())), copy=True)
 
-def tiered(examples: Iterable[Any], quick: Collection[Any] | None = None) -> list[Any]:
-    """The examples with the marks that say when they run; of those that do by default only the quick ones, if given."""
-    return [slow(e) if e.nightly else thorough(e) if e.large or e not in (quick or [e]) else e for e in examples]
+
+@cache
+def _made(example: ModuleExample, options: tuple[tuple[str, Any], ...]) -> Any:
+    return nnx.split(nnx.jit(lambda: example.new(**dict(options)))())
+
+
+def tiered(examples: Iterable[Any], quick: Collection[Any] | None = None, *, rest: Any = None) -> list[Any]:
+    """The examples with the marks that say when they run; of those that do by default only the quick ones, if given.
+
+    `rest`: the mark of all others, if it is not the usual one.
+    """
+    others = [e for e in examples if e.nightly or e.large or e not in (quick or [e])]
+    return [(rest or (slow if e.nightly else thorough))(e) if e in others else e for e in examples]
 
 
 def slow(value: Any) -> Any:
@@ -85,6 +101,6 @@ def thorough(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.thorough)
 
 
-def marked(values: Iterable[Any], quick: Collection[Any]) -> list[Any]:
-    """Parameters, of which only the quick ones run by default."""
-    return [value if value in quick else thorough(value) for value in values]
+def marked(values: Iterable[Any], quick: Collection[Any], nightly: Collection[Any] = ()) -> list[Any]:
+    """Parameters: the quick ones run by default, the nightly ones only by night, and the others are thorough."""
+    return [value if value in quick else slow(value) if value in nightly else thorough(value) for value in values]
