@@ -33,9 +33,9 @@ OPTIONS = dict(kernel_size=3, window_size=15, residual=True, grid="centred")
         (models.FDKN, (8, 4), 2, dict(kernel_size=5, window_size=5, grid="shifted")),
         (models.FDKN, (4, 12), None, dict(residual=False, kernel_size=1, grid="compressed")),
         (models.FDKN, (6, 9), 3, {}),  # filled up to 8 x 12
-        (models.FDKN, (8, 4), 3, dict(residual=False, from_depth=False, kernel_size=5, window_size=5)),
+        thorough(models.FDKN, (8, 4), 3, dict(residual=False, from_depth=False, kernel_size=5, window_size=5)),
         (models.FDKN, (5, 7), 3, dict(residual=False, offsets=False, kernel_size=5)),
-        (models.DKN, (4, 4), 3, dict(residual=False, from_depth=False, offsets=False)),
+        thorough(models.DKN, (4, 4), 3, dict(residual=False, from_depth=False, offsets=False)),
     ],
 )
 def test_equals_the_loops(network, size, guide_features, change):

@@ -56,7 +56,8 @@ def test_softmax_alone():
     """Its kernels may be as sharp as they will, which the sigmoid before the softmax forbids."""
     x = 5 * random(1, 4, 6, 4)
     options = dict(encoder_kernel_size=2, norm_groups=2, filters="static")
-    both = [drawn(nn.A2UKernels, 4, up_normalization=n, **options)[0] for n in ("sigmoid+softmax", "softmax")]
+    names = "sigmoid+softmax", "softmax"
+    both = [drawn(nn.A2UKernels, 4, up_normalization=n, deviation=1.0, **options)[0] for n in names]
     kernels = [jax.tree.map(np.asarray, call(module, x)) for module in both]
     blurred, sharp = (k.up for k in kernels)
     np.testing.assert_array_equal(kernels[0].down, kernels[1].down)

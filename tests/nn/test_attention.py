@@ -50,6 +50,7 @@ def test_kernels_give_the_outputs():
         assert_close(average, out, 1e-6)
 
 
+@pytest.mark.thorough  # by default those of the function
 def test_golden():
     golden = goldens.load("attn_upsample/self_projected__k5_s4_heads2_scaled")
     module, _ = drawn(nn.AttentionUpsample, 5, 8, scale=4, kernel_size=5, num_heads=2, scaled=True)

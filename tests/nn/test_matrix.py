@@ -95,7 +95,7 @@ def test_jit_equals_eager(example):
     assert_close(example.make()(*example.inputs()), reference(example)[0], ROUNDING)
 
 
-@modules("rngs")
+@modules("rngs", each=False)
 def test_every_parameter_is_used(example):
     for path, gradient in nnx.to_flat_state(reference(example)[1][0]):
         assert jnp.any(gradient[...] != 0), f"no gradient reaches {path}"

@@ -13,6 +13,7 @@ from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.modules import abstract, call, count, drawn, random, scratch
 from tests.oracles.resfu import guided_filter, resfu
+from tests.registry.examples import marked, thorough
 
 SMALL = dict(embedding_features=8, norm_groups=4, radius=2)
 
@@ -28,7 +29,7 @@ def test_golden(case):
     goldens.check(goldens.load(case))
 
 
-@pytest.mark.parametrize("case", ["module__s2_k3", "module__s4_k3"])
+@pytest.mark.parametrize("case", ["module__s2_k3", thorough("module__s4_k3")])
 def test_golden_intermediate_results(case):
     golden = goldens.load(f"resfu/{case}")
     graph, state = nnx.split(interop.from_torch("ReSFU", golden.params, golden.config))
@@ -78,7 +79,7 @@ ABLATIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", ABLATIONS, ids=str)
+@pytest.mark.parametrize("options", marked(ABLATIONS, ABLATIONS[:3]), ids=str)
 def test_ablations_equal_the_loops(options):
     module, params = drawn(nn.ReSFU, 5, 3, scale=(2, 3), groups=2, **options, **SMALL)
     x, guide = random(1, 2, 3, 5), random(1, 4, 9, 3)
@@ -147,7 +148,7 @@ def test_without_norms_projection_and_biases():
     assert state_dict["k.weight"].shape == (8, 5, 1, 1)
 
 
-@pytest.mark.parametrize("form", ["paper", "official"])
+@pytest.mark.parametrize("form", ["paper", thorough("official")])
 def test_constants_are_kept_and_extreme_scores_are_finite(form):
     module, _ = drawn(nn.ReSFU, 4, 3, scale=2, form=form, **SMALL)
     module.detail_scores.scores.bias[...] = 1e4 * jnp.sign(random(9))

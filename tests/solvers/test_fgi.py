@@ -62,7 +62,7 @@ def test_upsampling_keeps_constants(scale):
 @pytest.mark.parametrize(
     ("sizes", "scale"),
     [
-        ([(2, 2), (4, 8), (8, 16), (15, 31)], None),  # 7.5 and 15.5
+        thorough([(2, 2), (4, 8), (8, 16), (15, 31)], None),  # 7.5 and 15.5
         ([(2, 4), (5, 15)], (2.5, 3.75)),
         thorough([(3, 2), (9, 6), (18, 12)], 6),  # broken ratios change nothing for others
         thorough([(3, 2), (4, 7)], None),

@@ -190,7 +190,7 @@ class UperNet(nnx.Module):
         ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin].
 
     Example:
-        >>> run = lambda x: UperNet(5, backbone="mobilenet_v2", features=16, rngs=nnx.Rngs(0))(x)
+        >>> run = lambda x: UperNet(5, backbone="resnet18", features=16, rngs=nnx.Rngs(0))(x)
         >>> nnx.eval_shape(run, jnp.ones((1, 33, 64, 3))).shape
         (1, 9, 16, 5)
 
