@@ -142,9 +142,7 @@ def test_reach(name):
         (lambda: small(kernel_size=1), "kernel_size: expected at least 3"),
         (lambda: small(kernel_size=4), "kernel_size: expected an odd integer"),
         (
-            lambda: abstract(models.DJF, widths=(4, 3), joint_widths=(4, 2), cropped=True)(
-                random(1, 2, 2, 1), random(1, 12, 14, 3)
-            ),
+            lambda: small_djf(cropped=True)(random(1, 2, 2, 1), random(1, 12, 14, 3)),
             "guide: expected more than 12 rows and columns with cropped",
         ),
         (lambda: models.make_joint_network("SA_M3", rngs=nnx.Rngs(0)), "preset: expected one of 'SA_M1_F8'"),
