@@ -97,7 +97,7 @@ def test_iterated_resizes_the_guide():
 def test_guide_of_another_size(name):
     x, _ = maps(name)
     with pytest.raises(ValueError, match=r"guide: expected shape \(1, 4, 6, (\*|16)\), got shape \(1, 6, 6, 16\)"):
-        nnx.eval_shape(lambda: make(name, rngs=sources(name)))(x, jnp.ones((1, 6, 6, 16)))
+        nnx.eval_shape(lambda: make(name, rngs=sources(name))(x, jnp.ones((1, 6, 6, 16))))
 
 
 def test_errors():
