@@ -175,7 +175,7 @@ class SuperResolutionNetwork(nnx.Module):
             >>> import jax.numpy as jnp
             >>> from flax import nnx
             >>> network = SuperResolutionNetwork(scale=2, features=8, upsampler="carafe", rngs=nnx.Rngs(0))
-            >>> nnx.jit(network.kernels)(jnp.ones((1, 5, 6, 1))).shape
+            >>> network.kernels(jnp.ones((1, 5, 6, 1))).shape
             (1, 10, 12, 1, 25)
         """
         *blocks, last = self.blocks
