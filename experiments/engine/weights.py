@@ -18,6 +18,8 @@ from jaxup.models.backbones import Swin, ViT
 from jaxup.models.backbones.vit import RESIZINGS
 from jaxup.ops import resize
 
+_SUFFIXES = (".safetensors", ".pth", ".pt")
+
 
 class Published(NamedTuple):
     """A class of published weights: a key of `jaxup.interop.OPERATORS`, and its configuration."""
@@ -31,7 +33,8 @@ class WeightsConfig:
     """What a backbone starts with."""
 
     backbone_weights: Path | None = None
-    """A file with the backbone's weights, .safetensors or of PyTorch; none: random ones."""
+    """A file with the backbone's weights, .safetensors or of PyTorch, or a folder of such files, each with the name of
+    its class; none: random ones."""
     backbone_name: str | None = None
     """The name of its class there, a key of `jaxup.interop.OPERATORS`. None: the usual one of this backbone, in most
     cases torchvision's."""
@@ -44,17 +47,36 @@ class WeightsConfig:
         Raises:
             InputError: the file is none of this backbone.
         """
+        found = self.read(usual)
+        if found is not None:
+            path, loaded = found
+            give(path, backbone, _arrays(loaded, backbone))
+
+    def read(self, usual: Published) -> tuple[Path, nnx.Module] | None:
+        """The file of these weights, if there are any, and the backbone that it has.
+
+        Raises:
+            InputError: there is no such file, or it is of something else.
+        """
         path = self.backbone_weights
         if path is None:
             if self.backbone_name is not None:
                 raise InputError("backbone_name: has no effect without backbone_weights")
-            return
+            return None
         name, options = usual
         if self.backbone_name is not None:
             name, options = self.backbone_name, parse("backbone_config", self.backbone_config)
         check_choice("backbone_name", name, interop.OPERATORS)
-        loaded = published(path, name, options)
-        _give(path, backbone, _arrays(loaded, backbone))
+        path = _file(path, name) if path.is_dir() else path
+        return path, published(path, name, options)
+
+
+def _file(folder: Path, name: str) -> Path:
+    files = [folder / f"{name}{suffix}" for suffix in _SUFFIXES]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise InputError(f"{folder}: has none of {', '.join(file.name for file in files)}")
+    return found
 
 
 def published(path: Path, name: str, config: Mapping[str, Any]) -> nnx.Module:
@@ -104,7 +126,8 @@ def _arrays(loaded: Any, backbone: Any) -> dict[str, jax.Array]:
     return arrays
 
 
-def _give(path: Path, backbone: nnx.Module, arrays: Mapping[str, jax.Array]) -> None:
+def give(path: Path, backbone: nnx.Module, arrays: Mapping[str, jax.Array]) -> None:
+    """Puts the arrays of a file in the place of all that a backbone has, by their paths in it."""
     state = nnx.state(backbone, nnx.Not(nnx.RngState))
     variables = flat_variables(state)
     for key in sorted(variables.keys() | arrays.keys()):
