@@ -256,7 +256,7 @@ def memory_segformer() -> MemoryConfig:
 
     python -m experiments segmentation memory
 
-    Ours, with gradients: CARAFE 1.43 GiB, ReSFU 1.85 GiB; see RESULTS.md.
+    Ours, with gradients: from 1.37 GiB (bilinear) to 1.85 GiB (ReSFU); see experiments/RESULTS.md.
     """
     return MemoryConfig()
 
