@@ -12,12 +12,12 @@ from experiments.engine import runs
 from experiments.engine.weights import Published
 from jaxup._checks import check_choice
 from jaxup.files import InputError
+from jaxup.matting import MEAN, STD
 from jaxup.models.monocular_depth import MONOCULAR_DEPTH_METHODS, FastDepth, make_monocular_depth_network
 from jaxup.ops import resize
 
 LEAST = 1e-3
 """Metres; predictions below count as this: the published networks may give zeros, or less."""
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ class NetworkConfig:
             return (255 * image - 127) / 128
         if self.small:
             return image
-        mean, deviation = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (_MEAN, _DEVIATION))
-        return (image - mean) / deviation
+        return (image - MEAN[None, None, None]) / STD[None, None, None]
 
     @property
     def usual_weights(self) -> Published:
