@@ -13,7 +13,8 @@ from PIL import Image
 
 from experiments.__main__ import main
 from experiments.data.monocular import Frame
-from experiments.data.monocular_batches import Protocol, examined
+from experiments.data.monocular_batches import Protocol, examined, training_batches
+from experiments.engine.checkpoint import split_model
 from experiments.engine.config import load_config
 from experiments.engine.optim import Decayed
 from experiments.engine.weights import WeightsConfig
@@ -298,12 +299,14 @@ def test_published_names(config):
 
 @pytest.mark.thorough
 def test_smoke_of_every_command(tmp_path, capsys):
-    """With the networks themselves."""
-    assert run("table", "--smoke", "--run-dir", tmp_path / "table") == 0
-    shared = json.loads((tmp_path / "table/results.json").read_text())["hu"][2]
-    plain = json.loads((tmp_path / "table/results.json").read_text())["hu"][1]
-    assert shared["parameters"] - plain["parameters"] == 80
-    assert run("train", "--smoke", "--run-dir", tmp_path / "table/fastdepth-nnconv5") == 0
+    """With the network itself; a run that is over is not trained again."""
+    models = ["--models", "fastdepth-shared_o2o"]
+    assert run("table", "--smoke", "--run-dir", tmp_path / "table", *models) == 0
+    (_, row) = json.loads((tmp_path / "table/results.json").read_text())["hu"]
+    assert row["parameters"] == 7593 + 80
+    before = lines(tmp_path / "table" / models[1])
+    assert run("train", "--smoke", "--run-dir", tmp_path / "table" / models[1], "--model", models[1]) == 0
+    assert lines(tmp_path / "table" / models[1]) == before and len(before) == 3
     assert run("evaluate", "--smoke", "--out", tmp_path / "out", "--pictures") == 0
     assert (tmp_path / "out/depth-fastdepth.png").is_file()
     assert "fastdepth-nnconv5, 32 features, untrained" in capsys.readouterr().out
@@ -312,12 +315,24 @@ def test_smoke_of_every_command(tmp_path, capsys):
 
 
 @pytest.mark.thorough
-def test_an_index_network_of_another_kind(tmp_path):
-    """Any pair of stages, and Hu's network with a small backbone and its loss."""
-    assert run("train", "--smoke", "--run-dir", tmp_path / "a2u", "--resampling", "a2u", "--steps", 1) == 0
-    hu = ["--model", "hu-indexnet", "--backbone", "resnet18", "--loss", "hu", "--manner", "hu", "--height", 32]
-    options = ["--log-every", 1, "--save-every", 1, "--size", 48, 64, "--batch-size", 4, "--drops", 1, "--images", 4]
-    assert run("train", "--run-dir", tmp_path / "hu", *hu, *options, "--steps", 1) == 0
+@pytest.mark.parametrize(
+    "config",
+    [
+        NetworkConfig(resampling="a2u", features=32),
+        NetworkConfig("fastdepth-skip-concat", features=32, backbone="efficientnet_lite0"),
+        NetworkConfig("hu-indexnet", backbone="resnet18"),
+    ],
+)
+@pytest.mark.parametrize("manner", ["fastdepth", "hu"])
+def test_networks_have_gradients_in_both_protocols(config, manner):
+    """Depth for training has the size of images, or half of it."""
+    graph, params, rest = split_model(nnx.eval_shape(lambda: config.build(0)))
+    examples = training_batches(Given(1.0), Protocol(manner, 32), batch_size=2, seed=0)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), next(iter(examples)))
+    loss = loss_of("hu", config.prepared)
+    value = lambda params, rest, batch: loss(nnx.merge(graph, params, rest, copy=True), batch)[0]  # noqa: E731
+    gradient = jax.eval_shape(jax.grad(value), params, rest, batch)
+    assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(jnp.shape, params)
 
 
 def configured(preset, run_dir, **changes):
