@@ -46,7 +46,8 @@ class EvaluateConfig:
     size: int = 256
     """Height and width of generated images."""
     baselines: tuple[str, ...] = ("trimap",)
-    """trimap (half where alpha is unknown), and closed-form, by pymatting."""
+    """trimap (half where alpha is unknown), and closed-form, by pymatting; where there is no known foreground or
+    background, which closed-form needs, it is the trimap."""
     out: Path | None = None
     """Directory for table.md and results.json, which must not exist yet; none: the tables are only printed."""
     pictures: bool = False
@@ -104,7 +105,14 @@ def _half(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
 
 def _closed_form() -> Method:
     estimate = require("pymatting").estimate_alpha_cf
-    return lambda image, trimap: np.asarray(255 * estimate(image / 255, trimap / 255), np.float32)
+
+    def solve(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+        if not ((trimap == 0).any() and (trimap == 255).any()):
+            return _half(image, trimap)
+        alpha = np.asarray(255 * estimate(image / 255, trimap / 255), np.float32)
+        return np.where(trimap == matting.UNKNOWN, alpha, trimap).astype(np.float32)
+
+    return solve
 
 
 def compare(

@@ -27,7 +27,7 @@ class TableConfig:
     test_images: int | None = None
     """Test on the first ones of each set only; none: on all, of generated ones on 30."""
     baselines: tuple[str, ...] = ("trimap",)
-    """trimap (half where alpha is unknown), and closed-form, by pymatting."""
+    """As of evaluate: trimap, and closed-form, by pymatting."""
     pictures: bool = True
     """Write images, trimaps, mattes and what each network makes of them to `run_dir`."""
 
