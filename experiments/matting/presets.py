@@ -27,7 +27,7 @@ def short() -> TrainConfig:
     Ours: not measured yet.
     """
     return TrainConfig(
-        RunConfig(Path("runs/matting-short"), steps=600, log_every=10, save_every=50),
+        RunConfig(Path("runs/matting-short"), steps=800, log_every=10, save_every=50),
         NetworkConfig(width=0.5),
         augmentation=Augmentation(crop=96),
         batch_size=8,
