@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,25 @@ def check_out(out: Path | None, pictures: bool = False) -> None:
         raise InputError("pictures: expected a directory for them, --out")
     if out is not None and out.exists():
         raise InputError(f"{out}: exists already")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a comparison leaves behind."""
+
+    out: Path | None = None
+    """Directory for table.md and results.json, which must not exist yet; none: the table is only printed."""
+    pictures: bool = False
+    """Write pictures of what each network makes to `out`."""
+
+    def check(self) -> None:
+        """Before anything is computed."""
+        check_out(self.out, self.pictures)
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the pictures, if there are to be any."""
+        return self.out if self.pictures else None
 
 
 def save_results(directory: Path, results: Any, text: str) -> None:

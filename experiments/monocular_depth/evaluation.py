@@ -12,7 +12,7 @@ import tyro
 from experiments.data.monocular import Source
 from experiments.data.monocular_batches import Example, Protocol, examined
 from experiments.engine.config import RunConfig
-from experiments.engine.report import check_out, markdown_table, publish
+from experiments.engine.report import Output, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.monocular_depth.data import DataConfig, HeldOut, Manner
 from experiments.monocular_depth.drawing import comparison
@@ -35,24 +35,21 @@ class EvaluateConfig:
     """Directory of a training run, whose newest checkpoint is tested; may be given several times. None: a tiny network
     as it is before training."""
     test: HeldOut = field(default=HeldOut())
-    protocols: tuple[Manner, ...] = ()
-    """fastdepth, hu, or both, a table for each; none: that of the first run."""
     images: int | None = None
     """Test on the first ones only; none: on all."""
+    protocols: tuple[Manner, ...] = ()
+    """fastdepth, hu, or both, a table for each; none: that of the first run."""
     cost_size: tuple[int, int] = (224, 224)
     """Size of the image for which multiply-adds are counted."""
-    out: Path | None = None
-    """Directory for table.md and results.json, which must not exist yet; none: the table is only printed."""
-    pictures: bool = False
-    """Write images, truth and the depth of each network to `out`."""
+    output: Output = field(default=Output())
 
 
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks by rms, rel, log10 and deltas, beside the paper's; pictures on request."""
-    check_out(config.out, config.pictures)
+    config.output.check()
     runs = load_runs(TrainConfig, config.run_dir) or [untrained()]
-    results, text = compare(runs, config, config.out if config.pictures else None)
-    publish(config.out, results, text)
+    results, text = compare(runs, config, config.output.folder)
+    publish(config.output.out, results, text)
 
 
 def untrained() -> Run:

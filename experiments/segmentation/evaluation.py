@@ -14,7 +14,7 @@ from PIL import Image
 
 from experiments.data.segmentation import First, Source
 from experiments.engine.config import RunConfig
-from experiments.engine.report import check_out, markdown_table, publish
+from experiments.engine.report import Output, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.segmentation.data import DataConfig
 from experiments.segmentation.drawing import comparison
@@ -78,18 +78,15 @@ class EvaluateConfig:
     """Test on the first ones only; none: on all."""
     cost_size: tuple[int, int] = (512, 512)
     """Size of the image for which multiply-adds are counted."""
-    out: Path | None = None
-    """Directory for table.md and results.json, which must not exist yet; none: the table is only printed."""
-    pictures: bool = False
-    """Write predictions side by side to `out`."""
+    output: Output = field(default=Output())
 
 
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks by mIoU, mAcc and boundary IoU, beside the paper's; pictures on request."""
-    check_out(config.out, config.pictures)
+    config.output.check()
     runs = load_runs(TrainConfig, config.run_dir) or [untrained()]
-    rows, text = compare(runs, config, config.out if config.pictures else None)
-    publish(config.out, rows, text)
+    rows, text = compare(runs, config, config.output.folder)
+    publish(config.output.out, rows, text)
 
 
 def untrained(upsampler: str | None = None) -> Run:
