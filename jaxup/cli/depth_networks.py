@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup import interop, ops
-from jaxup.cli.methods import convert, inner
+from jaxup import ops
+from jaxup.cli import methods
 from jaxup.files import InputError
-from jaxup.interop.modules import is_module_file
 from jaxup.matting import MEAN, STD
 from jaxup.models.backbones.resnet import DEPTHS
 from jaxup.models.monocular_depth import FastDepth, HuDepthNetwork
@@ -32,14 +31,7 @@ def load_network(path: Path) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
         InputError: a file of something else.
         ValueError: a file that cannot be read.
     """
-    if is_module_file(path):
-        network: Any = interop.load_module(path)
-    else:
-        found = inner(interop.load_checkpoint(path), recognise)
-        if found is None:
-            raise InputError(f"{path}: expected weights of FastDepth or of Hu et al.'s network")
-        (operator, config), state = found
-        network = convert(operator, config, path, state)
+    network: Any = methods.load_network(path, recognise, "FastDepth or of Hu et al.'s network")
     network.eval()
     if not isinstance(network, (FastDepth, HuDepthNetwork)):
         raise InputError(f"{path}: weights of {type(network).__name__}, which is no depth network")

@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup import interop, matting
+from jaxup import matting
+from jaxup.cli import methods
 from jaxup.cli.common import Show
 from jaxup.cli.depth import Window, windows
-from jaxup.cli.methods import convert, inner
 from jaxup.files import InputError
-from jaxup.interop.modules import is_module_file
 from jaxup.models.matting import A2UMatting, DeepLabMatting, DeepMatting, MattingNetwork, RefineNetMatting
 
 _NETWORKS = (A2UMatting, DeepLabMatting, DeepMatting, MattingNetwork, RefineNetMatting)
@@ -32,14 +31,7 @@ def load_network(path: Path) -> tuple[str, Callable[..., np.ndarray]]:
         InputError: a file of something else.
         ValueError: a file that cannot be read.
     """
-    if is_module_file(path):
-        network: Any = interop.load_module(path)
-    else:
-        found = inner(interop.load_checkpoint(path), recognise)
-        if found is None:
-            raise InputError(f"{path}: expected weights of IndexNet matting or A2U matting")
-        (operator, config), state = found
-        network = convert(operator, config, path, state)
+    network: Any = methods.load_network(path, recognise, "IndexNet matting or A2U matting")
     network.eval()
     if not isinstance(network, _NETWORKS):
         raise InputError(f"{path}: weights of {type(network).__name__}, which is no matting network")

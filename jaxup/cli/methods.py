@@ -161,3 +161,25 @@ def inner(
             return None
         state = {name.partition(".")[2]: x for name, x in state.items()}
     return found, state
+
+
+def load_network(
+    path: Path, recognise: Callable[[Mapping[str, np.ndarray]], tuple[str, dict[str, Any]] | None], what: str
+) -> nnx.Module:
+    """The module of a file of `interop.save_module`, or of an official one whose class the names of its tensors tell.
+
+    Raises:
+        InputError: a file of something else, or one in which tensors are missing or have another shape.
+        ValueError: a file that cannot be read.
+    """
+    if is_module_file(path):
+        return interop.load_module(path)
+    state = interop.load_checkpoint(path)
+    try:
+        found = inner(state, recognise)
+    except (LookupError, TypeError, ValueError, StopIteration) as error:  # where it looks for a tensor and its shape
+        raise InputError(f"{path}: expected weights of {what}, some tensors are missing or damaged") from error
+    if found is None:
+        raise InputError(f"{path}: expected weights of {what}")
+    (name, config), tensors = found
+    return convert(name, config, path, tensors)
