@@ -255,8 +255,11 @@ def _write(path: Path, values: np.ndarray, write: Callable[[Path, np.ndarray], N
     try:
         write(temporary, values)
         os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _write_png(path: Path, values: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """The command `jaxup matte`: every kind of photograph and trimap, and what the official codes do to them."""
 
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -219,6 +220,7 @@ def test_bad_weights(folder, capsys):
         "other.safetensors": "expected weights of IndexNet matting or A2U matting",
         "none.safetensors": "No such file",
         "photo.png": "photo.png: expected a file of tensors",
+        "damaged.safetensors": "damaged.safetensors: expected weights of IndexNet matting or A2U matting, some tensors",
     }.items():
         refused(capsys, message, "--weights", name)
     refused(capsys, "--method knn takes no weights", "--weights", "other.safetensors", "--method", "knn")
@@ -298,6 +300,51 @@ def test_pymatting(tmp_path, monkeypatch):
         alpha = read("out.png").astype(int)
         assert alpha[:, :14].max() < 60 and alpha[:, 18:].min() > 195, name
         assert read("front.png")[:, 18:].min() > 200
+
+
+def test_a_solver_that_fails_or_talks(folder, capsys, monkeypatch):
+    """One line of ours, on stdout what was written, and nothing of PyMatting's."""
+
+    def solve(image, trimap):
+        print("PERFORMANCE WARNING")
+        warnings.warn("invalid value", RuntimeWarning, stacklevel=1)
+        if trimap.shape != (5, WIDTH):  # as many rows as knn takes at least
+            raise AssertionError
+        return np.full(trimap.shape, 0.5)
+
+    monkeypatch.setattr(Half, "estimate_alpha_knn", staticmethod(solve))
+    refused(capsys, "PyMatting cannot solve this photograph: AssertionError", "--method", "knn")
+    Image.fromarray(PHOTO[:2]).save("photo.png")
+    Image.fromarray(TRIMAP[:2]).save("trimap.png")
+    assert run("--method", "knn") == 0
+    assert capsys.readouterr() == ("out.png: 28 x 2, knn\n", "")
+    np.testing.assert_array_equal(read("out.png"), HALVED[:2])
+
+
+def test_outputs_that_cannot_be_written(folder, capsys, monkeypatch):
+    """Found out before the work, and named as the user did."""
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    refused(capsys, ".: no permission to write there")
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    monkeypatch.setitem(sys.modules, "pymatting", Half)
+    long = "x" * 245 + ".png"  # may be the name of a file, but not of one beside it that is longer
+    refused(capsys, f"error: {long}: cannot be written: File name too long", out=long)
+
+
+@pytest.mark.thorough
+def test_small_photographs(tmp_path, monkeypatch, capsys):
+    """Of less than the windows of PyMatting's methods."""
+    pytest.importorskip("pymatting", reason="PyMatting is not installed")
+    monkeypatch.chdir(tmp_path)
+    for shape in ((1, 3), (3, 1), (2, 2), (1, 30)):
+        values = np.full(shape, 128, np.uint8)
+        values.flat[0], values.flat[-1] = 0, 255
+        Image.fromarray(values).save("trimap.png")
+        Image.fromarray(RANDOM.integers(0, 256, (*shape, 3)).astype(np.uint8)).save("photo.png")
+        for name in SOLVERS:
+            assert run("--force", "--method", name) == 0, (shape, name)
+            assert capsys.readouterr() == (f"out.png: {shape[1]} x {shape[0]}, {name}\n", "")
 
 
 def test_tall_and_single_pixels(folder):

@@ -1,6 +1,7 @@
 """What the subcommands share: their parser, checks of outputs, messages and progress."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ def check_path(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
     """The same of any ending."""
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder")
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"{out.parent}: no permission to write there")
     if out.is_dir():
         raise InputError(f"{out}: is a folder")
     for path in inputs:

@@ -1,7 +1,10 @@
 """The subcommand `matte`: options, checks and files."""
 
 import argparse
-from collections.abc import Callable
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,13 @@ import numpy as np
 from jaxup.cli.common import check_out, check_path, progress, tile_size, warn
 from jaxup.files import InputError, as_stored, depth_format, read_rgb8, read_trimap, require, write_depth, write_rgb
 
-# Methods without weights, and their functions in pymatting.
+# Methods without weights, their functions in pymatting, and the least side of an image that these can solve.
 SOLVERS = {
-    "closed-form": "estimate_alpha_cf",
-    "knn": "estimate_alpha_knn",
-    "large-kernel": "estimate_alpha_lkm",
-    "learning-based": "estimate_alpha_lbdm",
-    "random-walk": "estimate_alpha_rw",
+    "closed-form": ("estimate_alpha_cf", 3),
+    "knn": ("estimate_alpha_knn", 5),
+    "large-kernel": ("estimate_alpha_lkm", 41),
+    "learning-based": ("estimate_alpha_lbdm", 3),
+    "random-walk": ("estimate_alpha_rw", 3),
 }
 Matte = Callable[..., np.ndarray]  # (image, trimap, tile=, show=) -> alpha, 0 .. 255
 
@@ -105,8 +108,9 @@ def _check_outputs(args: argparse.Namespace) -> None:
 def _method(args: argparse.Namespace) -> tuple[str, Matte]:
     if args.weights is None:
         name = args.method or "closed-form"
-        estimate = getattr(require("pymatting"), SOLVERS[name])
-        return name, lambda image, trimap, **_: _solve(estimate, image, trimap)
+        function, least = SOLVERS[name]
+        estimate = getattr(require("pymatting"), function)
+        return name, lambda image, trimap, **_: _solve(estimate, image, trimap, least)
     if args.method is not None:
         raise InputError(f"--method {args.method} takes no weights: leave out one of the two")
 
@@ -116,17 +120,34 @@ def _method(args: argparse.Namespace) -> tuple[str, Matte]:
 
 
 def _solve(
-    estimate: Callable[[np.ndarray, np.ndarray], np.ndarray], image: np.ndarray, trimap: np.ndarray
+    estimate: Callable[[np.ndarray, np.ndarray], np.ndarray], image: np.ndarray, trimap: np.ndarray, least: int
 ) -> np.ndarray:
     for value, what in ((0, "background"), (255, "foreground")):
         if not (trimap == value).any():
             raise InputError(f"the trimap has no known {what}: this needs both, or --weights of a network")
-    alpha = np.clip(estimate(image / 255, trimap / 255), 0, 1)
-    return np.where(trimap == 128, 255 * alpha, trimap).astype(np.float32)
+    height, width = trimap.shape
+    beyond = [(0, max(0, least - n)) for n in (height, width)]  # mirrored
+    with _pymatting():
+        alpha = estimate(np.pad(image, [*beyond, (0, 0)], "symmetric") / 255, np.pad(trimap, beyond, "symmetric") / 255)
+    return np.where(trimap == 128, 255 * alpha[:height, :width].clip(0, 1), trimap).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _pymatting() -> Iterator[None]:
+    """Without what it prints and warns of, which is on stdout; whatever it raises is one line."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InputError(f"PyMatting cannot solve this photograph: {str(error) or type(error).__name__}") from error
 
 
 def _foreground(image: np.ndarray, alpha: np.ndarray, colours: Callable[..., np.ndarray]) -> np.ndarray:
-    found = colours(image / 255, alpha.astype(np.float64) / 255)
+    with _pymatting():
+        found = colours(image / 255, alpha.astype(np.float64) / 255)
     eight_bits: np.ndarray = np.rint(255 * np.clip(found, 0, 1)).astype(np.uint8)
     return eight_bits
 
