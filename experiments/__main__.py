@@ -12,11 +12,13 @@ Bad input ends in one line on stderr and exit status 2; with JAXUP_TRACEBACK=1 i
 """
 
 import argparse
+import gc
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 TASKS = {
@@ -101,7 +103,21 @@ def _call(
         chosen.preset = "smoke"
     default = presets[chosen.preset]()
     options["description"] = _with_presets(command, presets, chosen.preset)
-    command(tyro.cli(type(default), default=default, args=arguments, **options))
+    with _no_garbage_collection():
+        config = tyro.cli(type(default), default=default, args=arguments, **options)
+    command(config)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Python 3.11 cannot parse source, as tyro does for its help, while a collection runs code that parses, too."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _with_presets(command: Callable[..., Any], presets: Mapping[str, Callable[[], Any]], chosen: str) -> str:

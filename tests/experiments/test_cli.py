@@ -1,4 +1,6 @@
+import ast
 import dataclasses
+import gc
 import importlib
 import subprocess
 import sys
@@ -84,6 +86,19 @@ def test_options_override_the_chosen_preset(tmp_path):
     assert called == [Config(run, crop_size=32, scales=(2,))]
     assert cli.main(["fake_task", "train", "--preset", "large", "--run-dir", str(tmp_path / "other")]) == 0
     assert called[1] == dataclasses.replace(large(), run=RunConfig(tmp_path / "other", steps=1000))
+
+
+def test_options_are_read_while_garbage_is_collected(tmp_path):
+    """Python 3.11 cannot parse, as tyro does, while what a collection runs parses too."""
+    thresholds = gc.get_threshold()
+    callback = lambda *_: ast.parse("x = 1")  # noqa: E731
+    gc.callbacks.append(callback)
+    gc.set_threshold(50)
+    try:
+        assert cli.main(["fake-task", "train", "--run-dir", str(tmp_path)]) == 0
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(callback)
 
 
 @pytest.mark.parametrize("words", ["--smoke", "--preset smoke", "--preset large --smoke", "--smoke --preset large"])
