@@ -35,13 +35,13 @@ class EvaluateConfig:
     """Directory of a training run, whose newest checkpoint is tested; may be given several times. None: a tiny network
     as it is before training."""
     test: HeldOut = field(default=HeldOut())
+    output: Output = field(default=Output())
     images: int | None = None
     """Test on the first ones only; none: on all."""
     protocols: tuple[Manner, ...] = ()
     """fastdepth, hu, or both, a table for each; none: that of the first run."""
     cost_size: tuple[int, int] = (224, 224)
     """Size of the image for which multiply-adds are counted."""
-    output: Output = field(default=Output())
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -50,19 +50,6 @@ def evaluate(config: EvaluateConfig) -> None:
     runs = load_runs(TrainConfig, config.run_dir) or [untrained()]
     results, text = compare(runs, config, config.output.folder)
     publish(config.output.out, results, text)
-
-
-def untrained() -> Run:
-    """A tiny network with its initial weights, for generated rooms."""
-    config = TrainConfig(
-        RunConfig(Path()),
-        NetworkConfig(features=32),
-        DataConfig(images=2, size=(48, 64)),
-        Protocol(height=32),
-    )
-    network = config.build()
-    network.eval()
-    return Run(f"{config.label}, untrained", config, network)
 
 
 def compare(
@@ -139,3 +126,16 @@ def scores(method: Method, source: Source, how: Protocol) -> Row:
 def _examples(source: Source, how: Protocol) -> Iterator[Example]:
     for index in range(len(source)):
         yield examined(source[index], how)
+
+
+def untrained() -> Run:
+    """A tiny network with its initial weights, for generated rooms."""
+    config = TrainConfig(
+        RunConfig(Path()),
+        NetworkConfig(features=32),
+        DataConfig(images=2, size=(48, 64)),
+        Protocol(height=32),
+    )
+    network = config.build()
+    network.eval()
+    return Run(f"{config.label}, untrained", config, network)

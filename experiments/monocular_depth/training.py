@@ -30,10 +30,10 @@ class TrainConfig:
     protocol: Protocol = field(default=Protocol())
     loss: Literal["l1", "hu"] = "l1"
     """The mean absolute error, or Hu's, with the errors of gradients and normals."""
-    batch_size: int = 16
-    """Images in a batch."""
     optimizer: Decayed = field(default=Decayed())
     weights: WeightsConfig = field(default=WeightsConfig())
+    batch_size: int = 16
+    """Images in a batch."""
 
     @property
     def label(self) -> str:
