@@ -158,7 +158,8 @@ def test_failures_leave_nothing(folder, capsys, monkeypatch, error, status):
     monkeypatch.setattr("jaxup.files.np.save", fail)
     assert run(out="out.npy") == status
     assert sorted(folder.iterdir()) == before
-    assert capsys.readouterr().err == ("interrupted\n" if status == 130 else "error: out.npy: No space left\n")
+    line = "interrupted\n" if status == 130 else "error: out.npy: cannot be written: No space left\n"
+    assert capsys.readouterr().err == line
 
 
 def test_missing_packages(folder, capsys, monkeypatch):

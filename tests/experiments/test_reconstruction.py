@@ -162,7 +162,7 @@ def test_missing_and_damaged_files(folder, spoil, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["train", "--methods", "max-nearest"], "methods: expected one of 'avg-nearest'"),
+        (["train", "--methods", "conv-nearest"], "methods: expected one of 'avg-nearest'"),
         (["train", "--source", "fashion-mnist", "--data-dir", "nowhere"], "nowhere: no such folder"),
         (["train", "--methods", "max-unpool", "--no-context"], "context: has no effect on max-unpool, only on index"),
         (["train", "--data-dir", "nowhere"], "data_dir: has no effect with the source photos"),

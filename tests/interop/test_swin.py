@@ -112,6 +112,7 @@ def test_mmsegmentation(swin):
         np.testing.assert_array_equal(x, tensors[key], err_msg=key)
 
 
+@pytest.mark.thorough
 def test_classifiers():
     """Microsoft's and timm's have one norm; the places of the merging tell them apart."""
     name = "swin_tiny_patch4_window7_224"
