@@ -108,10 +108,11 @@ KINDS = [dict(decoder=d, depthwise=w) for d in ("blconv", "deconv", "shuffle") f
 KINDS += [dict(decoder="upconv"), dict(decoder="upproj"), dict(kernel_size=9), dict(skip="concat")]
 KINDS += [dict(resampling=method) for method in FASTDEPTH_RESAMPLINGS]
 KINDS += [dict(resampling="holistic", skip="add"), dict(backbone=small_resnet((8, 16, 32, 64), 8), skip="concat")]
+NAMES = ["-".join(str(value) for value in kind.values() if not callable(value)) for kind in KINDS]
 QUICK = [dict(decoder="shuffle", depthwise=True), dict(resampling="max-nearest")]
 
 
-@pytest.mark.parametrize("options", [o if o in QUICK else thorough(o) for o in KINDS], ids=str)
+@pytest.mark.parametrize("options", [o if o in QUICK else thorough(o) for o in KINDS], ids=NAMES)
 def test_any_size_and_type(options):
     """The result is as large as the image, and of its type; shuffles of 1024 channels end in one."""
     sizes = {} if options.get("decoder") == "shuffle" else SMALL
