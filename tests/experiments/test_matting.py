@@ -390,7 +390,7 @@ def test_closed_form(capsys):
     np.testing.assert_array_equal(methods["closed-form"](sample.image, faint), faint)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # tests/models/matting/test_published_sizes.py has the numbers
 @pytest.mark.parametrize("model", ["B11", "B11-carafe", "HMI", "holistic", "m2o-nl"])
 def test_costs_are_those_of_the_paper(model):
     found = networks.costs(NetworkConfig(model))

@@ -89,7 +89,10 @@ def test_types(upsampler):
         assert (y.shape, y.dtype) == ((1, 37, 50, 1), dtype)
 
 
-@pytest.mark.parametrize("upsampler", marked([n for n, s in RESAMPLINGS.items() if s.packed == 1], {"max-unpool"}))
+PAIRS = [name for name, stage in RESAMPLINGS.items() if stage.packed == 1]
+
+
+@pytest.mark.parametrize("upsampler", marked(PAIRS, {"max-unpool"}, set(PAIRS) - {"max-bilinear", "holistic", "m2o"}))
 def test_any_pair_of_stages(upsampler):
     run = lambda x: A2UMatting(upsampler=upsampler, **SMALL, rngs=Shapes())(x)  # noqa: E731
     assert nnx.eval_shape(run, jax.ShapeDtypeStruct((1, 16, 32, 4), jnp.float32)).shape == (1, 16, 32, 1)

@@ -10,10 +10,11 @@ from tests.models.segmentation.networks import check_round_trip
 from tests.registry.examples import marked
 
 CASES = goldens.cases("indexnet_matting/*")
+OFTEN = ("b10_unet__os32_noaspp", "b2_refinenet__os32", "o2o_nl__os32_noaspp_dsconv")
+NIGHTLY = {case for case in CASES if not case.endswith(OFTEN)}
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", marked(CASES, (), NIGHTLY))
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
@@ -22,7 +23,7 @@ def operator(case):
     return "hlvgg16" if "vgg16" in case else "hlmobilenetv2"
 
 
-@pytest.mark.parametrize("case", marked(CASES, {"indexnet_matting/o2o_nl__os32_noaspp_dsconv"}))
+@pytest.mark.parametrize("case", marked(CASES, {"indexnet_matting/o2o_nl__os32_noaspp_dsconv"}, NIGHTLY))
 def test_round_trip(case):
     golden = goldens.load(case)
     check_round_trip(operator(case), golden.params, golden.config)

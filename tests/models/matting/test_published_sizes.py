@@ -70,6 +70,9 @@ PER_CHANNEL = {"unshared_o2o": 4 * 4, "unshared_o2o-nl": 4 * 2 * 5, "unshared_o2
 CELLS = sum(channels * side**2 for channels, side in zip((32, 24, 32, 64, 160), (112, 56, 28, 14, 7), strict=True))
 
 
+NIGHTLY = SIZES.keys() - {"B1", "B2", "B11-carafe", "holistic-nl", "unshared_o2o"}  # a tracing takes seconds
+
+
 def build(name, **options):
     return abstract(partial(make_matting_network, name, **options))
 
@@ -79,7 +82,7 @@ def test_all_rows_are_here():
     assert {name for name in MATTING_METHODS if not name.startswith("A2U")} == SIZES.keys()
 
 
-@pytest.mark.parametrize("name", marked(SIZES, {"B3", "m2o-nl-c"}))
+@pytest.mark.parametrize("name", marked(SIZES, {"B3", "m2o-nl-c"}, NIGHTLY))
 def test_size(name):
     network = build(name)
     size = count(network)
@@ -91,8 +94,7 @@ def test_size(name):
         assert abs(size - (B11 if printed < 3e6 or "m2o" in name else 0) - printed) <= half
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("name", PRINTED)
+@pytest.mark.parametrize("name", marked(PRINTED, (), NIGHTLY))
 def test_multiply_adds(name):
     """To the last digit."""
     products = multiply_adds(build(name), (1, 224, 224, 4)) + PER_CHANNEL.get(name, 0) * CELLS

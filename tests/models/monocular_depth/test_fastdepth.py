@@ -81,7 +81,11 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize("row", marked(TABLE, {"nnconv5", "p-carafe", "unshared_o2o-nl-c"}))
+# By default the first three, in the thorough tests all of these.
+ROWS = ("nnconv5", "p-carafe", "unshared_o2o-nl-c", "carafe", "holistic-nl", "m2o")
+
+
+@pytest.mark.parametrize("row", marked(TABLE, ROWS[:3], set(TABLE) - set(ROWS)))
 def test_table_10(row):
     parameters, half, cost = TABLE[row]
     network = abstract(partial(make_monocular_depth_network, f"fastdepth-{row}"))
@@ -109,10 +113,11 @@ KINDS += [dict(decoder="upconv"), dict(decoder="upproj"), dict(kernel_size=9), d
 KINDS += [dict(resampling=method) for method in FASTDEPTH_RESAMPLINGS]
 KINDS += [dict(resampling="holistic", skip="add"), dict(backbone=small_resnet((8, 16, 32, 64), 8), skip="concat")]
 NAMES = ["-".join(str(value) for value in kind.values() if not callable(value)) for kind in KINDS]
+OFTEN = [dict(decoder="upconv"), dict(skip="concat"), dict(resampling="conv-carafe"), KINDS[-2], KINDS[-1]]
 QUICK = [dict(decoder="shuffle", depthwise=True), dict(resampling="max-nearest")]
 
 
-@pytest.mark.parametrize("options", [o if o in QUICK else thorough(o) for o in KINDS], ids=NAMES)
+@pytest.mark.parametrize("options", marked(KINDS, QUICK, [o for o in KINDS if o not in OFTEN]), ids=NAMES)
 def test_any_size_and_type(options):
     """The result is as large as the image, and of its type; shuffles of 1024 channels end in one."""
     sizes = {} if options.get("decoder") == "shuffle" else SMALL
