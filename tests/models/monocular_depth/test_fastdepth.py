@@ -111,7 +111,10 @@ def test_size(size, options):
 KINDS = [dict(decoder=d, depthwise=w) for d in ("blconv", "deconv", "shuffle") for w in (True, False)]
 KINDS += [dict(decoder="upconv"), dict(decoder="upproj"), dict(kernel_size=9), dict(skip="concat")]
 KINDS += [dict(resampling=method) for method in FASTDEPTH_RESAMPLINGS]
-KINDS += [dict(resampling="holistic", skip="add"), dict(backbone=small_resnet((8, 16, 32, 64), 8), skip="concat")]
+KINDS += [
+    dict(resampling="holistic", skip="add"),
+    dict(backbone=small_resnet(widths=(8, 16, 32, 64), stem_features=8), skip="concat"),
+]
 NAMES = ["-".join(str(value) for value in kind.values() if not callable(value)) for kind in KINDS]
 OFTEN = [dict(decoder="upconv"), dict(skip="concat"), dict(resampling="conv-carafe"), KINDS[-2], KINDS[-1]]
 QUICK = [dict(decoder="shuffle", depthwise=True), dict(resampling="max-nearest")]
