@@ -328,7 +328,7 @@ def test_outputs_that_cannot_be_written(folder, capsys, monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(folder)
     monkeypatch.setitem(sys.modules, "pymatting", Half)
-    long = "x" * 245 + ".png"  # may be the name of a file, but not of one beside it that is longer
+    long = "x" * 250 + ".png"  # may be the name of a file, but not of one beside it that is longer
     refused(capsys, f"error: {long}: cannot be written: File name too long", out=long)
 
 

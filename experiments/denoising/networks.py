@@ -7,11 +7,10 @@ from flax import nnx
 from experiments.engine import runs
 from jaxup._checks import check_choice
 from jaxup.models import DENOISING_METHODS, DnCNN, DnCNNSegNet
-from jaxup.nn.indexnet import FAMILIES
+from jaxup.nn.indexnet import FAMILIES, VARIANTS
 
 Network = DnCNN | DnCNNSegNet
-_KINDS = {"": (False, False), "-nl": (True, False), "-nl-c": (True, True)}
-MODELS = ("dncnn", *DENOISING_METHODS, *(f"{family}{kind}" for family in FAMILIES for kind in _KINDS if kind))
+MODELS = ("dncnn", *DENOISING_METHODS, *(f"{family}{kind}" for family in FAMILIES for kind in VARIANTS if kind))
 """Names of networks: DnCNN, and DnCNN-SegNet by its method of resampling; index networks are linear without suffix,
 nonlinear with -nl, and nonlinear with context with -nl-c."""
 
@@ -33,10 +32,8 @@ class NetworkConfig:
         if self.model == "dncnn":
             return DnCNN(features=self.features, rngs=nnx.Rngs(seed))
         family = self.model.removesuffix("-c").removesuffix("-nl")
-        nonlinear, context = _KINDS[self.model.removeprefix(family)]
-        return DnCNNSegNet(
-            method=family, features=self.features, nonlinear=nonlinear, context=context, rngs=nnx.Rngs(seed)
-        )
+        variant = VARIANTS[self.model.removeprefix(family)]
+        return DnCNNSegNet(method=family, features=self.features, **variant, rngs=nnx.Rngs(seed))
 
     @property
     def label(self) -> str:

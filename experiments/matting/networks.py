@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,11 +16,10 @@ from jaxup.files import InputError
 from jaxup.models.matting import (
     MATTING_METHODS,
     A2UMatting,
-    DeepLabMatting,
     DeepMatting,
-    RefineNetMatting,
     make_matting_network,
 )
+from jaxup.models.matting.factory import processing
 
 NORMALISATIONS: Mapping[str, tuple[str, str]] = {
     "m2o-nl-c-sigmoid": ("sigmoid", "sigmoid"),
@@ -133,18 +131,8 @@ def network_input(image: jax.Array, trimap: jax.Array) -> jax.Array:
 
 def as_method(network: Trained) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """A trained network as a function of an image and its trimap, to alpha of 0 to 255 as its official code has it."""
-    run, before, after = runs.jitted(network), before_network(network), matting.indexnet_alpha
-    if isinstance(network.network, A2UMatting):
-        after = matting.a2u_alpha
+    run, (before, after) = runs.jitted(network), processing(network.network)
     return lambda image, trimap: after(np.asarray(run(before(image, trimap)[None]))[0, ..., 0], trimap)
-
-
-def before_network(network: Trained) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """What makes the input of a network, [H, W, 4], of an image and its trimap."""
-    if isinstance(network.network, A2UMatting):
-        return matting.a2u_input
-    plus_one = isinstance(network.network, DeepLabMatting | RefineNetMatting)
-    return partial(matting.indexnet_input, plus_one=plus_one)
 
 
 def costs(config: NetworkConfig, size: int = 224) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from experiments.engine.report import check_out
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.matting.drawing import Indexed, Sample, index_figure, matte_figure
 from experiments.matting.evaluation import EvaluateConfig, baselines, errors, read_tests, untrained
-from experiments.matting.networks import as_method, before_network
+from experiments.matting.networks import as_method
 from experiments.matting.training import TrainConfig
 from jaxup.files import InputError
 from jaxup.models.matting import MattingNetwork
+from jaxup.models.matting.factory import processing
 from jaxup.models.resampling import RESAMPLINGS
 from jaxup.nn.indexnet import IndexMaps
 
@@ -69,7 +70,7 @@ def index_maps(runs: Sequence[Run], image: Matted) -> list[Indexed]:
     for run in runs:
         network = run.network.network
         if isinstance(network, MattingNetwork) and RESAMPLINGS[network.resampling.method].indices:
-            x = before_network(run.network)(image.image, image.trimap)[None]
+            x = processing(network)[0](image.image, image.trimap)[None]
             # The former with statistics of the image itself, since it has none of its own.
             random, learned = (jitted(each, _first_maps)(x) for each in (run.config.build(), run.network))
             found.append(Indexed(image.image, run.label, *(jax.tree.map(_of_one, maps) for maps in (random, learned))))

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup import matting
 from jaxup.cli import methods
 from jaxup.cli.common import Show
 from jaxup.cli.depth import Window, windows
 from jaxup.files import InputError
 from jaxup.models.matting import A2UMatting, DeepLabMatting, DeepMatting, MattingNetwork, RefineNetMatting
+from jaxup.models.matting.factory import processing
 
 _NETWORKS = (A2UMatting, DeepLabMatting, DeepMatting, MattingNetwork, RefineNetMatting)
 _ALIGN = 32  # of tiles, which begin where the coarsest maps have pixels
@@ -38,16 +38,8 @@ def load_network(path: Path) -> tuple[str, Callable[..., np.ndarray]]:
     graph, variables = nnx.split(network)
     compiled = jax.jit(lambda variables, x: nnx.merge(graph, variables)(x))
     run = lambda x: np.asarray(compiled(variables, jnp.asarray(x)[None]))[0, ..., 0]  # noqa: E731
-    before, after = _processing(network)
+    before, after = processing(network)
     return type(network).__name__, partial(_matte, run, before, after)
-
-
-def _processing(network: nnx.Module) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
-    """What the official code does before and after."""
-    if isinstance(network, A2UMatting):
-        return matting.a2u_input, matting.a2u_alpha
-    plus_one = isinstance(network, DeepLabMatting | RefineNetMatting)
-    return partial(matting.indexnet_input, plus_one=plus_one), matting.indexnet_alpha
 
 
 def _matte(

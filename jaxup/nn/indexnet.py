@@ -54,6 +54,13 @@ FAMILIES: dict[str, Callable[[int, int, int], _Widths]] = {
     "m2o": lambda c, e, p: _Widths(p, c, e * c, e * c, c),
 }
 
+# What names of networks add to that of a family, in the papers' tables and here.
+VARIANTS: dict[str, dict[str, bool]] = {
+    "": dict(nonlinear=False, context=False),
+    "-nl": dict(nonlinear=True, context=False),
+    "-nl-c": dict(nonlinear=True, context=True),
+}
+
 
 def official_options(family: str) -> dict[str, Any]:
     """What the official code has in the place of the paper's: e = 1 in depthwise networks, and ReLU6."""

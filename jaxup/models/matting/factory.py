@@ -1,26 +1,28 @@
 """Matting networks by name: the rows of Index Networks' Tables 4 and 5, and A2U."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
+from jaxup import matting
 from jaxup._checks import check_choice
 from jaxup.models.matting.a2u import A2UMatting
 from jaxup.models.matting.deep_matting import DeepMatting
 from jaxup.models.matting.deeplab import DeepLabMatting
 from jaxup.models.matting.mobilenet import MattingNetwork
 from jaxup.models.matting.refinenet import RefineNetMatting
-from jaxup.nn.indexnet import FAMILIES
+from jaxup.nn.indexnet import FAMILIES, VARIANTS
 
 Row = tuple[Callable[..., nnx.Module], Mapping[str, Any]]
 
-_KINDS = {"": (False, False), "-nl": (True, False), "-nl-c": (True, True)}
 _INDICES: dict[str, Row] = {
-    f"{family}{kind}": (MattingNetwork, dict(upsampler=family, nonlinear=nonlinear, context=context))
+    f"{family}{kind}": (MattingNetwork, dict(upsampler=family, **options))
     for family in FAMILIES
-    for kind, (nonlinear, context) in _KINDS.items()
+    for kind, options in VARIANTS.items()
 }
 
 MATTING_METHODS: Mapping[str, Row] = MappingProxyType(
@@ -79,3 +81,11 @@ def make_matting_network(name: str, *, rngs: nnx.Rngs, **options: Any) -> Any:
     check_choice("name", name, MATTING_METHODS)
     build, usual = MATTING_METHODS[name]
     return build(**{**usual, **options}, rngs=rngs)
+
+
+def processing(network: nnx.Module) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]:
+    """What the official code of a network does to image and trimap before it, and to its output after it."""
+    if isinstance(network, A2UMatting):
+        return matting.a2u_input, matting.a2u_alpha
+    plus_one = isinstance(network, DeepLabMatting | RefineNetMatting)
+    return partial(matting.indexnet_input, plus_one=plus_one), matting.indexnet_alpha

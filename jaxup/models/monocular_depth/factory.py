@@ -9,13 +9,7 @@ from flax import nnx
 from jaxup._checks import check_choice
 from jaxup.models.monocular_depth.fastdepth import FastDepth
 from jaxup.models.monocular_depth.hu import HuDepthNetwork
-from jaxup.nn.indexnet import FAMILIES
-
-_KINDS: Mapping[str, dict[str, bool]] = {
-    "": {},
-    "-nl": dict(nonlinear=True),
-    "-nl-c": dict(nonlinear=True, context=True),
-}
+from jaxup.nn.indexnet import FAMILIES, VARIANTS
 
 MONOCULAR_DEPTH_METHODS: Mapping[str, tuple[Callable[..., nnx.Module], Mapping[str, Any]]] = MappingProxyType(
     {
@@ -26,7 +20,7 @@ MONOCULAR_DEPTH_METHODS: Mapping[str, tuple[Callable[..., nnx.Module], Mapping[s
         **{
             f"fastdepth-{family}{kind}": (FastDepth, dict(resampling=family, **options))
             for family in FAMILIES
-            for kind, options in _KINDS.items()
+            for kind, options in VARIANTS.items()
         },
         "fastdepth-skip-add": (FastDepth, dict(skip="add")),
         "fastdepth-skip-concat": (FastDepth, dict(skip="concat")),
