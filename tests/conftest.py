@@ -21,6 +21,19 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
+_STARTS: dict[int, Any] = {}  # states of generators before any test drew from them
+
+
+@pytest.fixture(autouse=True)
+def same_draws(request: pytest.FixtureRequest) -> None:
+    """The generators of a test's module begin anew: what it draws does not depend on the tests before it."""
+    for name in ("RNG", "RANDOM"):
+        generator = getattr(getattr(request.node, "module", None), name, None)
+        if generator is not None:
+            start = _STARTS.setdefault(id(generator), generator.bit_generator.state)
+            generator.bit_generator.state = start
+
+
 @pytest.fixture
 def goldens() -> Path:
     """The folder of golden vectors; the test is skipped where there is none."""
