@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxup._checks import Pair, accum_dtype
 from jaxup.ops.depthwise import depthwise_conv
+from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.windows import split_phases
 
 
@@ -50,6 +51,8 @@ def convolve_groups(
     XLA gathers the whole batch on every device for a grouped convolution. Modules pass this to `nnx.Conv`.
     """
     groups = feature_group_count
+    if groups == 1 and kernel.shape[:2] == (1, 1):
+        return pointwise_conv(x, kernel, strides, padding, **options)
     if kernel.shape[2] == 1 and groups > 1:
         maps = kernel.shape[3] // groups
         each = jnp.repeat(x, maps, axis=-1) if maps > 1 else x

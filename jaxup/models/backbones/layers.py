@@ -12,6 +12,7 @@ from jaxup.nn import initializers
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import BatchNorm, layer_norm, normalise
 from jaxup.ops.depthwise import depthwise_conv
+from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.regions import convolve_many_groups
 
 Activation = Callable[[jax.Array], jax.Array] | None
@@ -37,8 +38,8 @@ def conv(
 ) -> nnx.Conv:
     """A convolution, He-normal by fan-out; the padding is k // 2 dilated, or TensorFlow's "same", or none."""
     margin = dilation * (size // 2)
-    other = depthwise_conv if depthwise else convolve_many_groups if groups > 1 else None
-    special: dict[str, Any] = {} if other is None else {"conv_general_dilated": other}
+    whole = pointwise_conv if size == 1 else jax.lax.conv_general_dilated
+    other = depthwise_conv if depthwise else convolve_many_groups if groups > 1 else whole
     return nnx.Conv(
         inputs,
         outputs,
@@ -50,7 +51,7 @@ def conv(
         use_bias=use_bias,
         # The fan-out of a depthwise filter is its size, which JAX calls its fan-in.
         kernel_init=_FAN_IN if depthwise else _FAN_OUT,
-        **special,
+        conv_general_dilated=other,
         dtype=dtype,
         rngs=rngs,
     )

@@ -1,0 +1,42 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxup.ops.pointwise import pointwise_conv
+from jaxup.ops.regions import convolve_groups
+from tests.compare import assert_close
+
+
+@pytest.mark.parametrize("convolve", [pointwise_conv, convolve_groups])
+@pytest.mark.parametrize("strides, padding", [((1, 1), "SAME"), ((2, 3), "VALID"), ((2, 1), ((0, 1), (2, 0)))])
+def test_pointwise_convolution(convolve, strides, padding):
+    """XLA's convolution, and its gradients."""
+    random = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(random.standard_normal(s), jnp.float32) for s in ((2, 7, 8, 3), (1, 1, 3, 5)))
+    options = dict(feature_group_count=1, rhs_dilation=(1, 1), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def both(function):
+        y, pullback = jax.vjp(lambda x, k: function(x, k, strides, padding, **options), x, kernel)
+        return y, pullback(jnp.cos(jnp.arange(y.size, dtype=jnp.float32).reshape(y.shape)))
+
+    assert_close(*jax.jit(lambda: (both(convolve), both(jax.lax.conv_general_dilated)))(), 2e-6)
+
+
+def test_sums_are_in_float32():
+    x, kernel = jnp.ones((1, 1, 1, 512), jnp.bfloat16), jnp.full((1, 1, 512, 1), 1 + 2**-7, jnp.bfloat16)
+    y = pointwise_conv(x, kernel, (1, 1), "VALID")
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y, 512 * (1 + 2**-7), rtol=2**-8)
+
+
+def test_module():
+    """In the place of the convolution of a Flax module, with its type, precision and bias."""
+    options = dict(strides=2, padding="SAME", dtype=jnp.bfloat16, precision="highest")
+    ours, theirs = (
+        nnx.Conv(3, 5, (1, 1), **options, **more, rngs=nnx.Rngs(0))
+        for more in ({"conv_general_dilated": pointwise_conv}, {})
+    )
+    x = jnp.linspace(-1, 1, 2 * 5 * 4 * 3, dtype=jnp.float32).reshape(2, 5, 4, 3)
+    assert_close(ours(x), theirs(x), 1e-2)
