@@ -35,7 +35,8 @@ TASKS = {
 _PROG = "python -m experiments"
 _EPILOG = """\
 --distributed, anywhere on the line (or JAXUP_DISTRIBUTED=1): one process of several that train together, as
-started by Slurm, Open MPI, Kubernetes or on Cloud TPU. JAXUP_TRACEBACK=1: show where an error comes from."""
+started by Slurm, Open MPI, Kubernetes or on Cloud TPU; elsewhere with --coordinator HOST:PORT --processes N --process I
+(or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID). JAXUP_TRACEBACK=1: show where an error comes from."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,9 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return _report(error, 2)
     except RuntimeError as error:
-        from experiments.engine.progress import (
-            TrainingError,  # not at the top: it imports JAX, and --help is to be quick
-        )
+        from experiments.engine.progress import TrainingError  # not at the top: it imports JAX
 
         if not isinstance(error, TrainingError):
             raise
@@ -58,19 +57,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    distributed = "--distributed" in arguments or os.environ.get("JAXUP_DISTRIBUTED", "0") not in ("", "0")
-    arguments = [argument for argument in arguments if argument != "--distributed"]
+    processes, arguments = _processes(arguments)
     task = _choose(_PROG, "Experiments on top of jaxup.", "TASK", TASKS, arguments)
     module = importlib.import_module(f"experiments.{task.replace('-', '_')}")
     commands: Mapping[str, Callable[..., Any]] = module.COMMANDS
     lines = {name: _first_line(command) for name, command in commands.items()}
     command = _choose(f"{_PROG} {task}", inspect.getdoc(module) or "", "COMMAND", lines, arguments[1:])
-    if distributed:
-        import jax
+    if processes is not None:
+        from experiments.engine.processes import join  # not at the top: it imports JAX, and --help is to be quick
 
-        jax.distributed.initialize()
+        join(*processes)
     presets = getattr(module, "PRESETS", {}).get(command, {})
     _call(commands[command], presets, f"{_PROG} {task} {command}", arguments[2:])
+
+
+def _processes(arguments: list[str]) -> tuple[tuple[str | None, int | None, int | None] | None, list[str]]:
+    """Coordinator, number and index of processes, if there are several; and the other arguments."""
+    parser = argparse.ArgumentParser(_PROG, add_help=False, allow_abbrev=False)
+    parser.add_argument("--distributed", action="store_true")
+    parser.add_argument("--coordinator")
+    parser.add_argument("--processes", type=int)
+    parser.add_argument("--process", type=int)
+    found, others = parser.parse_known_args(arguments)
+    chosen = found.coordinator, found.processes, found.process
+    wanted = found.distributed or os.environ.get("JAXUP_DISTRIBUTED", "0") not in ("", "0")
+    return (chosen if wanted or chosen != (None, None, None) else None), others
 
 
 def _choose(prog: str, description: str, kind: str, choices: Mapping[str, str], arguments: list[str]) -> str:

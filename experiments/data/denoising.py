@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import data_dir
+from experiments.data.batching import batched
 from experiments.data.images import read_rgb, reading
 from experiments.data.photos import embedded, photos, resized, to_grey
 from jaxup._checks import check_int
@@ -122,11 +123,9 @@ def batches(count: int, batch_size: int, seed: int) -> grain.IterDataset[dict[st
 
     What is drawn for an example depends on its number alone, so that a run that is continued draws the same.
     """
-    check_int("batch_size", batch_size)
     order = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
     numbered = order.map_with_index(lambda i, patch: {"patch": np.int32(patch), "example": np.uint32(i)})
-    # Numbers need no threads to be ready in time.
-    return numbered.batch(batch_size, drop_remainder=True).to_iter_dataset(grain.ReadOptions(num_threads=0))
+    return batched(numbered, batch_size, threads=0)  # numbers need none to be ready in time
 
 
 def noisy_patches(patches: Patches, size: int, sigma: float, seed: int) -> Callable[[Batch], Batch]:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import grain
 import numpy as np
 
+from experiments.data.batching import batched
 from experiments.data.matting import Layers, LayerSource
 from jaxup import matting
-from jaxup._checks import check_int
 from jaxup._opencv import resize_cubic, resize_nearest
 from jaxup.files import InputError
 
@@ -170,7 +170,6 @@ def training_batches(
     Raises:
         ValueError: a batch size below 1; InputError (from the iterator): a file that cannot be used.
     """
-    check_int("batch_size", batch_size)
 
     def other(rng: Rng) -> Layers:
         return source[int(rng.integers(len(source)))]
@@ -179,5 +178,4 @@ def training_batches(
         return augmented(layers, other, how, rng)
 
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(example)
-    batches = examples.batch(batch_size, drop_remainder=True)
-    return batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    return batched(examples, batch_size)

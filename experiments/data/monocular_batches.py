@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from experiments.data.batching import batched
 from experiments.data.monocular import Frame, Source
-from jaxup._checks import check_int
 from jaxup.files import InputError
 
 Example = dict[str, np.ndarray]
@@ -159,7 +159,6 @@ def training_batches(source: Source, how: Protocol, *, batch_size: int, seed: in
         ValueError: a batch size below 1; InputError (also from the iterator): a file that cannot be used, or a frame of
             another shape.
     """
-    check_int("batch_size", batch_size)
     wanted = examined(source[0], how)["image"].shape[:2]
 
     def example(frame: Any, rng: Rng) -> Example:
@@ -170,5 +169,4 @@ def training_batches(source: Source, how: Protocol, *, batch_size: int, seed: in
         return made
 
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(example)
-    batches = examples.batch(batch_size, drop_remainder=True)
-    return batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    return batched(examples, batch_size)

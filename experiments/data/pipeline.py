@@ -7,6 +7,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from experiments.data.batching import batched
 from experiments.data.degrade import NOISE_VARIANCE, check_protocol, crop_to_multiple, low_resolution
 from experiments.data.rgbd import RGBD, Source
 from jaxup._checks import check_divides, check_int
@@ -92,7 +93,6 @@ def training_batches(
     Raises:
         ValueError: an argument out of its range; InputError (from the iterator): a pair that cannot be used.
     """
-    check_int("batch_size", batch_size)
     check_protocol(protocol, scales)
     for scale in scales:
         check_int("scales", scale)
@@ -108,6 +108,4 @@ def training_batches(
         return crop_to_multiple(sample, math.lcm(*scales)) if crop is None else random_crop(sample, crop, rng)
 
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(cut).map_with_index(degrade)
-    batches = examples.batch(batch_size, drop_remainder=True)
-    # Two threads hide the reading of files; a short queue, because a batch of 256 x 256 crops is megabytes.
-    return batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    return batched(examples, batch_size)

@@ -6,8 +6,8 @@ import grain
 import numpy as np
 from PIL import Image
 
+from experiments.data.batching import batched
 from experiments.data.segmentation import IGNORED, Labelled, Source
-from jaxup._checks import check_int
 from jaxup.files import InputError
 
 Example = dict[str, np.ndarray]
@@ -105,8 +105,6 @@ def training_batches(source: Source, how: Augmentation, *, batch_size: int, seed
     Raises:
         ValueError: a batch size below 1; InputError (from the iterator): an image that cannot be used.
     """
-    check_int("batch_size", batch_size)
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     augmented_ones = examples.random_map(lambda sample, rng: augmented(sample, how, rng))
-    batches = augmented_ones.batch(batch_size, drop_remainder=True)
-    return batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    return batched(augmented_ones, batch_size)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data import images
+from experiments.data.batching import batched
 from experiments.data.photos import embedded, image_files, resized, to_luma
 from jaxup.files import InputError
 
@@ -167,8 +168,7 @@ def _unit(image: np.ndarray) -> np.ndarray:
 def training_batches(patches: Patches, batch_size: int, seed: int) -> grain.IterDataset[Example]:
     """Endless batches "low" [B, m, m, 1] and "high" [B, s*m, s*m, 1], shuffled anew each epoch, restorable."""
     examples = grain.MapDataset.source(patches).seed(seed).shuffle().repeat()
-    batches = examples.batch(batch_size, drop_remainder=True)
-    return batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8))
+    return batched(examples, batch_size, ahead=8)
 
 
 def validation_batches(patches: Patches, batch_size: int, most: int) -> list[Example]:

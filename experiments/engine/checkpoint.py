@@ -1,11 +1,11 @@
 """Checkpoints of a training run: the one file that touches Orbax.
 
 `run_dir/checkpoints/STEP` holds the items "model" (parameters, batch statistics and random state), "optimizer",
-"data" (the position of the input iterator) and, of a run with validation, "best" (the best model so far). On disk a
-state is a flat dictionary from names such as "params.encoder.0.kernel" to arrays, so that a checkpoint does not depend
-on the classes of Flax or Optax, and the names and shapes can be compared before anything is read. Orbax writes a
-checkpoint to a temporary directory and renames it, so that what a killed process left behind is never taken for a
-checkpoint. Saving is synchronous: the training step donates its buffers, which nothing may still be reading.
+"data" (the position of the input, once for all processes) and, of a run with validation, "best" (the best model so
+far). On disk a state is a flat dictionary from names such as "params.encoder.0.kernel" to arrays, so that a checkpoint
+does not depend on the classes of Flax or Optax, and the names and shapes can be compared before anything is read. Orbax
+writes a checkpoint to a temporary directory and renames it, so that what a killed process left behind is never taken
+for a checkpoint. Saving is synchronous: the training step donates its buffers, which nothing may still be reading.
 """
 
 import logging
@@ -66,7 +66,7 @@ class Checkpoints:
         """Saves everything that is needed to go on after `step`."""
         items = {
             **{item: ocp.args.StandardSave(_to_arrays(tree)) for item, tree in _items(state).items()},
-            "data": grain.checkpoint.CheckpointSave(iterator),
+            "data": ocp.args.JsonSave(iterator.get_state()),
         }
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
@@ -165,7 +165,7 @@ def _handlers() -> dict[str, Any]:
         "model": ocp.StandardCheckpointHandler(),
         "optimizer": ocp.StandardCheckpointHandler(),
         "best": ocp.StandardCheckpointHandler(),
-        "data": grain.checkpoint.CheckpointHandler(),
+        "data": ocp.JsonCheckpointHandler("process_0-of-1.json"),  # the name that older versions gave it
     }
 
 
@@ -187,9 +187,12 @@ def _restore(
         _check_same(f"{path}/{item}", wanted[item], trees[item])
     items = {item: ocp.args.StandardRestore(jax.tree.map(_abstract, wanted[item])) for item in targets}
     if iterator is not None:
-        items["data"] = grain.checkpoint.CheckpointRestore(iterator)
+        items["data"] = ocp.args.JsonRestore()
     try:
         restored = manager.restore(step, args=ocp.args.Composite(**items))
+        if iterator is not None:
+            iterator.set_state(restored["data"])
+            iterator.start_prefetch()
     except Exception as error:
         raise _unreadable(path, error) from error
     return {item: _from_arrays(tree, restored[item]) for item, tree in targets.items()}

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from experiments.engine.checkpoint import Best, Checkpoints, TrainState, split_model
 from experiments.engine.config import RunConfig
+from experiments.engine.processes import of_this_process, shardings, shared, spread
 from experiments.engine.progress import Metrics, MetricsLog, progress
 from jaxup.files import InputError
 
@@ -62,8 +63,8 @@ def fit(
             well.
         optimizer: any Optax transformation, its schedule included.
         loss: `loss(model, batch)` gives (scalar, dictionary of scalars), each a mean over the batch.
-        batches: endless dataset of pytrees of arrays [B, ...]; with several hosts, the share of this one.
-            Shapes may differ from batch to batch: the step is compiled once for each.
+        batches: endless dataset of pytrees of arrays [B, ...]; with several processes, the rows of this one:
+            see `batched`. Shapes may differ from batch to batch: the step is compiled once for each.
         run: directory, length, and how often to log and save.
         validation: how often to score the model, and on what; none: never.
         prepare: what to do with each batch once it is on the devices, such as to look up examples that are kept there;
@@ -78,9 +79,7 @@ def fit(
             devices.
         TrainingError: loss or gradient is no longer finite; the newest checkpoint is from before.
     """
-    # Auto axes: XLA places the collectives, whatever operations the network is made of.
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    replicated, split = shardings()
     model.train()
     graph, params, rest = split_model(model)
     # Jitted, so that the state is a copy: the step donates its buffers, and the caller's model keeps its own.
@@ -115,7 +114,8 @@ def fit(
                     checkpoints.save(step, state, iterator)
     finally:
         checkpoints.close()
-    nnx.update(model, *((state.params, state.rest) if state.best is None else (state.best.params, state.best.rest)))
+    trained = (state.params, state.rest) if state.best is None else (state.best.params, state.best.rest)
+    nnx.update(model, *of_this_process(trained))
     model.eval()
     return model
 
@@ -136,22 +136,26 @@ def squared_error(given: str, wanted: str) -> Loss:
 def mean_scores(loss: Loss, batches: Sequence[Any]) -> Callable[[nnx.Module], Metrics]:
     """The scores of a `Validation`: means of the loss and its metrics over batches of equal size.
 
+    Batches are split over all devices where they can be shared equally, and a device adds up what it has of them.
+
     Args:
         loss: as for `fit`.
-        batches: pytrees of arrays.
+        batches: pytrees of arrays; every process has all of them.
 
     Returns:
         A function of the model.
     """
 
-    @partial(jax.jit, static_argnums=0)
+    replicated, split = shardings()
+
+    @partial(jax.jit, static_argnums=0, out_shardings=replicated)
     def measure(graph: nnx.GraphDef, state: nnx.State, batch: Any) -> dict[str, jax.Array]:
         value, metrics = loss(nnx.merge(graph, state), batch)
         return {"loss": value, **metrics}
 
     def score(model: nnx.Module) -> Metrics:
         graph, state = nnx.split(model)
-        results = jax.device_get([measure(graph, state, batch) for batch in batches])
+        results = jax.device_get([measure(graph, state, shared(batch, replicated, split)) for batch in batches])
         return {name: float(np.mean([result[name] for result in results])) for name in results[0]}
 
     return score
@@ -230,10 +234,4 @@ def _next_batch(iterator: grain.DatasetIterator, step: int, split: NamedSharding
         batch = next(iterator)
     except StopIteration:
         raise InputError(f"batches: ended before step {step}; repeat the dataset") from None
-    for array in jax.tree.leaves(batch):
-        if array.ndim == 0 or array.shape[0] % jax.local_device_count():
-            raise InputError(
-                f"batch: expected a multiple of {jax.local_device_count()} examples, one share for each device, "
-                f"got an array {list(array.shape)}"
-            )
-    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(split, array), batch)
+    return spread(batch, split)

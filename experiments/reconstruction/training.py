@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from experiments.data.batching import batched
 from experiments.data.reconstruction import Split, images
 from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
 from experiments.engine.optim import Adam
+from experiments.engine.processes import shardings
 from experiments.engine.runs import moved
 from experiments.engine.stored import WAS_FLAT
 from experiments.engine.train import fit
@@ -121,9 +122,8 @@ def look_up(images: jax.Array, index: jax.Array) -> jax.Array:
 def train_one(config: TrainConfig, images: np.ndarray) -> nnx.Module:
     """Train one network; the images stay on the devices, and batches of their numbers come from the host."""
     open_run(config.run.run_dir, config)
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    kept = jax.device_put(images, NamedSharding(mesh, PartitionSpec()))
+    kept = jax.device_put(images, shardings()[0])
     numbers = grain.MapDataset.range(len(images)).seed(config.run.seed).shuffle().repeat()
-    batches = numbers.batch(config.batch_size, drop_remainder=True).to_iter_dataset()
+    batches = batched(numbers, config.batch_size, threads=0)
     optimizer = config.optimizer.build()
     return fit(config.build(), optimizer, l1_loss, batches, config.run, prepare=lambda index: look_up(kept, index))

@@ -216,3 +216,59 @@ def test_several_processes_only_when_asked_for(monkeypatch):
     cli.main(["fake-task", "evaluate", "--run-dir", "a"])
     assert joined == [True, True]
     assert called == [Path("a")] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "expected"),
+    [
+        (["--distributed"], {}, {}),
+        (
+            ["--coordinator", "here:1", "--processes", "4", "--process", "3"],
+            {},
+            {"coordinator_address": "here:1", "num_processes": 4, "process_id": 3},
+        ),
+        (["--distributed"], {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, {"num_processes": 2, "process_id": 0}),
+        (
+            ["--coordinator=here:1"],  # Open MPI 5, of which JAX finds nothing
+            {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
+            {"coordinator_address": "here:1", "num_processes": 2, "process_id": 1},
+        ),
+        (["--process", "1"], {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, {"num_processes": 2, "process_id": 1}),
+    ],
+)
+def test_who_the_processes_are(monkeypatch, options, variables, expected):
+    import jax
+
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: joined.append(given))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["fake-task", "evaluate", *options, "--run-dir", "a"]) == 0
+    assert joined == [expected] and called == [Path("a")]
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "message"),
+    [
+        (["--distributed"], {}, "distributed: expected a coordinator"),
+        (["--coordinator", "here"], {}, "coordinator: expected HOST:PORT, got here"),
+        (
+            ["--coordinator", "here:1", "--processes", "2", "--process", "2"],
+            {},
+            "process: expected one from 0 to 1",
+        ),
+        (["--distributed"], {"JAX_PROCESS_ID": "first"}, "JAX_PROCESS_ID: expected a number, got 'first'"),
+    ],
+)
+def test_processes_that_cannot_find_each_other(monkeypatch, capsys, options, variables, message):
+    import jax
+
+    def undefined(**given):
+        raise ValueError("Number of processes must be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", undefined)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["fake-task", "evaluate", *options, "--run-dir", "a"]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and not called

@@ -1,4 +1,4 @@
-"""A training run that takes a second: `python -m tests.experiments.tiny_run RUN_DIR STEPS [ADDRESS INDEX]`."""
+"""A training run that takes a second: `python -m tests.experiments.tiny_run RUN_DIR STEPS [--distributed ...]`."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,10 @@ import numpy as np
 import optax
 from flax import nnx
 
+from experiments.__main__ import _processes
+from experiments.data.batching import batched
 from experiments.engine.config import RunConfig
+from experiments.engine.processes import join
 from experiments.engine.train import fit
 
 
@@ -42,14 +45,9 @@ def add_noise(example, rng):
     return {**example, "x": example["x"] + rng.normal(scale=0.1, size=3).astype(np.float32)}
 
 
-def share_of_this_process(batch):
-    return {name: np.split(array, jax.process_count())[jax.process_index()] for name, array in batch.items()}
-
-
 def tiny_batches(batch_size=8):
     examples = grain.MapDataset.source(Numbers()).seed(1).shuffle().repeat().random_map(add_noise)
-    batches = examples.batch(batch_size).map(share_of_this_process)
-    return batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+    return batched(examples, batch_size)
 
 
 def squared_error(model, batch):
@@ -67,10 +65,10 @@ def train(run: RunConfig, **options) -> Tiny:
 
 
 if __name__ == "__main__":
-    directory, steps = Path(sys.argv[1]), int(sys.argv[2])
-    if sys.argv[3:]:
-        address, index = sys.argv[3], int(sys.argv[4])
-        jax.distributed.initialize(address, num_processes=2, process_id=index)
+    processes, (directory, steps) = _processes(sys.argv[1:])
+    directory, steps = Path(directory), int(steps)
+    if processes is not None:
+        join(*processes)
     trained = train(RunConfig(directory, steps=steps, log_every=2, save_every=3))
     leaves = jax.tree.leaves(nnx.state(trained, nnx.Not(nnx.RngState)))
     if jax.process_index() == 0:
