@@ -39,7 +39,7 @@ def join(coordinator: str | None = None, count: int | None = None, index: int | 
         raise InputError(f"coordinator: expected HOST:PORT, got {coordinator}")
     if count is not None and index is not None and not 0 <= index < count:
         raise InputError(f"process: expected one from 0 to {count - 1}, got {index}")
-    given = {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
+    given: dict[str, Any] = {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
     try:
         jax.distributed.initialize(**{name: value for name, value in given.items() if value is not None})
     except ValueError as error:
