@@ -5,8 +5,10 @@ that the file stores, in a type that holds them, turned upright where EXIF or TI
 """
 
 import contextlib
+import errno
 import importlib
-import os
+import io
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxup._decoders import Picture, decode
+from jaxup._writing import write_file
 
 MAX_PIXELS = 2**26  # 67 million: 8192 x 8192
 DEPTH_FORMATS = {
@@ -241,62 +244,62 @@ def as_stored(values: np.ndarray, dtype: np.dtype, path: Path) -> np.ndarray:
 
 
 def write_depth(path: Path, values: np.ndarray) -> None:
-    """Write a map [H, W] in the format of the name, all of it or nothing: under another name first."""
-    _write(path, values, _WRITERS[depth_format(path)])
+    """Write a map [H, W] in the format of the name, all of it or nothing; a link is replaced, see `jaxup._writing`."""
+    _write(path, values, _ENCODERS[depth_format(path)])
 
 
 def write_rgb(path: Path, pixels: np.ndarray) -> None:
-    """Write an image, uint8 [H, W, 3], as PNG, all of it or nothing."""
-    _write(path, pixels, _write_png)
+    """Write an image, uint8 [H, W, 3], as PNG, all of it or nothing; a link is replaced, see `jaxup._writing`."""
+    _write(path, pixels, _png)
 
 
-def _write(path: Path, values: np.ndarray, write: Callable[[Path, np.ndarray], None]) -> None:
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+def _write(path: Path, values: np.ndarray, encode: Callable[[np.ndarray], bytes]) -> None:
     try:
-        write(temporary, values)
-        os.replace(temporary, path)
+        write_file(path, encode(values))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
-def _write_png(path: Path, values: np.ndarray) -> None:
-    require("PIL.Image").fromarray(values).save(path, format="PNG")
+# Encoded in memory: the writers of these packages do not notice every disk that is full.
+def _png(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    require("PIL.Image").fromarray(values).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
-def _write_tiff(path: Path, values: np.ndarray) -> None:
-    require("tifffile").imwrite(path, values, photometric="minisblack", metadata=None)
+def _tiff(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    require("tifffile").imwrite(buffer, values, photometric="minisblack", metadata=None)
+    return buffer.getvalue()
 
 
-def _write_pfm(path: Path, values: np.ndarray) -> None:
+def _pfm(values: np.ndarray) -> bytes:
     head = f"Pf\n{values.shape[1]} {values.shape[0]}\n-1.0\n"
-    path.write_bytes(head.encode() + values[::-1].astype("<f4").tobytes())
+    return head.encode() + values[::-1].astype("<f4").tobytes()
 
 
-def _write_pgm(path: Path, values: np.ndarray) -> None:
+def _pgm(values: np.ndarray) -> bytes:
     head = f"P5\n{values.shape[1]} {values.shape[0]}\n{np.iinfo(values.dtype).max}\n"
-    path.write_bytes(head.encode() + values.astype(values.dtype.newbyteorder(">")).tobytes())
+    return head.encode() + values.astype(values.dtype.newbyteorder(">")).tobytes()
 
 
-def _write_npy(path: Path, values: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, values)
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
 
 
-def _write_exr(path: Path, values: np.ndarray) -> None:
+def _exr(values: np.ndarray) -> bytes:
     openexr = require("OpenEXR")
     header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
-    with openexr.File(header, {"Z": np.ascontiguousarray(values)}) as file:
-        file.write(str(path))
+    with tempfile.TemporaryDirectory() as folder:  # it writes to named files only
+        path = Path(folder, "depth.exr")
+        try:
+            with openexr.File(header, {"Z": np.ascontiguousarray(values)}) as file:
+                file.write(str(path))
+        except RuntimeError as error:
+            raise OSError(errno.EIO, " ".join(str(error).split())) from error
+        return path.read_bytes()
 
 
-_WRITERS = {
-    "PNG": _write_png,
-    "TIFF": _write_tiff,
-    "NPY": _write_npy,
-    "EXR": _write_exr,
-    "PFM": _write_pfm,
-    "PGM": _write_pgm,
-}
+_ENCODERS = {"PNG": _png, "TIFF": _tiff, "NPY": _npy, "EXR": _exr, "PFM": _pfm, "PGM": _pgm}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxup.cli import estimate, matte
-from jaxup.cli.common import Parser, check_out, progress, tile_size, warn
+from jaxup.cli.common import FORCE, Parser, check_out, progress, tile_size, warn
 from jaxup.files import InputError, as_stored, output_dtype, read_depth, read_rgb, write_depth
 
 METHODS = {
@@ -96,7 +96,7 @@ def _add_upsample(commands: Any) -> None:
         "are; default: 0; nan: no value",
     )
     add("--tile", type=tile_size, default=512, metavar="PIXELS", help="side of a tile; default: 512; 0: no tiles")
-    add("--force", action="store_true", help="overwrite FILE")
+    add("--force", action="store_true", help=FORCE)
     command.set_defaults(run=upsample)
 
 
@@ -110,7 +110,8 @@ def _method(name: str) -> str:
 
 def upsample(args: argparse.Namespace) -> None:
     """Read, upsample and write; everything that can be checked is checked before the work begins."""
-    check_out(args.out, args.force)
+    inputs = [path for path in (args.depth, args.guide, args.weights) if path is not None]
+    check_out(args.out, args.force, inputs)
     depth, guide = read_depth(args.depth), read_rgb(args.guide)
     dtype = output_dtype(args.out, args.depth, depth.dtype)
 
@@ -132,6 +133,6 @@ def upsample(args: argparse.Namespace) -> None:
     method = make_method(args.method, args.weights)
     with progress("upsampling") as show:
         result = upsample_depth(depth, guide, method, invalid=args.invalid, tile=args.tile, show=show, warn=warn)
-    check_out(args.out, args.force)  # it may have come into being meanwhile
+    check_out(args.out, args.force, inputs)  # it may have come into being meanwhile
     write_depth(args.out, as_stored(result, dtype, args.out))
     print(f"{args.out}: {guide.shape[1]} x {guide.shape[0]}, {dtype}, {args.method} {ratio(scale)}x")

@@ -11,6 +11,7 @@ from typing import NoReturn
 from jaxup.files import InputError, depth_format, require
 
 Show = Callable[[int, int], None]  # tiles done, tiles in all
+FORCE = "overwrite FILE, but never an input; a link is replaced, what it points to stays as it is"
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,7 +42,7 @@ def check_out(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
 
 
 def check_path(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
-    """The same of any ending."""
+    """The same of any ending. Links and other names of an input are the input."""
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder")
     if not os.access(out.parent, os.W_OK):
@@ -51,7 +52,11 @@ def check_path(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
     for path in inputs:
         if path.resolve() == out.resolve() or (out.exists() and path.exists() and out.samefile(path)):
             raise InputError(f"{out}: is also an input, {path}")
-    if out.exists() and not force:
+    if not os.path.lexists(out):  # a link to nothing is something
+        return
+    if not out.is_symlink() and not out.is_file():
+        raise InputError(f"{out}: is no regular file")
+    if not force:
         raise InputError(f"{out}: exists already; --force overwrites it")
 
 

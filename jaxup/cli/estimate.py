@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxup.cli.common import check_out
+from jaxup.cli.common import FORCE, check_out
 from jaxup.files import InputError, as_stored, depth_format, read_rgb8, write_depth
 
 _LONGEST = 8  # sides of a photograph, by the shorter one
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help=".png, .pgm: millimetres; .npy, .pfm, .tiff, .exr: metres",
     )
-    add("--force", action="store_true", help="overwrite FILE")
+    add("--force", action="store_true", help=FORCE)
     command.set_defaults(run=estimate)
 
 

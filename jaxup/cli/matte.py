@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxup.cli.common import check_out, check_path, progress, tile_size, warn
+from jaxup.cli.common import FORCE, check_out, check_path, progress, tile_size, warn
 from jaxup.files import InputError, as_stored, depth_format, read_rgb8, read_trimap, require, write_depth, write_rgb
 
 # Methods without weights, their functions in pymatting, and the least side of an image that these can solve.
@@ -64,7 +64,7 @@ def add_parser(commands: Any) -> None:
         metavar="PIXELS",
         help="side of what a network sees at once; default: 2048; 0: all",
     )
-    add("--force", action="store_true", help="overwrite FILE")
+    add("--force", action="store_true", help=FORCE)
     command.set_defaults(run=matte)
 
 

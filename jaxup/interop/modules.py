@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxup import models, nn
 from jaxup._checks import fail
+from jaxup._writing import write_file
 from jaxup.interop.checkpoint import read_safetensors, require
 from jaxup.interop.keys import flat_variables, unfilled
 
@@ -20,7 +21,7 @@ def save_module(path: str | Path, module: nnx.Module, options: Mapping[str, Any]
     """Write a module to a file that `load_module` reads: its class' name, its options and its arrays.
 
     Args:
-        path: the file, its name ending in .safetensors; it is overwritten.
+        path: the file, its name ending in .safetensors; it is overwritten, whole or not at all.
         module: of a class of `jaxup.models` or `jaxup.nn`.
         options: the constructor's arguments by name, without `rngs`: whatever JSON has, and tuples.
 
@@ -49,7 +50,7 @@ def save_module(path: str | Path, module: nnx.Module, options: Mapping[str, Any]
     except TypeError as error:
         fail("options", "what JSON can hold", error)
     _check_arrays("options", nnx.eval_shape(lambda: _build("options", name, options)), arrays)
-    require("safetensors.numpy", path).save_file(arrays, path, metadata={_ENTRY: metadata})
+    write_file(path, require("safetensors.numpy", path).save(arrays, metadata={_ENTRY: metadata}))
 
 
 def load_module(path: str | Path) -> nnx.Module:

@@ -148,6 +148,34 @@ def test_existing_files_are_kept(folder, capsys):
     refused(capsys, "folder.png: is a folder", "--force", out="folder.png")
 
 
+@pytest.mark.parametrize("given", ["depth", "guide", "weights"])
+@pytest.mark.parametrize("name", ["a.png", "./a.png", "hard.png", "link.png", "chain.png"])
+def test_an_input_is_never_the_output(folder, capsys, given, name):
+    """By whatever name; and what was there stays, with --force, too."""
+    Path("rgb.png" if given == "guide" else "depth.png").rename("a.png")
+    os.link("a.png", "hard.png")
+    Path("link.png").symlink_to("a.png")
+    Path("chain.png").symlink_to("link.png")
+    before = Path("a.png").read_bytes()
+    weights, inputs = ("--weights", "a.png"), {given: "a.png"}
+    more, inputs = (weights, {"depth": "rgb.png"}) if given == "weights" else ((), inputs)
+    refused(capsys, f"{Path(name)}: is also an input, a.png", "--force", *more, out=name, **inputs)
+    assert Path("a.png").read_bytes() == before and Path("link.png").is_symlink()
+
+
+@pytest.mark.parametrize("target", ["missing.png", "other.png"])
+def test_links_as_outputs(folder, capsys, target):
+    """They exist, also those to nothing; --force replaces them, and not what they point to."""
+    Path("other.png").write_text("precious")
+    Path("link.png").symlink_to(target)
+    refused(capsys, "link.png: exists already; --force overwrites it", out="link.png")
+    assert run("--force", out="link.png") == 0 and not Path("link.png").is_symlink()
+    assert Path("other.png").read_text() == "precious" and not Path("missing.png").exists()
+    capsys.readouterr()
+    os.mkfifo("fifo.png")
+    refused(capsys, "fifo.png: is no regular file", "--force", out="fifo.png")
+
+
 @pytest.mark.parametrize("error, status", [(OSError(28, "No space left", "out.npy"), 2), (KeyboardInterrupt(), 130)])
 def test_failures_leave_nothing(folder, capsys, monkeypatch, error, status):
     def fail(file, values):
