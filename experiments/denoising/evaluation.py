@@ -18,7 +18,7 @@ from experiments.denoising.pictures import comparison, index_figure
 from experiments.denoising.training import TrainConfig
 from experiments.engine.figures import busiest_window
 from experiments.engine.progress import read_metrics
-from experiments.engine.report import check_out, markdown_table, publish
+from experiments.engine.report import leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from jaxup.files import InputError
 from jaxup.metrics import psnr, ssim
@@ -58,9 +58,9 @@ class EvaluateConfig:
     """Write a picture per image, and the index maps of the first stage, to `out`."""
 
 
+@leaves_results
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks with total variation and the noisy images: PSNR and SSIM, pictures on request."""
-    check_out(config.out, config.pictures)
     if config.data_dir is not None and not set(config.tests) & set(FOLDERS):
         raise InputError(f"data_dir: has no effect on the tests {', '.join(config.tests)}")
     if config.own_statistics and not config.run_dir:
@@ -205,7 +205,7 @@ def speed_cells(run_dir: Path) -> dict[str, Any]:
     lines = read_metrics(run_dir)
     steps = np.diff([0, *(line["step"] for line in lines)])
     seconds = [line["seconds"] / n for line, n in zip(lines, steps, strict=True)]
-    waits = [line["data_wait"] for line in lines]
+    waits = [line.get("data_wait", np.nan) for line in lines]
     first = min(1, len(lines) - 1)
     return {"s/step": float(np.median(seconds[first:])), "data wait": float(np.median(waits[first:]))} if lines else {}
 

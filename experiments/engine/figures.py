@@ -1,7 +1,7 @@
 """Figures: pictures in rows and columns, depth maps beside maps of their errors, and kernels of pixels."""
 
+import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from jaxup._writing import write_file
 from jaxup.files import InputError
 
 Array = np.ndarray
@@ -172,10 +173,10 @@ def busiest_window(image: Array) -> tuple[slice, slice]:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Saves a figure as PNG, whole or not at all; its directory is made if need be."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, dpi=150, format="png")
-    os.replace(temporary, path)
+    write_file(path, buffer.getvalue())
 
 
 class _Scale(NamedTuple):

@@ -1,16 +1,21 @@
 """Results for people: Markdown tables with the paper's numbers, printed and saved."""
 
+import contextlib
+import functools
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxup._writing import write_file
 from jaxup.files import InputError
 
 Row = Mapping[str, Any]
+_UNFINISHED = ".unfinished"
 
 
 def markdown_table(rows: Sequence[Row], columns: Sequence[str] | None = None, *, digits: int = 4) -> str:
@@ -96,11 +101,46 @@ def publish(out: Path | None, results: Any, text: str) -> None:
 
 
 def check_out(out: Path | None, pictures: bool = False) -> None:
-    """Refuses a directory for results that exists, and pictures without one."""
+    """Refuses a directory for results that exists, but for one that a killed command left, and pictures without one."""
     if pictures and out is None:
         raise InputError("pictures: expected a directory for them, --out")
-    if out is not None and out.exists():
+    if out is not None and os.path.lexists(out) and not (out / _UNFINISHED).is_file():
         raise InputError(f"{out}: exists already")
+
+
+def leaves_results(command: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A command whose results, if it is killed before it has all of them, do not stand in its way the next time.
+
+    Args:
+        command: of a configuration with "out", which may be None, and perhaps "pictures"; or with an `Output`.
+
+    Returns:
+        The command, which refuses a directory that exists; while it runs, the file `.unfinished` is in there.
+    """
+
+    @functools.wraps(command)
+    def run(config: Any) -> None:
+        asked = getattr(config, "output", config)
+        check_out(asked.out, getattr(asked, "pictures", False))
+        with _claimed(asked.out) if asked.out is not None else contextlib.nullcontext():
+            command(config)
+
+    return run
+
+
+@contextlib.contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """A directory, unfinished until the end of the block; without one if there was an error and nothing is in it."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_file(out / _UNFINISHED, b"")
+    try:
+        yield
+    except BaseException:
+        if [entry.name for entry in out.iterdir()] == [_UNFINISHED]:
+            (out / _UNFINISHED).unlink()
+            out.rmdir()
+        raise
+    (out / _UNFINISHED).unlink()
 
 
 @dataclass(frozen=True)
@@ -112,10 +152,6 @@ class Output:
     pictures: bool = False
     """Write pictures of what each network makes to `out`."""
 
-    def check(self) -> None:
-        """Before anything is computed."""
-        check_out(self.out, self.pictures)
-
     @property
     def folder(self) -> Path | None:
         """Of the pictures, if there are to be any."""
@@ -125,5 +161,5 @@ class Output:
 def save_results(directory: Path, results: Any, text: str) -> None:
     """Writes results.json and table.md."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    (directory / "table.md").write_text(text + "\n")
+    write_file(directory / "results.json", f"{json.dumps(results, indent=2)}\n".encode())
+    write_file(directory / "table.md", f"{text}\n".encode())

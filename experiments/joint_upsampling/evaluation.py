@@ -11,7 +11,7 @@ import tyro
 
 from experiments.data import RGBD, Source, crop_to_multiple, normalised, scored
 from experiments.engine.figures import Comparison, comparison_figure
-from experiments.engine.report import beside_paper, check_out, markdown_table, publish
+from experiments.engine.report import beside_paper, leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.joint_upsampling.classical import FILTERS, METHODS, Method
 from experiments.joint_upsampling.networks import upsample
@@ -44,12 +44,12 @@ class EvaluateConfig:
     """Write a picture per image and scale to `out`."""
 
 
+@leaves_results
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks and the methods without training on pairs: RMSE beside the papers', pictures on request.
 
     The papers' numbers stand beside the protocol under which they were made: `--protocols grid bicubic djf`.
     """
-    check_out(config.out, config.pictures)
     chosen = config.protocols or (config.data.protocol,)
     if config.protocols and config.data.protocol != DataConfig.protocol:
         raise InputError("protocol: has no effect beside protocols")

@@ -8,19 +8,18 @@ from typing import Annotated
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from PIL import Image
 
 from experiments.data import HELD_OUT_SEED, Scenes
 from experiments.data.images import read_rgb
 from experiments.engine.figures import Comparison, Panel, panel_figure
-from experiments.engine.report import beside_paper, check_out, markdown_table, publish
+from experiments.engine.report import beside_paper, leaves_results, markdown_table, publish
 from experiments.engine.runs import load_runs
 from experiments.joint_upsampling.classical import Method
 from experiments.joint_upsampling.evaluation import as_methods, compare_pairs, mean_table
 from experiments.joint_upsampling.paper import DENOISING
 from experiments.joint_upsampling.training import DataConfig, TrainConfig
 from jaxup import ops
-from jaxup.files import InputError
+from jaxup.files import InputError, write_rgb
 
 DENOISERS: dict[str, Method] = {
     "noisy": lambda target, guide: target,
@@ -47,9 +46,9 @@ class DenoiseConfig:
     """Write a picture per image to `out`."""
 
 
+@leaves_results
 def denoise(config: DenoiseConfig) -> None:
     """Compare trained networks and filters on depth with noise: RMSE and PSNR."""
-    check_out(config.out, config.pictures)
     if config.data.protocol != "noise":
         raise InputError(f"protocol: expected noise, got {config.data.protocol}")
     config.data.check("test", _NOISE)
@@ -93,11 +92,11 @@ class FilterConfig:
     """Height and width of the generated image."""
 
 
+@leaves_results
 def filter_image(config: FilterConfig) -> None:
     """Remove noise or texture from an image with trained networks and filters, and write the pictures."""
     if config.iterations < 1 or config.noise < 0:
         raise InputError(f"iterations and noise: expected at least 1 and 0, got {config.iterations}, {config.noise}")
-    check_out(config.out)
     clean, guide = _images(config)
     noise = np.random.default_rng(0).standard_normal(clean.shape, np.float32)
     target = clean + np.float32(config.noise**0.5) * noise
@@ -159,10 +158,10 @@ def _read(path: Path) -> np.ndarray:
 
 def _write(out: Path, pictures: Mapping[str, np.ndarray]) -> None:
     """Each as PNG, and all in a row."""
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         levels = np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
-        Image.fromarray(levels).save(out / f"{file_name(name)}.png")
+        write_rgb(out / f"{file_name(name)}.png", levels)
     panel_figure(out / "comparison.png", [[Panel(picture, name) for name, picture in pictures.items()]], side=2.5)
 
 

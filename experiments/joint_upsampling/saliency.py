@@ -9,7 +9,7 @@ import tyro
 
 from experiments.data import HELD_OUT_SEED, RGBD, Scenes, Source, data_dir, saliency
 from experiments.engine.figures import Comparison, Panel, panel_figure
-from experiments.engine.report import beside_paper, check_out, markdown_table, publish
+from experiments.engine.report import beside_paper, leaves_results, markdown_table, publish
 from experiments.engine.runs import load_runs
 from experiments.joint_upsampling.classical import FILTERS, METHODS
 from experiments.joint_upsampling.evaluation import as_methods, compare
@@ -52,6 +52,7 @@ class SaliencyConfig:
     """Their height and width in pixels."""
 
 
+@leaves_results
 def upsample_saliency(config: SaliencyConfig) -> None:
     """Upsample saliency maps by trained networks and the methods without training: weighted F-measure."""
     _check(config)
@@ -74,7 +75,6 @@ def upsample_saliency(config: SaliencyConfig) -> None:
 
 
 def _check(config: SaliencyConfig) -> None:
-    check_out(config.out, config.pictures)
     check_int("scale", config.scale)
     for name in ("data_dir",) if config.source == "scenes" else ("scenes", "scene_size"):
         if getattr(config, name) != getattr(SaliencyConfig, name):

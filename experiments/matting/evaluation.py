@@ -13,7 +13,7 @@ from experiments.data.matting import HELD_OUT_SEED, Examined, Generated, Matted,
 from experiments.data.matting_sets import TESTS
 from experiments.engine.config import RunConfig
 from experiments.engine.progress import progress
-from experiments.engine.report import Row, check_out, markdown_table, publish
+from experiments.engine.report import Row, leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, load_runs
 from experiments.matting.drawing import Sample, matte_figure
 from experiments.matting.networks import NetworkConfig, as_method, costs
@@ -54,9 +54,9 @@ class EvaluateConfig:
     """Write images, trimaps, mattes and what each method makes of them to `out`."""
 
 
+@leaves_results
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks by SAD, MSE, gradient and connectivity errors; pictures on request."""
-    check_out(config.out, config.pictures)
     tests, methods = read_tests(config), baselines(config.baselines)
     runs = load_runs(TrainConfig, config.run_dir) or [untrained()]
     results, text = compare(runs, tests, methods, config.images, config.out if config.pictures else None)

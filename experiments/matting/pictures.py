@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 
 from experiments.data.matting import Matted
-from experiments.engine.report import check_out
+from experiments.engine.report import leaves_results
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.matting.drawing import Indexed, Sample, index_figure, matte_figure
 from experiments.matting.evaluation import EvaluateConfig, baselines, errors, read_tests, untrained
@@ -44,9 +44,9 @@ class PicturesConfig:
     """Directory for mattes.png and index-maps.png, which must not exist yet."""
 
 
+@leaves_results
 def pictures(config: PicturesConfig) -> None:
     """Draw the mattes of trained networks, and index maps of the first stage, random beside learned."""
-    check_out(config.out)
     tests = EvaluateConfig(tests=(config.test,), data_dir=config.data_dir, size=config.size)
     source, methods = read_tests(tests)[config.test], baselines(config.baselines)
     for index in config.images:

@@ -12,7 +12,7 @@ import tyro
 from experiments.data.monocular import Source
 from experiments.data.monocular_batches import Example, Protocol, examined
 from experiments.engine.config import RunConfig
-from experiments.engine.report import Output, markdown_table, publish
+from experiments.engine.report import Output, leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.monocular_depth.data import DataConfig, HeldOut, Manner
 from experiments.monocular_depth.drawing import comparison
@@ -44,9 +44,9 @@ class EvaluateConfig:
     """Size of the image for which multiply-adds are counted."""
 
 
+@leaves_results
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks by rms, rel, log10 and deltas, beside the paper's; pictures on request."""
-    config.output.check()
     runs = load_runs(TrainConfig, config.run_dir) or [untrained()]
     results, text = compare(runs, config, config.output.folder)
     publish(config.output.out, results, text)

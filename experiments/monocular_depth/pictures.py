@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from experiments.data.monocular_batches import examined
-from experiments.engine.report import check_out
+from experiments.engine.report import leaves_results
 from experiments.engine.runs import load_runs
 from experiments.monocular_depth.data import HeldOut, Manner
 from experiments.monocular_depth.drawing import comparison
@@ -32,9 +32,9 @@ class PicturesConfig:
     """Directory for depth.png, which must not exist yet."""
 
 
+@leaves_results
 def pictures(config: PicturesConfig) -> None:
     """Draw test images, their true depth, and the depth that trained networks find."""
-    check_out(config.out)
     runs = load_runs(TrainConfig, config.run_dir) or [untrained()]
     own = runs[0].config
     source = config.test.open(own.data)

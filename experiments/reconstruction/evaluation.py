@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from experiments.engine.figures import kernel_figure
-from experiments.engine.report import check_out, markdown_table, publish
+from experiments.engine.report import leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs, parameters, train_rows
 from experiments.reconstruction.paper import ROWS, Row
 from experiments.reconstruction.pictures import memory_figure, reconstruction_figure
@@ -52,9 +52,9 @@ def train(config: TrainConfig) -> None:
     compare(trained, config.data.open("test"), config.run.run_dir)
 
 
+@leaves_results
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks on the test images: a table, and pictures on request."""
-    check_out(config.out)
     if not config.run_dir:
         raise InputError("run_dir: expected the directory of a run, or of several")
     found = load_runs(TrainConfig, _run_dirs(config.run_dir), key=lambda run: None)

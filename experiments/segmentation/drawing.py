@@ -1,5 +1,6 @@
 """Pictures: images, labels and predictions side by side, and label maps as files."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from scipy.ndimage import uniform_filter
 
 from experiments.data.segmentation import IGNORED, Labelled
 from experiments.engine.figures import Panel, panel_figure
+from jaxup._writing import write_file
 
 RINGS = {"orange": (1.0, 0.55, 0.0), "cyan": (0.0, 0.9, 0.9), "pink": (1.0, 0.3, 0.8), "yellow": (0.95, 0.9, 0.0)}
 """Colours of rings around pixels."""
@@ -33,7 +35,9 @@ def save_labels(path: Path, labels: np.ndarray) -> None:
     """Writes a label map as PNG with a palette, whose indices are the labels."""
     image = Image.fromarray(labels.astype(np.uint8), "P")
     image.putpalette(palette().tobytes())
-    image.save(path, "PNG")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    write_file(path, buffer.getvalue())
 
 
 def comparison(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from experiments.data.segmentation import First, Source
 from experiments.engine.config import RunConfig
-from experiments.engine.report import Output, markdown_table, publish
+from experiments.engine.report import Output, leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.segmentation.data import DataConfig
 from experiments.segmentation.drawing import comparison
@@ -81,9 +81,9 @@ class EvaluateConfig:
     output: Output = field(default=Output())
 
 
+@leaves_results
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks by mIoU, mAcc and boundary IoU, beside the paper's; pictures on request."""
-    config.output.check()
     runs = load_runs(TrainConfig, config.run_dir) or [untrained()]
     rows, text = compare(runs, config, config.output.folder)
     publish(config.output.out, rows, text)

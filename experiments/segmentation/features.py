@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,6 +17,7 @@ from experiments.engine.config import to_json
 from experiments.engine.runs import jitted
 from experiments.segmentation.data import DataConfig
 from jaxup import interop
+from jaxup._writing import replacing, write_file
 from jaxup.files import InputError, require
 from jaxup.models import make_backbone
 
@@ -85,10 +85,10 @@ def pretrained(directory: Path) -> nnx.Module:
     network.eval()
     if not kept:
         _check_classes(network)
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        save_file({k: np.ascontiguousarray(v) for k, v in weights.items()}, path.with_suffix(".tmp"))
-        os.replace(path.with_suffix(".tmp"), path)
+        arrays = {k: np.ascontiguousarray(v) for k, v in weights.items()}
+        write_file(path, save(arrays))
     return network
 
 
@@ -158,9 +158,8 @@ def _save(path: Path, parts: list[Features]) -> None:
     for split, part in zip(("train", "test"), parts, strict=True):
         arrays |= {f"{split}/images": part.images, f"{split}/labels": part.labels}
         arrays |= {f"{split}/{stride}": y for stride, y in part.maps.items()}
-    with path.with_suffix(".tmp").open("wb") as file:
+    with replacing(path) as file:  # gigabytes, which are not encoded in memory
         np.savez(file, **arrays)
-    os.replace(path.with_suffix(".tmp"), path)
 
 
 def _load(path: Path) -> tuple[Features, Features]:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from experiments.segmentation.data import DataConfig
 from experiments.segmentation.features import STRIDES, Backbone, Features, class_shares, features
 from jaxup import metrics
 from jaxup._checks import check_choice
+from jaxup._writing import write_file
 from jaxup.files import InputError
 from jaxup.models.segmentation import Upsampling
 from jaxup.nn import UPSAMPLERS, initializers
@@ -149,8 +149,7 @@ def _rows(
             print(f"{name}, stride {stride}, seed {seed}: mIoU {row['mIoU']:.4f}, bIoU {row['bIoU']:.4f}, ", end="")
             print(f"{1000 * row['s/step']:.0f} ms a step", flush=True)
             path.parent.mkdir(exist_ok=True)
-            path.with_suffix(".tmp").write_text(json.dumps(row) + "\n")
-            os.replace(path.with_suffix(".tmp"), path)
+            write_file(path, f"{json.dumps(row)}\n".encode())
         yield json.loads(path.read_text())
 
 

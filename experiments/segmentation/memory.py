@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from experiments.engine.checkpoint import split_model
-from experiments.engine.report import check_out, markdown_table, publish
+from experiments.engine.report import leaves_results, markdown_table, publish
 from experiments.engine.runs import parameters
 from experiments.engine.train import memory_of
 from experiments.segmentation.networks import NetworkConfig, Trained, normalised
@@ -38,9 +38,9 @@ class MemoryConfig:
     """Directory for table.md and results.json, which must not exist yet; none: the table is only printed."""
 
 
+@leaves_results
 def memory(config: MemoryConfig) -> None:
     """Compile a network with each upsampler, forward and with gradients, and print the memory that it takes."""
-    check_out(config.out, False)
     if config.network.upsampler is not None:
         raise InputError("upsampler: has no effect beside upsamplers")
     check_int("batch_size", config.batch_size)

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from experiments.engine.figures import Panel, panel_figure
-from experiments.engine.report import check_out
+from experiments.engine.report import leaves_results
 from experiments.engine.runs import load_runs
 from experiments.segmentation.drawing import RINGS, comparison, edge_and_plain, in_colours, ringed
 from experiments.segmentation.evaluation import Inference, classes, shorter, test_images, untrained
@@ -42,9 +42,9 @@ class PicturesConfig:
     """Directory for predictions.png, features.png and kernels.png, which must not exist yet."""
 
 
+@leaves_results
 def pictures(config: PicturesConfig) -> None:
     """Draw predictions, features before and after upsampling, and similarity scores and kernels of trained networks."""
-    check_out(config.out)
     runs = load_runs(TrainConfig, config.run_dir) or [untrained("sapa")]
     source = test_images(runs[0].config, config.data_dir)
     for index in config.images:

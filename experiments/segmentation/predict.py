@@ -3,6 +3,7 @@
 Networks see colours with the mean and deviation of ImageNet, checkpoints of Segmenter colours of -1 to 1.
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ class PredictConfig:
 
 def predict(config: PredictConfig) -> None:
     """Segment an image and write its classes, by a network of a training run or of a published checkpoint."""
-    if config.out.exists():
+    if os.path.lexists(config.out):
         raise InputError(f"{config.out}: exists already")
     if config.out.suffix.lower() != ".png":
         raise InputError(f"{config.out}: expected a name that ends in .png")

@@ -15,7 +15,7 @@ from experiments.data.photos import embedded, middles, resized
 from experiments.data.super_resolution import Pair, Photos, degraded, read_folder
 from experiments.engine.config import RunConfig
 from experiments.engine.figures import busiest_window, kernel_figure
-from experiments.engine.report import check_out, markdown_table, publish
+from experiments.engine.report import leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs, parameters, unique
 from experiments.super_resolution.paper import RESULTS, SCALES
 from experiments.super_resolution.pictures import draw
@@ -69,9 +69,9 @@ class Score(NamedTuple):
     image: np.ndarray
 
 
+@leaves_results
 def evaluate(config: EvaluateConfig) -> None:
     """Compare trained networks with bicubic interpolation by PSNR and SSIM, beside the paper's; pictures on request."""
-    check_out(config.out, config.pictures)
     entries = trained(config.run_dir)
     scales = _scales(config, entries)
     sets: dict[str, Photos] = {folder.name: read_folder(folder) for folder in config.test_dirs}

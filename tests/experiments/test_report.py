@@ -1,10 +1,15 @@
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments.engine import figures as report
+from experiments.engine import report as results
 from experiments.engine.figures import Comparison, Panel, comparison_figure, kernel_figure, panel_figure
-from experiments.engine.report import beside_paper, markdown_table
+from experiments.engine.report import beside_paper, leaves_results, markdown_table, publish
+from jaxup._writing import write_file
 from jaxup.files import InputError
 
 
@@ -42,7 +47,7 @@ def test_the_figure_is_a_png_and_nothing_else_is_left(tmp_path):
 
 def test_all_methods_share_their_scales_and_say_their_errors(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(report.Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+    monkeypatch.setattr(report.Figure, "savefig", lambda figure, file, **_: figures.append(figure))
     comparison_figure(tmp_path / "figure.png", [comparison(methods=("a", "b", "c"))])
     axes = np.reshape(figures[0].axes, (2, 7))
     titles = [[axis.get_title() for axis in row] for row in axes]
@@ -75,7 +80,7 @@ def test_a_figure_without_errors_or_relief_can_be_drawn(tmp_path):
 
 def test_pictures_in_rows(tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(report.Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+    monkeypatch.setattr(report.Figure, "savefig", lambda figure, file, **_: figures.append(figure))
     colour, grey = np.full((8, 12, 3), 2.0), np.full((2, 3, 1), -0.5)
     rows = [[Panel(colour, "colour"), Panel(grey, "grey", (-1, 3))], [Panel(grey[..., 0], label="left")]]
     panel_figure(tmp_path / "new" / "rows.png", rows)
@@ -98,10 +103,61 @@ def test_the_papers_columns_stand_beside_ours():
     assert beside_paper(rows, {}) == rows
 
 
+class Command(NamedTuple):
+    out: Path | None
+    pictures: bool = False
+
+
+def test_a_killed_evaluation_does_not_stand_in_its_own_way(tmp_path, monkeypatch, capsys):
+    """Whatever file it was killed at; the directory of a finished one is refused, as is one of something else."""
+    out = tmp_path / "new" / "out"
+
+    @leaves_results
+    def command(config):
+        write_file(out / "picture.png", b"x")
+        publish(out, [1], "table")
+
+    written = []
+
+    def killed_at(count):
+        def write(path, content):
+            if path.suffix and len(written) == count:
+                raise KeyboardInterrupt
+            written.extend([path] if path.suffix else [])
+            write_file(path, content)
+
+        return write
+
+    for count in (0, 1):
+        written.clear()
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(results, "write_file", killed_at(count))
+            command(Command(out))
+        assert out.is_dir() and not (out / "table.md").exists()
+    command(Command(out))
+    assert sorted(path.name for path in out.iterdir()) == ["picture.png", "results.json", "table.md"]
+    (tmp_path / "link").symlink_to("nothing")
+    for path in (out, tmp_path, tmp_path / "link"):
+        with pytest.raises(InputError, match="exists already"):
+            command(Command(path))
+
+
+def test_errors_leave_no_directory(tmp_path):
+    @leaves_results
+    def command(config):
+        raise InputError("no such run")
+
+    with pytest.raises(InputError, match="no such run"):
+        command(Command(tmp_path / "out"))
+    with pytest.raises(InputError, match="expected a directory for them"):
+        command(Command(None, pictures=True))
+    assert not list(tmp_path.iterdir())
+
+
 def test_kernels_of_the_steepest_pixels(tmp_path, monkeypatch):
     """In the corners of a square lie the only slopes; each kernel has its pixel's number and largest entry as title."""
     figures = []
-    monkeypatch.setattr(report.Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+    monkeypatch.setattr(report.Figure, "savefig", lambda figure, file, **_: figures.append(figure))
     image = np.zeros((32, 40))
     image[8:24, 10:30] = 1
     kernels = np.zeros((32, 40, 9))
