@@ -1,14 +1,21 @@
 """Checkpoints of a training run: the one file that touches Orbax.
 
 `run_dir/checkpoints/STEP` holds the items "model" (parameters, batch statistics and random state), "optimizer",
-"data" (the position of the input, once for all processes) and, of a run with validation, "best" (the best model so
-far). On disk a state is a flat dictionary from names such as "params.encoder.0.kernel" to arrays, so that a checkpoint
-does not depend on the classes of Flax or Optax, and the names and shapes can be compared before anything is read. Orbax
-writes a checkpoint to a temporary directory and renames it, so that what a killed process left behind is never taken
-for a checkpoint. Saving is synchronous: the training step donates its buffers, which nothing may still be reading.
+"data" (the position of the input, once for all processes), of a run with validation "best" (the best model so far), and
+"digest" (of what is in the others; older ones lack it). On disk a state is a flat dictionary from names such as
+"params.encoder.0.kernel" to arrays, so that a checkpoint does not depend on the classes of Flax or Optax, and the names
+and shapes can be compared before anything is read. Orbax writes a checkpoint to a temporary directory and renames it,
+so that what a killed process left behind is never taken for a checkpoint. One that was damaged later is passed over for
+the newest whole one, with a warning, and never deleted. Saving is synchronous: the training step donates its buffers,
+which nothing may still be reading.
 """
 
+import gc
+import hashlib
+import json
 import logging
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,8 +26,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from experiments.engine.progress import warn
 from jaxup.files import InputError
 
+T = TypeVar("T")
 Tree = TypeVar("Tree")
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of its own defaults, line after line
@@ -62,16 +71,26 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(_directory(run_dir), options=options, item_handlers=_handlers())
 
-    def save(self, step: int, state: TrainState, iterator: grain.DatasetIterator) -> None:
-        """Saves everything that is needed to go on after `step`."""
+    def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
+        """Saves everything that is needed to go on after `step`; `position` is the state of the data's iterator.
+
+        Raises:
+            InputError: it cannot be written; older checkpoints are as they were.
+        """
+        arrays = {item: _to_arrays(tree) for item, tree in _items(state).items()}
+        digests = {item: _digest(found) for item, found in arrays.items()}
         items = {
-            **{item: ocp.args.StandardSave(_to_arrays(tree)) for item, tree in _items(state).items()},
-            "data": ocp.args.JsonSave(iterator.get_state()),
+            **{item: ocp.args.StandardSave(found) for item, found in arrays.items()},
+            "data": ocp.args.JsonSave(position),
+            "digest": ocp.args.JsonSave({"step": step, **digests, "data": _json_digest(position)}),
         }
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        try:
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        except Exception as error:  # whatever the layers below Orbax raise on a full disk
+            raise InputError(f"{self._manager.directory}/{step}: cannot be written ({_reason(error)})") from error
 
     def restore(self, state: TrainState, iterator: grain.DatasetIterator) -> tuple[int, TrainState]:
-        """Restores the newest checkpoint.
+        """Restores the newest checkpoint that can be read; newer ones are set aside under another name.
 
         Args:
             state: the state to fill: gives names, shapes, dtypes and shardings.
@@ -81,12 +100,17 @@ class Checkpoints:
             (step, state); (0, `state`) where there is no checkpoint yet.
 
         Raises:
-            InputError: the checkpoint is of another model or optimiser, or cannot be read.
+            InputError: the checkpoints are of another model or optimiser, or none of them can be read.
         """
-        step = self._manager.latest_step()
-        if step is None:
+        directory = Path(self._manager.directory)
+        steps = _steps(directory)
+        if not steps:
             return 0, state
-        restored = _restore(self._manager, step, _items(state), iterator)
+        step, restored = _newest(steps, lambda step: _restore(self._manager, step, _items(state), iterator))
+        for skipped in (each for each in steps if each > step) if jax.process_index() == 0 else ():
+            _set_aside(directory / str(skipped))
+        self._manager.reload()
+        iterator.start_prefetch()
         best = Best(**restored["best"]) if "best" in restored else None
         return step, TrainState(**restored["model"], **restored["optimizer"], best=best)
 
@@ -97,7 +121,7 @@ class Checkpoints:
 
 def has_checkpoint(run_dir: Path) -> bool:
     """Whether a run goes on from where it stopped, and not from its initial weights."""
-    return any(entry.name.isdigit() for entry in _directory(run_dir).glob("*"))
+    return bool(_steps(_directory(run_dir)))
 
 
 def load_model(run_dir: Path, model: nnx.Module, step: int | None = None, *, best: bool = False) -> nnx.Module:
@@ -106,7 +130,7 @@ def load_model(run_dir: Path, model: nnx.Module, step: int | None = None, *, bes
     Args:
         run_dir: directory of a training run, which may still be going on.
         model: a model of the same configuration, which may be `unfilled`; changed in place.
-        step: which checkpoint; None is the newest.
+        step: which checkpoint; None is the newest that can be read.
         best: the weights that were best in a validation until then, in place of the last ones.
 
     Returns:
@@ -116,22 +140,20 @@ def load_model(run_dir: Path, model: nnx.Module, step: int | None = None, *, bes
         InputError: there is no such checkpoint, it is of another model, it cannot be read, or there was no validation.
     """
     directory = _directory(run_dir)
-    if not directory.is_dir():
+    steps = _steps(directory)
+    if not steps:
         raise InputError(f"{run_dir}: holds no checkpoints")
+    if step is not None and step not in steps:
+        raise InputError(f"{run_dir}: holds no checkpoint of step {step}, only {steps}")
+    if best and not any((directory / str(each) / "best").is_dir() for each in steps):
+        raise InputError(f"{run_dir}: holds no best weights, because it was trained without validation")
+    _, params, rest = split_model(model)
+    weights = {"params": params, "rest": rest}
+    targets = {"best": {"loss": jnp.float32(0), **weights}} if best else {"model": weights}
     options = ocp.CheckpointManagerOptions(read_only=True)
     with ocp.CheckpointManager(directory, options=options, item_handlers=_handlers()) as manager:
-        steps = sorted(manager.all_steps())
-        if not steps:
-            raise InputError(f"{run_dir}: holds no checkpoints")
-        step = steps[-1] if step is None else step
-        if step not in steps:
-            raise InputError(f"{run_dir}: holds no checkpoint of step {step}, only {steps}")
-        _, params, rest = split_model(model)
-        weights = {"params": params, "rest": rest}
-        targets = {"best": {"loss": jnp.float32(0), **weights}} if best else {"model": weights}
-        if best and "best" not in {item.name for item in (manager.directory / str(step)).iterdir()}:
-            raise InputError(f"{run_dir}: holds no best weights, because it was trained without validation")
-        restored = _restore(manager, step, targets)["best" if best else "model"]
+        step, found = _newest(steps if step is None else [step], lambda step: _restore(manager, step, targets))
+    restored = found["best" if best else "model"]
     if best and np.isinf(restored["loss"]):
         raise InputError(f"{run_dir}: holds no best weights yet, no validation was finite until step {step}")
     nnx.update(model, restored["params"], restored["rest"])
@@ -156,7 +178,46 @@ def _items(state: TrainState) -> dict[str, dict[str, Any]]:
 
 
 def _directory(run_dir: Path) -> Path:
-    return run_dir.absolute() / "checkpoints"
+    directory = run_dir.absolute() / "checkpoints"
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory}: expected a directory of checkpoints, got a file")
+    return directory
+
+
+def _steps(directory: Path) -> list[int]:
+    """The steps of which there is a checkpoint, in order, whether it can be read or not."""
+    found = directory.iterdir() if directory.is_dir() else ()
+    return sorted(int(entry.name) for entry in found if _is_step(entry.name) and entry.is_dir())
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and name == str(int(name))
+
+
+def _newest(steps: list[int], read: Callable[[int], T]) -> tuple[int, T]:
+    """The newest step that can be read, and what was read; one warning names what was passed over.
+
+    Raises:
+        InputError: of the newest, if none can be read.
+    """
+    errors: list[InputError] = []
+    for step in reversed(steps):
+        try:
+            found = read(step)
+        except InputError as error:
+            errors.append(error)
+            continue
+        if errors:
+            others = f", nor can {len(errors) - 1} more" if errors[1:] else ""
+            warn(f"{errors[0]}{others}: taking the checkpoint of step {step}")
+        return step, found
+    raise errors[0]
+
+
+def _set_aside(path: Path) -> None:
+    """Lets training save that step again, without deleting what is there."""
+    free = (path.with_name(f"unreadable-{path.name}{suffix}") for suffix in ["", *(f"-{n}" for n in range(2, 1000))])
+    path.rename(next(name for name in free if not name.exists()))
 
 
 def _handlers() -> dict[str, Any]:
@@ -166,6 +227,7 @@ def _handlers() -> dict[str, Any]:
         "optimizer": ocp.StandardCheckpointHandler(),
         "best": ocp.StandardCheckpointHandler(),
         "data": ocp.JsonCheckpointHandler("process_0-of-1.json"),  # the name that older versions gave it
+        "digest": ocp.JsonCheckpointHandler(),
     }
 
 
@@ -175,32 +237,77 @@ def _restore(
     targets: dict[str, Any],
     iterator: grain.DatasetIterator | None = None,
 ) -> dict[str, Any]:
-    """Reads the items in `targets`, and the iterator's position, after comparing names, shapes and dtypes."""
-    path = manager.directory / str(step)
+    """Reads the items in `targets`, and the iterator's position, after comparing names, shapes and dtypes.
+
+    Raises:
+        InputError: they are of something else, cannot be read, or are not what was saved.
+    """
+    path = Path(manager.directory) / str(step)
     wanted = {item: _to_arrays(tree) for item, tree in targets.items()}
-    try:
+
+    def shapes() -> dict[str, Any]:
         found = manager.item_metadata(step)
-        trees = {item: dict(found[item].tree) for item in targets}
-    except Exception as error:  # whatever Orbax and the layers below it raise on files they did not expect
-        raise _unreadable(path, error) from error
+        return {item: dict(found[item].tree) for item in targets}
+
+    trees = _tried(path, shapes)
     for item in targets:
         _check_same(f"{path}/{item}", wanted[item], trees[item])
     items = {item: ocp.args.StandardRestore(jax.tree.map(_abstract, wanted[item])) for item in targets}
     if iterator is not None:
         items["data"] = ocp.args.JsonRestore()
-    try:
-        restored = manager.restore(step, args=ocp.args.Composite(**items))
-        if iterator is not None:
-            iterator.set_state(restored["data"])
-            iterator.start_prefetch()
-    except Exception as error:
-        raise _unreadable(path, error) from error
+    if (path / "digest").exists():  # older versions saved none
+        items["digest"] = ocp.args.JsonRestore()
+    restored = _tried(path, lambda: manager.restore(step, args=ocp.args.Composite(**items)))
+    if "digest" in items:
+        position = {} if iterator is None else {"data": _json_digest(restored["data"])}
+        digests = {item: _digest(restored[item]) for item in targets}
+        _check_digests(path, restored["digest"], {"step": step, **digests, **position})
+    if "optimizer" in targets and restored["optimizer"]["step"] != step:
+        raise InputError(f"{path}: cannot be read as a checkpoint, it is that of step {restored['optimizer']['step']}")
+    if iterator is not None:
+        _tried(path, lambda: iterator.set_state(restored["data"]))
     return {item: _from_arrays(tree, restored[item]) for item, tree in targets.items()}
 
 
-def _unreadable(path: Any, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:200]
-    return InputError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason})")
+def _tried(path: Path, read: Callable[[], T]) -> T:
+    """Turns whatever Orbax and the layers below it raise on files they did not expect into one line.
+
+    They leave coroutines behind that, once they are collected, print pages: that is done here, unheard.
+    """
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        try:
+            return read()
+        except Exception as error:
+            failed = InputError(f"{path}: cannot be read as a checkpoint ({_reason(error)})")
+        gc.collect()
+        raise failed
+    finally:
+        sys.unraisablehook = hook
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _check_digests(path: Path, saved: Any, found: Mapping[str, Any]) -> None:
+    for item, value in found.items():
+        if not isinstance(saved, dict) or saved.get(item) != value:
+            raise InputError(f"{path}: cannot be read as a checkpoint, its {item} is not what was saved")
+
+
+def _digest(arrays: Mapping[str, jax.Array]) -> str:
+    """Of names, types, shapes and bytes: what was saved, however Orbax lays it out in files."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype} {arrays[name].shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _json_digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _check_same(path: str, wanted: dict[str, jax.Array], found: dict[str, Any]) -> None:

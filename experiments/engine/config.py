@@ -9,7 +9,6 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
-import os
 import platform
 import types
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import jax
 
 from experiments.engine.stored import from_json, to_json
+from jaxup._writing import write_file
 from jaxup.files import InputError
 
 MAY_DIFFER = types.MappingProxyType({"may_differ": True})
@@ -159,7 +159,4 @@ def _read_json(path: Path) -> Any:
 
 
 def _write_json(path: Path, data: Any) -> None:
-    """Writes a file whole or not at all, also when killed."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=2) + "\n")
-    os.replace(temporary, path)
+    write_file(path, f"{json.dumps(data, indent=2)}\n".encode())

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,8 @@ from typing import Any
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxup._writing import append_line, write_file
 
 Metrics = dict[str, float]
 
@@ -32,7 +33,7 @@ class MetricsLog:
     """
 
     def __init__(self, run_dir: Path, start: int, tensorboard: bool = False) -> None:
-        self._path = run_dir / "metrics.jsonl"
+        self._path = _file(run_dir)
         self._pending: list[Mapping[str, jax.Array | float]] = []
         self._step = start
         self._since = time.perf_counter()
@@ -72,8 +73,7 @@ class MetricsLog:
         line = means | {f"validation_{name}": score for name, score in scores.items()}
         line |= {"seconds": round(seconds, 4), "data_wait": round(self._waited / seconds, 4)}
         if jax.process_index() == 0:
-            with self._path.open("a") as file:
-                file.write(json.dumps({"step": step, **line}) + "\n")
+            append_line(self._path, json.dumps({"step": step, **line}))
         if self._board is not None:
             for name, value in line.items():
                 self._board.add_scalar(name, value, step)
@@ -94,17 +94,54 @@ def summary_writer(run_dir: Path, start: int) -> Any:
 
 
 def read_metrics(run_dir: Path) -> list[Metrics]:
-    """The lines of `metrics.jsonl`, without a last one that a killed process left unfinished."""
-    path = run_dir / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The lines of `metrics.jsonl`, without a last one that a killed process left unfinished.
+
+    Lines that cannot be read, or are not in the order of steps, are left out with one warning.
+    """
+    return [metrics for _, metrics in _lines(_file(run_dir))]
+
+
+def _lines(path: Path, last: float = math.inf) -> list[tuple[bytes, Metrics]]:
+    """The lines up to a step as they are and as what they say: of each step one, the first."""
+    *lines, _ = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    kept: list[tuple[bytes, Metrics]] = []
+    bad = 0
+    for line in lines:
+        metrics = _parsed(line)
+        if metrics is None or (kept and kept[-1][1]["step"] >= metrics["step"]):
+            bad += 1
+        elif metrics["step"] <= last:
+            kept.append((line, metrics))
+    if bad:
+        warn(f"{path}: {bad} of {len(lines)} lines cannot be read and are left out")
+    return kept
+
+
+def _parsed(line: bytes) -> Metrics | None:
+    """Numbers by name, the step among them; None: the line is none of ours."""
+    try:
+        metrics = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(metrics, dict) or any(type(value) not in (int, float) for value in metrics.values()):
+        return None
+    return metrics if type(metrics.get("step")) is int and metrics["step"] > 0 and "seconds" in metrics else None
 
 
 def _truncate(path: Path, step: int) -> None:
-    kept = [line for line in read_metrics(path.parent) if line["step"] <= step]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    os.replace(temporary, path)
+    kept = b"".join(line + b"\n" for line, _ in _lines(path, step))
+    if not path.exists() or path.read_bytes() != kept:
+        write_file(path, kept)
+
+
+def _file(run_dir: Path) -> Path:
+    return run_dir / "metrics.jsonl"
+
+
+def warn(message: str) -> None:
+    """One line on stderr, from one of the processes."""
+    if jax.process_index() == 0:
+        print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 @contextmanager

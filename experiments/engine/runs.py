@@ -3,6 +3,7 @@
 The configuration of a task's training has the fields and methods of `Training`.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -144,6 +145,8 @@ def costs(build: Callable[[], nnx.Module], shape: Sequence[int]) -> tuple[int, f
 def step_costs(run: Run) -> dict[str, float]:
     """Seconds per step, the median of the lines after the first, which compiles; and its memory on a device."""
     lines = read_metrics(run.run_dir)
+    if not lines:
+        return {"s/step": math.nan}
     steps = np.diff([0, *(line["step"] for line in lines)])
     seconds = [line["seconds"] / n for line, n in zip(lines, steps, strict=True)]
     memory = {"GiB": lines[-1]["memory"] / 2**30} if "memory" in lines[-1] else {}

@@ -111,7 +111,7 @@ def fit(
                 if line is not None and on_log is not None:
                     on_log(step, line)
                 if save:
-                    checkpoints.save(step, state, iterator)
+                    checkpoints.save(step, state, iterator.get_state())
     finally:
         checkpoints.close()
     trained = (state.params, state.rest) if state.best is None else (state.best.params, state.best.rest)
