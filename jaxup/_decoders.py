@@ -22,6 +22,11 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NETPBM = re.compile(rb"P([2356f])\s")
 _ORIENTATION = 0x0112  # the tag of TIFF and EXIF
+_MOST_PAGES, _MOST_PARTS = 64, 2**16  # of a TIFF, with its overviews; strips or tiles of a page
+_LONGEST_HEADER, _LONGEST_NUMBER = 2**14, 16  # bytes of Netpbm's, with comments, and with the space before it
+_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)  # whose parts have no sizes of their own, or JPEG
+_JPEG = (6, 7)
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG's markers before a height and width
 _REDUCED_OR_MASK = 1 | 4  # bits of a TIFF page's NewSubfileType: overviews, which are no images of their own
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # it logs about odd files, on stderr by default
@@ -59,7 +64,7 @@ def decode(path: Path, require: Require, check: Check) -> Picture:
     if head in _TIFF:
         return _tiff(path, require("tifffile"), check)
     if _NETPBM.match(head):
-        return _netpbm(path.read_bytes(), check)
+        return _netpbm(path, check)
     return _pillow(path, require, check)
 
 
@@ -105,13 +110,22 @@ def _pillow_pixels(image: Any) -> tuple[np.ndarray, str]:
 
 def _tiff(path: Path, tifffile: Any, check: Check) -> Picture:
     with tifffile.TiffFile(path) as file:
-        pages = [page for page in file.pages if not page.subfiletype & _REDUCED_OR_MASK] or [file.pages[0]]
+        if len(file.pages) > _MOST_PAGES:  # iterating would not end where a page leads back to a former one
+            raise ValueError(f"expected one page, there are {len(file.pages)}")
+        every = [file.pages[i] for i in range(len(file.pages))]
+        pages = [page for page in every if not page.subfiletype & _REDUCED_OR_MASK] or every[:1]
         if len(pages) > 1:
             raise ValueError(f"expected one page, there are {len(pages)}")
         page = pages[0]
         check(page.imagelength, page.imagewidth * max(1, page.samplesperpixel // 4))
         if page.is_tiled:
             check(page.tilelength, page.tilewidth)
+        if page.compression not in _COMPRESSIONS:
+            raise ValueError(f"compression {getattr(page.compression, 'name', page.compression)} is not read")
+        if math.prod(page.chunked) > _MOST_PARTS or max(page.databytecounts, default=0) > path.stat().st_size:
+            raise ValueError(f"{math.prod(page.chunked)} strips or tiles that are too many, or larger than the file")
+        if page.compression in _JPEG:
+            _check_parts(file.filehandle, page, check)
         if page.axes not in ("YX", "YXS", "SYX"):
             raise ValueError(f"expected an image [H, W] or [H, W, C], got axes {page.axes} of {page.shape}")
         pixels = page.asarray()
@@ -133,25 +147,52 @@ def _tiff(path: Path, tifffile: Any, check: Check) -> Picture:
         return Picture(upright(pixels, page.tags.valueof(_ORIENTATION, 1)), kind, black, white)
 
 
-def _netpbm(stored: bytes, check: Check) -> Picture:
+def _netpbm(path: Path, check: Check) -> Picture:
     """PGM, PPM and PFM of one channel: a type, width, height, the number of white (or byte order), and the numbers."""
     gap = rb"(?:\s|#[^\n]*\n)+"
-    header = re.match(rb"P([2356f])" + (gap + rb"(\d+)") * 2 + gap + rb"([-+.\deE]+)\s", stored)
-    if header is None:
-        raise ValueError("expected width, height and largest value")
-    kind, width, height = header[1], int(header[2]), int(header[3])
-    check(height, width)
+    with path.open("rb") as file:
+        head = file.read(_LONGEST_HEADER)
+        header = re.match(rb"P([2356f])" + (gap + rb"(\d+)") * 2 + gap + rb"([-+.\deE]+)\s", head)
+        if header is None:
+            raise ValueError("expected width, height and largest value")
+        kind, width, height = header[1], int(header[2]), int(header[3])
+        check(height, width)
+        file.seek(header.end())
+        most = _LONGEST_NUMBER * (3 if kind in b"36" else 1) * height * width + _LONGEST_HEADER
+        stored = file.read(min(most, path.stat().st_size))
     if kind == b"f":  # from the last row to the first, and a negative number for little-endian
-        floats = np.frombuffer(stored, "<f4" if float(header[4]) < 0 else ">f4", height * width, header.end())
+        floats = np.frombuffer(stored, "<f4" if float(header[4]) < 0 else ">f4", height * width)
         return Picture(floats.reshape(height, width)[::-1].astype(np.float32), "grey", 0, 1)
     white, shape = int(header[4]), (height, width, 3) if kind in b"36" else (height, width)
     if not 0 < white < 65536:
         raise ValueError(f"expected a largest value of 1 to 65535, got {white}")
     if kind in b"23":
-        numbers = np.array(re.sub(rb"#[^\n]*", b"", stored[header.end() :]).split(), np.int64)
+        numbers = _written(re.sub(rb"#[^\n]*", b"", stored), math.prod(shape))
     else:
-        numbers = np.frombuffer(stored, ">u2" if white > 255 else np.uint8, math.prod(shape), header.end())
+        numbers = np.frombuffer(stored, ">u2" if white > 255 else np.uint8, math.prod(shape))
     if numbers.size and not 0 <= numbers.min() <= numbers.max() <= white:
         raise ValueError(f"expected numbers up to {white}, got {numbers.min()} to {numbers.max()}")
     pixels = numbers.reshape(shape).astype(np.uint16 if white > 255 else np.uint8)
     return Picture(pixels, "grey" if pixels.ndim == 2 else "RGB", 0, white)
+
+
+def _written(text: bytes, count: int) -> np.ndarray:
+    """So many numbers in digits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # NumPy warns of what is no number
+        numbers = np.fromstring(text.decode("ascii"), np.int64, sep=" ")
+    if numbers.size != count:
+        raise ValueError(f"expected {count} numbers, got {numbers.size}")
+    return numbers
+
+
+def _check_parts(file: Any, page: Any, check: Check) -> None:
+    """The sizes that strips or tiles of JPEG have in themselves."""
+    for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset)
+        data, at = file.read(size), 2
+        while data[at : at + 1] == b"\xff" and at + 9 <= len(data):
+            if data[at + 1] in _FRAMES:
+                check(*(int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7)))
+                break
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

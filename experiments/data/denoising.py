@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.data import data_dir
 from experiments.data.batching import batched
-from experiments.data.images import read_rgb, reading
+from experiments.data.images import listed_file, read_rgb, reading
 from experiments.data.photos import embedded, photos, resized, to_grey
 from jaxup._checks import check_int
 from jaxup.files import InputError
@@ -66,7 +66,7 @@ def _listed(path: Path, root: Path) -> Images:
     with reading(path):
         rows = list(csv.DictReader(path.read_text().splitlines()))
         corners = [(int(row["y"]), int(row["x"])) if "y" in row else None for row in rows]
-        files = [(row["name"], root / row["file"]) for row in rows]
+        files = [(row["name"], listed_file(path, root, row["file"])) for row in rows]
     images = {}
     for (name, file), corner in zip(files, corners, strict=True):
         image = to_grey(read_rgb(file))

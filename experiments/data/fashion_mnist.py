@@ -14,7 +14,7 @@ Split = Literal["train", "test"]
 
 SIZE = 28
 _PREFIX = {"train": "train", "test": "t10k"}
-_MAX_BYTES = 2**28  # of an unpacked file; the official ones have 47 MB
+_MAX_BYTES = 2**26  # of an unpacked file; the official ones have 47 MB
 
 
 def fashion_mnist(folder: Path, split: Split) -> np.ndarray:
@@ -51,11 +51,15 @@ def idx(path: Path) -> np.ndarray:
     """An array of bytes in three axes from an idx file, also a packed one."""
     with reading(path):
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            stored = file.read(_MAX_BYTES)
-        shape = tuple(int(n) for n in np.frombuffer(stored, ">u4", 3, offset=4))
-        if stored[:4] != b"\0\0\x08\x03" or shape[1:] != (SIZE, SIZE) or len(stored) != 16 + math.prod(shape):
-            raise InputError(f"{path}: is not an idx file of images of {SIZE} x {SIZE} bytes")
-        return np.frombuffer(stored, np.uint8, offset=16).reshape(shape)
+            head = file.read(16)
+            shape = tuple(int(n) for n in np.frombuffer(head, ">u4", 3, offset=4))
+            size = math.prod(shape)
+            if head[:4] != b"\0\0\x08\x03" or shape[1:] != (SIZE, SIZE) or size > _MAX_BYTES:
+                raise InputError(f"{path}: is not an idx file of images of {SIZE} x {SIZE} bytes")
+            stored = file.read(size + 1)
+        if len(stored) != size:
+            raise InputError(f"{path}: holds more or fewer than {shape[0]} images")
+        return np.frombuffer(stored, np.uint8).reshape(shape)
 
 
 def from_tfds(directory: Path | None, split: Split) -> np.ndarray:

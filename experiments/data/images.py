@@ -1,18 +1,39 @@
-"""Images and maps of data sets, read safely: see `jaxup.files`; here with archives, and as float32."""
+"""Images and maps of data sets, read safely: see `jaxup.files`; here with archives, and as float32.
 
+Names in lists may not lead out of their folder; symbolic links that a folder has are the user's own, and followed.
+"""
+
+import math
 import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
+from PIL import Image
 
 from jaxup import files
 from jaxup.files import InputError, as_map, read_grey, read_npy, reading, white_level
 
-__all__ = ["ARRAY_SUFFIXES", "SUFFIXES", "InputError", "read_dpt", "read_map", "read_rgb", "reading", "with_mask"]
+__all__ = [
+    "ARRAY_SUFFIXES",
+    "SUFFIXES",
+    "InputError",
+    "listed_file",
+    "open_image",
+    "read_arrays",
+    "read_dpt",
+    "read_map",
+    "read_rgb",
+    "reading",
+    "with_mask",
+]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm")
 ARRAY_SUFFIXES = (".npy", ".npz", ".pfm")
 DPT_TAG = 202021.25
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM")
+_HEADER = 2**14  # bytes before the numbers of an .npy
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -68,13 +89,68 @@ def with_mask(depth: np.ndarray, invalid_zero: bool) -> tuple[np.ndarray, np.nda
     return depth, np.isfinite(depth) & ((depth != 0) | (not invalid_zero))
 
 
+def open_image(path: Path, stored: IO[bytes] | None = None) -> Image.Image:
+    """An image of the formats that are read and of bearable size, in a file or a part of it, before it is decoded."""
+    image = Image.open(stored or path, formats=_FORMATS)
+    try:
+        files.check_pixels(path, image.height, image.width)
+    except InputError:
+        image.close()
+        raise
+    return image
+
+
+def read_arrays(path: Path, names: Iterable[str]) -> Mapping[str, np.ndarray]:
+    """Arrays of an `.npz` by name.
+
+    Packed ones may have 8 bytes for each of `MAX_PIXELS`; others as many as the file.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or has not these arrays.
+    """
+    with reading(path), zipfile.ZipFile(path) as archive:
+        most = max(files.MAX_PIXELS * 8, path.stat().st_size)
+        return {name: _array(path, archive, f"{name}.npy", most) for name in names}
+
+
+def listed_file(path: Path, base: Path, name: str) -> Path:
+    """The file that a list means by a name from a folder.
+
+    Raises:
+        InputError: the name leads out of the folder, or is none.
+    """
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
+        raise InputError(f"{path}: lists {name!r}, which is not in {base}")
+    if len(name.encode(errors="replace")) > 1000 or max(len(part.encode(errors="replace")) for part in parts) > 255:
+        raise InputError(f"{path}: lists a name of {len(name)} characters")
+    return base / name
+
+
 def _from_archive(path: Path, key: str) -> np.ndarray:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        member = names[0] if len(names) == 1 else f"{key}.npy"
-        if member not in names:
-            raise InputError(f"{path}: no array {key!r}, there are {', '.join(names)}")
-        if archive.getinfo(member).file_size > files.MAX_PIXELS * 8:
-            raise InputError(f"{path}: more than {files.MAX_PIXELS} pixels")
-        with archive.open(member) as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+        return _array(path, archive, names[0] if len(names) == 1 else f"{key}.npy", files.MAX_PIXELS * 8)
+
+
+def _array(path: Path, archive: zipfile.ZipFile, member: str, most: int) -> np.ndarray:
+    """An array, of which its header has to say the size that the archive says."""
+    names = archive.namelist()
+    if member not in names:
+        there = " ".join(", ".join(names[:20]).split())
+        raise InputError(f"{path}: cannot be read: no array {member.removesuffix('.npy')!r}, there are {there}")
+    size = archive.getinfo(member).file_size
+    if size > most:
+        raise InputError(f"{path}: more than {files.MAX_PIXELS} pixels")
+    with archive.open(member) as file:
+        shape, _, dtype = _npy_header(file)
+    if dtype.hasobject or not 0 <= size - math.prod(shape) * dtype.itemsize <= _HEADER:
+        raise InputError(f"{path}: {member!r} of {size} bytes is no array {dtype} {shape}")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    if np.lib.format.read_magic(file) == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)

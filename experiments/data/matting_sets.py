@@ -104,6 +104,8 @@ def _lines(path: Path) -> list[str]:
     """Names, which may have spaces, one a line."""
     with images.reading(path):
         names = [name for line in path.read_text().splitlines() if (name := line.strip())]
+        for name in names:
+            images.listed_file(path, path.parent, name)
     if not names:
         raise InputError(f"{path}: lists no images")
     return names

@@ -10,7 +10,9 @@ from experiments.data import images
 from experiments.data.monocular import Frame, Source, folder, kitti, make_frame
 from experiments.data.photos import Split
 from experiments.data.rgbd import nyu_frame, nyu_frames
-from jaxup.files import InputError, read_grey
+from jaxup._hdf5 import dataset, numbers
+from jaxup._matlab import numbers_of, read_mat
+from jaxup.files import MAX_PIXELS, InputError, check_pixels, read_grey
 
 _MAT = "nyu_depth_v2_labeled.mat"
 _TRAIN = 1000  # frames, where there is no list
@@ -51,10 +53,8 @@ class Labelled:
 
 
 def _split(path: Path, name: str) -> Sequence[int]:
-    from scipy.io import loadmat  # here, because only this needs it
-
     with images.reading(path):
-        return [int(n) - 1 for n in loadmat(path)[name].ravel()]  # MATLAB counts from 1
+        return [int(n) - 1 for n in numbers_of(read_mat(path, name)).flat]  # MATLAB counts from 1
 
 
 class FastDepthFrames:
@@ -81,11 +81,11 @@ class FastDepthFrames:
 
     def __getitem__(self, index: int) -> Frame:
         path = self.files[index]
-        with images.reading(path), h5py.File(path) as file:
-            for name in ("rgb", "depth"):
-                if not isinstance(file.get(name), h5py.Dataset):
-                    raise InputError(f"{path}: no array {name!r}")
-            rgb, depth = file["rgb"][()], file["depth"][()]
+        with images.reading(path), h5py.File(path, "r") as file:
+            stored = [dataset(file, name) for name in ("rgb", "depth")]
+            if stored[1].ndim == 2:
+                check_pixels(path, *stored[1].shape)
+            rgb, depth = (numbers(each, 8 * MAX_PIXELS) for each in stored)
         if rgb.ndim != 3 or len(rgb) != 3 or rgb.dtype != np.uint8 or depth.ndim != 2 or depth.dtype.kind != "f":
             raise InputError(
                 f"{path}: expected rgb uint8 [3, H, W] and depth floating [H, W], got {rgb.dtype} {rgb.shape} and "
@@ -122,7 +122,7 @@ class HuFrames:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Frame:
-        image, depth = (self._found(name) for name in self.pairs[index])
+        image, depth = (self._found(name.strip()) for name in self.pairs[index])
         stored = read_grey(depth)
         if stored.dtype.itemsize != (1 if self.train else 2) or stored.dtype.kind != "u":
             raise InputError(f"{depth}: expected depth of {8 if self.train else 16} bits, got {stored.dtype}")
@@ -132,8 +132,8 @@ class HuFrames:
     def _found(self, name: str) -> Path:
         """Names are from above the folder of the list, which is called data, or from this folder."""
         for base in (self.path.parent.parent, self.path.parent):
-            if (base / name).is_file():
-                return base / name
+            if (file := images.listed_file(self.path, base, name)).is_file():
+                return file
         raise InputError(f"{self.path}: lists {name}, which is not there")
 
 

@@ -8,8 +8,9 @@ import h5py
 import numpy as np
 
 from experiments.data import images
+from jaxup._hdf5 import dataset, numbers
 from jaxup.cli.depth import fill_holes
-from jaxup.files import InputError
+from jaxup.files import MAX_PIXELS, InputError, check_pixels
 
 
 class RGBD(NamedTuple):
@@ -121,23 +122,24 @@ class NYUDepthV2:
 def nyu_frames(path: Path) -> int:
     """How many frames `nyu_depth_v2_labeled.mat` has, after a check of its arrays."""
 
-    def shape(file: h5py.File, name: str) -> tuple[int, ...]:
-        if not isinstance(file.get(name), h5py.Dataset):
-            raise InputError(f"{path}: no array {name!r}")
-        found: tuple[int, ...] = file[name].shape
-        return found
-
-    with images.reading(path), h5py.File(path) as file:
-        rgb, depth = (shape(file, name) for name in ("images", "depths"))
-    if len(rgb) != 4 or rgb[1] != 3 or depth != rgb[:1] + rgb[2:]:
-        raise InputError(f"{path}: expected images [N, 3, W, H] and depths [N, W, H], got {rgb} and {depth}")
-    return rgb[0]
+    with images.reading(path), h5py.File(path, "r") as file:
+        rgb, depth = (dataset(file, name) for name in ("images", "depths"))
+        fits = rgb.shape is not None and len(rgb.shape) == 4 and rgb.shape[1] == 3
+        if not fits or depth.shape != rgb.shape[:1] + rgb.shape[2:]:
+            raise InputError(
+                f"{path}: expected images [N, 3, W, H] and depths [N, W, H], got {rgb.shape} and {depth.shape}"
+            )
+        check_pixels(path, rgb.shape[3], rgb.shape[2])
+        return int(rgb.shape[0])
 
 
 def nyu_frame(path: Path, frame: int) -> tuple[np.ndarray, np.ndarray]:
     """One of them: uint8 [H, W, 3], and float32 [H, W] in metres."""
-    with images.reading(path), h5py.File(path) as file:
-        return file["images"][frame].transpose(2, 1, 0), file["depths"][frame].T
+    with images.reading(path), h5py.File(path, "r") as file:
+        rgb, depth = (numbers(dataset(file, name), 8 * MAX_PIXELS, frame) for name in ("images", "depths"))
+        if rgb.dtype != np.uint8 or depth.dtype.kind != "f":
+            raise InputError(f"{path}: expected images uint8 and depths floating, got {rgb.dtype} and {depth.dtype}")
+        return rgb.transpose(2, 1, 0), depth.T
 
 
 class PairFolder:

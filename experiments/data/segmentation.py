@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 
 from experiments.data import images
 from experiments.data.images import reading
 from experiments.data.photos import image_files
-from jaxup.files import InputError, check_pixels
+from jaxup._matlab import numbers_of, read_mat
+from jaxup.files import InputError
 
 IGNORED = 255
 """The label of pixels that count neither in the loss nor in scores."""
@@ -123,18 +123,18 @@ def read_labels(path: Path) -> np.ndarray:
     with reading(path):
         if path.suffix.lower() == ".mat":
             return _from_mat(path)
-        with Image.open(path) as image:
-            check_pixels(path, image.height, image.width)
+        with images.open_image(path) as image:
             if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
                 raise InputError(f"{path}: expected one number a pixel, a grey image or a palette, got {image.mode}")
             return np.asarray(image).astype(np.int32)
 
 
 def _from_mat(path: Path) -> np.ndarray:
-    from scipy.io import loadmat  # here, because only this needs it
-
-    stored = loadmat(path, variable_names=["GTcls"], struct_as_record=False, squeeze_me=True)
-    return np.asarray(stored["GTcls"].Segmentation).astype(np.int32)
+    (stored,) = read_mat(path, "GTcls")
+    labels = numbers_of(stored["Segmentation"])
+    if labels.dtype.kind not in "ui":
+        raise InputError(f"{path}: expected integers, got {labels.dtype}")
+    return labels.astype(np.int32)
 
 
 def paired(image_folder: Path, label_folder: Path, suffix: str = "") -> list[Pair]:
@@ -155,17 +155,19 @@ def paired(image_folder: Path, label_folder: Path, suffix: str = "") -> list[Pai
 
 
 def listed(path: Path) -> list[str]:
-    """The lines of a file of names."""
+    """The lines of a file of names, which lead nowhere else."""
     with reading(path):
         names = path.read_text().split()
+        for name in names:
+            images.listed_file(path, path.parent, name)
     if not names:
         raise InputError(f"{path}: lists no images")
     return names
 
 
-def decoded(data: bytes) -> np.ndarray:
-    """An image file in memory, uint8 [H, W, 3]."""
-    with Image.open(io.BytesIO(data)) as image:
+def decoded(path: Path, data: bytes) -> np.ndarray:
+    """An image file inside of a file, uint8 [H, W, 3]."""
+    with images.open_image(path, io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
 
 

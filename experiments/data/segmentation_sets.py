@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.data.images import reading
+from experiments.data.images import read_arrays, reading
 from experiments.data.photos import image_files
 from experiments.data.segmentation import Files, Labelled, Pair, Source, decoded, labelled, listed, paired
 from jaxup.files import InputError
@@ -90,12 +90,17 @@ class Archive:
     """
 
     def __init__(self, path: Path):
-        with reading(path), path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
-            arrays = [file[key] for key in ("names", "labels", "streams", "offsets")]
-        self.names, self.labels, self.streams, self.offsets = arrays
-        count = len(self.names)
-        fits = self.labels.ndim == 3 and len(self.labels) == count and self.offsets.shape == (count + 1,)
-        if not fits or count == 0 or self.offsets[-1] > len(self.streams) or (np.diff(self.offsets) < 0).any():
+        names = ("names", "labels", "streams", "offsets")
+        self.names, self.labels, self.streams, self.offsets = read_arrays(path, names).values()
+        count = self.names.size
+        fits = self.names.shape == (count,) and self.labels.ndim == 3 and len(self.labels) == count > 0
+        fits &= self.streams.ndim == 1 and self.offsets.shape == (count + 1,)
+        fits &= all(a.dtype.kind in "ui" for a in (self.labels, self.streams, self.offsets))
+        if fits:
+            self.offsets = self.offsets.astype(np.int64)
+            ends = np.concatenate([[0], self.offsets, [len(self.streams)]])
+            fits = not (np.diff(ends) < 0).any()
+        if not fits:
             raise InputError(f"{path}: names, labels, streams and offsets do not fit")
         self.path, self.classes = path, CAMVID
 
@@ -104,14 +109,15 @@ class Archive:
 
     def __getitem__(self, index: int) -> Labelled:
         index = range(len(self))[index]
-        origin = f"{self.path}: {self.names[index]}"
+        name = " ".join(str(self.names[index]).split())
+        origin = f"{self.path}: {name}"
         with reading(self.path):
             try:
-                image = decoded(self.streams[self.offsets[index] : self.offsets[index + 1]].tobytes())
+                image = decoded(self.path, self.streams[self.offsets[index] : self.offsets[index + 1]].tobytes())
             except Exception as error:
-                raise InputError(f"{origin}: cannot be read: {error}") from error
+                raise InputError(f"{origin}: cannot be read: {' '.join(str(error).split())}") from error
         labels = self.labels[index].astype(np.int32)
-        return labelled(image, labels, str(self.names[index]), origin, CAMVID, void=(11, 255))
+        return labelled(image, labels, name, origin, CAMVID, void=(11, 255))
 
 
 def camvid(root: Path, split: Split) -> Source:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import grain
 import numpy as np
-from PIL import Image
 
 from experiments.data import images
 from experiments.data.batching import batched
@@ -61,7 +60,7 @@ def read_folder(folder: Path) -> Photos:
 
 def _read(file: Path) -> np.ndarray:
     rgb = images.read_rgb(file)
-    with images.reading(file), Image.open(file) as image:
+    with images.reading(file), images.open_image(file) as image:
         return rgb[..., 0] if image.mode == "L" else rgb
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.data.images import reading
+from experiments.data.images import read_arrays
 from experiments.data.segmentation import IGNORED, Source
 from experiments.engine.config import to_json
 from experiments.engine.runs import jitted
@@ -163,16 +163,18 @@ def _save(path: Path, parts: list[Features]) -> None:
 
 
 def _load(path: Path) -> tuple[Features, Features]:
-    with reading(path), path.open("rb") as stored, np.load(stored, allow_pickle=False) as file:
-        train, test = (
-            Features(
-                {stride: file[f"{split}/{stride}"] for stride in STRIDES},
-                file[f"{split}/images"],
-                file[f"{split}/labels"],
-                int(file["num_classes"]),
-            )
-            for split in ("train", "test")
+    kinds = [*map(str, STRIDES), "images", "labels"]
+    names = [f"{split}/{kind}" for split in ("train", "test") for kind in kinds]
+    arrays = read_arrays(path, [*names, "num_classes"])
+    train, test = (
+        Features(
+            {stride: arrays[f"{split}/{stride}"] for stride in STRIDES},
+            arrays[f"{split}/images"],
+            arrays[f"{split}/labels"],
+            int(arrays["num_classes"]),
         )
+        for split in ("train", "test")
+    )
     return train, test
 
 

@@ -1,16 +1,19 @@
 """Reading the files that official checkpoints come in."""
 
-import argparse
+import contextlib
 import importlib
+import math
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxup._checks import fail
+from jaxup.interop._torch_files import load_torch
 from jaxup.interop.keys import as_array
 
 # Entries of a checkpoint that hold a state dict; each may have a twin with "ema", the average that was evaluated.
@@ -22,10 +25,7 @@ _SMALL_FLOATS = {  # types of safetensors that NumPy does not have
     "F8_E4M3": np.dtype(jnp.float8_e4m3fn),
     "F8_E5M2": np.dtype(jnp.float8_e5m2),
 }
-# What checkpoints hold beside tensors and torch.load does not know by itself: options, and NumPy's scalars and arrays,
-# with the two functions that make them. None of it runs code of the file.
-_BESIDE = [argparse.Namespace, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefdU"}]
-_NUMPY: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
+_DEEPEST = 16  # state dicts in each other
 
 
 def load_checkpoint(path: str | Path, *, entry: str | None = None) -> dict[str, np.ndarray]:
@@ -59,10 +59,9 @@ def load_checkpoint(path: str | Path, *, entry: str | None = None) -> dict[str, 
         https://github.com/huggingface/safetensors, and `torch.load` of PyTorch.
     """
     path = Path(path)
-    with path.open("rb"):  # a missing file is an OSError, whatever the reader would say
-        pass
     content: Any = read_safetensors(path)[1] if path.suffix == ".safetensors" else _load_torch(path)
     tensors = _unwrapped(path, _state_dict(path, content, entry))
+    _check_sizes(path, tensors)
     return {key: _as_array(path, key, x) for key, x in tensors.items()}
 
 
@@ -75,21 +74,45 @@ def require(name: str, path: Path) -> Any:
         return fail(str(path), f"{package} installed, which reads this format", "no such package")
 
 
+def one_line(actual: object) -> str:
+    """What was found, which may have texts of a file in it, in a line of bearable length."""
+    line = " ".join(str(actual).split())
+    return line if len(line) <= 300 else f"{line[:300]} ..."
+
+
+def refuse(path: Path, expected: str, actual: object) -> NoReturn:
+    """Raise one line that names the file."""
+    fail(str(path), expected, one_line(actual))
+
+
+@contextlib.contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever a reader raises on a damaged file into one line; that there is no such file stays an OSError."""
+    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+        refuse(path, "a file", "something else")  # a pipe or a device, which may have no end
+    with path.open("rb"):
+        pass
+    try:
+        yield
+    except Exception as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"an object of {found[1]}" if found else str(error).split(". ")[0].strip() or type(error).__name__
+        refuse(path, expected, reason)
+
+
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """The metadata and the arrays of a file."""
     reader = require("safetensors", path)
-    try:
+    with reading(path, "a safetensors file"):
         with reader.safe_open(path, framework="numpy") as file:
             types = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
             small = {key for key, kind in types.items() if kind in _SMALL_FLOATS}
-            for key, kind in types.items():
-                if kind.startswith(("F8_", "F6_", "F4")) and key not in small:
-                    fail(str(path), "types that NumPy has, or " + ", ".join(_SMALL_FLOATS), f"{key}: {kind}")
-            arrays = {key: file.get_tensor(key) for key in types.keys() - small}
+            unknown = [key for key in types.keys() - small if types[key].startswith(("F8_", "F6_", "F4"))]
+            arrays = {} if unknown else {key: file.get_tensor(key) for key in types.keys() - small}
             metadata = file.metadata() or {}
         stored = reader.deserialize(path.read_bytes()) if small else []
-    except reader.SafetensorError as error:
-        return fail(str(path), "a safetensors file", error)
+    for key in unknown:
+        refuse(path, "types that NumPy has, or " + ", ".join(_SMALL_FLOATS), f"{key}: {types[key]}")
     for key, tensor in stored:
         if key in small:
             numbers = np.frombuffer(tensor["data"], _SMALL_FLOATS[tensor["dtype"]])
@@ -99,38 +122,31 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]
 
 def _load_torch(path: Path) -> Any:
     torch = require("torch", path)
-    # Files name the functions of NumPy by where they lay in the version that wrote them.
-    numpy = [(f, f"numpy.{core}.multiarray.{f.__name__}") for f in _NUMPY for core in ("core", "_core")]
-    try:
-        with torch.serialization.safe_globals([*_BESIDE, *numpy]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # readers of damaged files raise nearly anything, at length
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"an object of {found[1]}" if found else str(error).split(". ")[0] or "an empty file"
-        return fail(str(path), "a file of tensors that torch.load(weights_only=True) accepts", reason)
+    with reading(path, "a file of tensors that torch.load(weights_only=True) accepts"):
+        return load_torch(torch, path)
 
 
 def _state_dict(path: Path, content: Any, entry: str | None) -> Mapping[str, Any]:
     """The tensors by name inside of what a file holds."""
     if entry is not None:
         if not isinstance(content, Mapping) or entry not in content:
-            fail(str(path), f"an entry {entry!r}", _describe(content))
+            refuse(path, f"an entry {entry!r}", _describe(content))
         content = content[entry]
-    while isinstance(content, Mapping):
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping):
+            break
         averages_last = sorted(content, key=lambda name: _without_ema(name) != name)
         found = {_without_ema(name): name for name in averages_last if _has_tensors(content[name])}
         names = [found[name] for name in _ENTRIES if name in found]
         if len(names) > 1:
-            fail(str(path), "one state dict, or its name as entry", f"several: {', '.join(names)}")
+            refuse(path, "one state dict, or its name as entry", f"several: {', '.join(names)}")
         if not names:
             break
         content = content[names[0]]
     if not isinstance(content, Mapping) or not all(
         isinstance(k, str) and hasattr(x, "shape") for k, x in content.items()
     ):
-        fail(str(path), "a state dict: tensors by name, or its name as entry", _describe(content))
+        refuse(path, "a state dict: tensors by name, or its name as entry", _describe(content))
     return content
 
 
@@ -140,7 +156,16 @@ def _without_ema(name: Any) -> str:
 
 
 def _has_tensors(content: Any) -> bool:
-    return isinstance(content, Mapping) and any(hasattr(x, "shape") or _has_tensors(x) for x in content.values())
+    """Whether tensors are in a dict, or in one that it has; those of a file may hold themselves."""
+    seen, left = set(), [content]
+    while left:
+        now = left.pop()
+        if isinstance(now, Mapping) and id(now) not in seen:
+            seen.add(id(now))
+            if any(hasattr(x, "shape") for x in now.values()):
+                return True
+            left += now.values()
+    return False
 
 
 def _unwrapped(path: Path, tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,15 +176,28 @@ def _unwrapped(path: Path, tensors: Mapping[str, Any]) -> dict[str, Any]:
     while names and all(name.startswith("module.") for name in names.values()):
         names = {key: name.removeprefix("module.") for key, name in names.items()}
     if len(set(names.values())) < len(names):
-        fail(str(path), "keys that differ without their wrappers", sorted(tensors))
+        refuse(path, "keys that differ without their wrappers", sorted(tensors))
     return {name: tensors[key] for key, name in names.items()}
+
+
+def _check_sizes(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Refuse tensors that share so few numbers that their arrays would be far larger than the file."""
+    total, most = 0, 4 * path.stat().st_size + 2**20
+    for key, x in tensors.items():
+        size = x.element_size() if hasattr(x, "element_size") else x.itemsize
+        total += math.prod(int(n) for n in x.shape) * size
+        if total > most:
+            refuse(path, f"tensors of no more than {most} bytes", f"{key}: {tuple(x.shape)}")
 
 
 def _as_array(path: Path, key: str, x: Any) -> np.ndarray:
     try:
-        return np.asarray(as_array(x))
-    except (TypeError, RuntimeError):
-        return fail(str(path), "tensors of types that NumPy has", f"{key}: {x.dtype}")
+        array = np.asarray(as_array(x))
+    except Exception:  # sparse and quantised tensors, and those that are on no device
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biufc":
+        refuse(path, "tensors of types that NumPy has", f"{key}: {x.dtype}")
+    return array
 
 
 def _describe(content: Any) -> str:

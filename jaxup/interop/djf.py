@@ -10,12 +10,14 @@ import numpy as np
 from flax import nnx
 
 from jaxup._checks import check_image, check_shape, fail
-from jaxup.interop.checkpoint import require
+from jaxup._matlab import MAX_BYTES, read_mat
+from jaxup.interop.checkpoint import reading, refuse, require
 from jaxup.interop.keys import Key, Operators, Table
 from jaxup.models.joint import DJF, DJF_CROP
 
 # The paddings of the layers, in the order of the file, and whether they are those of `DJF(cropped=True)`.
 _BORDERS = {((2, 2, 2, 0, 0, 0), (2, 2, 2)): True, ((4, 0, 2, 4, 0, 2), (4, 0, 2)): False}
+_FIELDS = ("type", *(f"{name}{suffix}" for name in ("weights", "filters", "biases") for suffix in ("", "_depth")))
 _PARTS = {"guide_cnn": ((1, 3, 5), ""), "target_cnn": ((1, 3, 5), "_depth"), "final_cnn": ((6, 8, 10), "")}
 
 
@@ -95,14 +97,14 @@ def load_matconvnet(path: str | Path) -> dict[str, np.ndarray]:
     the same fields once more, with the suffix `_depth`. Nothing in the file is executed.
 
     Args:
-        path: a .mat file, of MATLAB's version 5 to 7 (read by SciPy) or 7.3 (by h5py).
+        path: a .mat file, of MATLAB's version 5 to 7, or 7.3 (read by h5py).
 
     Returns:
         {"layerI_weights": filters [out, in, h, w], "layerI_biases": [out]}, with I counting from 1 in the file, and
         likewise "layerI_weights_depth" and "layerI_biases_depth": the state dict of `from_torch("DJF", ...)`.
 
     Raises:
-        ValueError: no such file format, SciPy or h5py is not installed, or the file holds no such network.
+        ValueError: no such file format, h5py is not installed, or the file holds no such network, or more than 64 MiB.
         OSError: the file cannot be read.
 
     Example:
@@ -113,60 +115,60 @@ def load_matconvnet(path: str | Path) -> dict[str, np.ndarray]:
         Vedaldi and Lenc, MatConvNet: Convolutional Neural Networks for MATLAB, 2015, `vl_simplenn`.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        version_7_3 = file.read(10) == b"MATLAB 7.3"
-    read = _read_hdf5 if version_7_3 else _read_scipy
+    with reading(path, "a .mat file with net.layers"):
+        with path.open("rb") as file:
+            version_7_3 = file.read(10) == b"MATLAB 7.3"
+        layers = [] if version_7_3 else _layers(path)
+    if version_7_3:
+        require("h5py", path)
+        with reading(path, "a .mat file with net.layers"):
+            layers = list(_read_hdf5(path))
     tensors: dict[str, np.ndarray] = {}
-    for index, layer in enumerate(read(path), start=1):
+    for index, layer in enumerate(layers, start=1):
         if layer.get("type", "conv") == "conv":
-            tensors |= {f"layer{index}_{name}": x for name, x in _parameters(layer)}
+            tensors |= {f"layer{index}_{name}": x for name, x in _parameters(path, layer)}
     if not tensors:
         fail(str(path), "net.layers with filters and biases", "none")
     return tensors
 
 
-def _parameters(layer: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+def _parameters(path: Path, layer: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
     """The filters and biases of one layer, MATLAB's [h, w, in, out] as PyTorch's [out, in, h, w]."""
     for suffix in ("", "_depth"):
         pair = layer.get(f"weights{suffix}") or [layer.get(f"{name}{suffix}") for name in ("filters", "biases")]
-        if len(pair) == 2 and all(isinstance(x, np.ndarray) for x in pair):
+        if isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, np.ndarray) for x in pair):
             filters, biases = pair
+            if filters.ndim > 4:
+                refuse(path, "filters [h, w, in, out]", f"shape {filters.shape}")
             filters = filters.reshape(filters.shape + (1,) * (4 - filters.ndim))  # MATLAB drops last axes of length 1
             yield f"weights{suffix}", np.ascontiguousarray(filters.transpose(3, 2, 0, 1), np.float32)
             yield f"biases{suffix}", np.ascontiguousarray(biases.reshape(-1), np.float32)
 
 
-def _read_scipy(path: Path) -> Iterator[dict[str, Any]]:
+def _layers(path: Path) -> list[dict[str, Any]]:
     """The layers of a file up to version 7: {field: text, array or list of arrays}."""
-    reader = require("scipy.io", path)
-    try:
-        content = reader.loadmat(path, struct_as_record=False, variable_names=["net"])
-        layers = content["net"].flat[0].layers.flat
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError, reader.matlab.MatReadError) as error:
-        fail(str(path), "a .mat file with net.layers", f"{type(error).__name__}: {error}")
-    for layer in layers:
-        yield {name: _plain(value) for name, value in vars(layer.flat[0]).items() if not name.startswith("_")}
-
-
-def _plain(value: Any) -> Any:
-    if value.dtype.kind == "U":
-        return str(value.flat[0]) if value.size else ""
-    return list(value.flat) if value.dtype == object else value
+    (net,) = read_mat(path, "net")
+    return [layer for (layer,) in net["layers"]]
 
 
 def _read_hdf5(path: Path) -> Iterator[dict[str, Any]]:
     """The layers of a file of version 7.3, in which cells hold references, and axes are reversed."""
-    h5py = require("h5py", path)
+    import h5py  # here, because only this needs it
 
-    def plain(item: Any) -> Any:
-        if item.dtype == h5py.ref_dtype:
-            return [plain(file[reference]) for reference in item[()].flat]
-        array = item[()].transpose()
-        return "".join(map(chr, array.flat)) if item.attrs.get("MATLAB_class") == b"char" else array
+    from jaxup import _hdf5
 
-    with h5py.File(path) as file:
-        if "layers" not in file.get("net", {}):
-            fail(str(path), "a .mat file with net.layers", sorted(file))
-        for reference in file["net"]["layers"][()].flat:
+    left = MAX_BYTES
+
+    def plain(item: Any, cells: bool = True) -> Any:
+        nonlocal left
+        array = _hdf5.numbers(item, left)
+        left -= max(array.nbytes, 64)  # what an array takes, if it is empty
+        if array.dtype.kind == "O":  # references
+            return [plain(file[reference], cells=False) for reference in array.flat] if cells else None
+        is_text = item.attrs.get("MATLAB_class") == b"char" and array.size < 256
+        return "".join(map(chr, array.flat)) if is_text else array.transpose()
+
+    with h5py.File(path, "r") as file:
+        for reference in _hdf5.numbers(_hdf5.dataset(file, "net/layers"), left).flat:
             layer = file[reference]
-            yield {name: plain(value) for name, value in layer.items() if isinstance(value, h5py.Dataset)}
+            yield {name: plain(_hdf5.dataset(layer, name)) for name in _FIELDS if name in layer}

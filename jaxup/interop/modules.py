@@ -11,10 +11,11 @@ from flax import nnx
 from jaxup import models, nn
 from jaxup._checks import fail
 from jaxup._writing import write_file
-from jaxup.interop.checkpoint import read_safetensors, require
+from jaxup.interop.checkpoint import one_line, read_safetensors, require
 from jaxup.interop.keys import flat_variables, unfilled
 
 _ENTRY = "jaxup"  # of the metadata: {"class": name, "options": {...}}
+_MOST = 1024  # what an option may be, whatever the arrays: sides of images and windows, blocks
 
 
 def save_module(path: str | Path, module: nnx.Module, options: Mapping[str, Any]) -> None:
@@ -49,7 +50,7 @@ def save_module(path: str | Path, module: nnx.Module, options: Mapping[str, Any]
         metadata = json.dumps({"class": name, "options": dict(options)})
     except TypeError as error:
         fail("options", "what JSON can hold", error)
-    _check_arrays("options", nnx.eval_shape(lambda: _build("options", name, options)), arrays)
+    _check_arrays("options", nnx.eval_shape(lambda: _build("options", name, options, arrays)), arrays)
     write_file(path, require("safetensors.numpy", path).save(arrays, metadata={_ENTRY: metadata}))
 
 
@@ -77,17 +78,15 @@ def load_module(path: str | Path) -> nnx.Module:
         https://github.com/huggingface/safetensors
     """
     path = Path(path)
-    with path.open("rb"):  # a missing file is an OSError
-        pass
     metadata, arrays = read_safetensors(path)
     if _ENTRY not in metadata:
         fail(str(path), "a file of save_module", "a safetensors file of another origin")
     try:
         described = json.loads(metadata[_ENTRY])
         name, options = described["class"], described["options"]
-    except (ValueError, TypeError, KeyError) as error:
-        fail(str(path), "a class and options in the metadata", f"{type(error).__name__}: {error}")
-    module = unfilled(lambda: _build(str(path), name, options))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        fail(str(path), "a class and options in the metadata", one_line(f"{type(error).__name__}: {error}"))
+    module = unfilled(lambda: _build(str(path), name, options, arrays))
     _check_arrays(str(path), module, arrays)
     state = nnx.state(module, nnx.Not(nnx.RngState))
     for key, variable in flat_variables(state).items():
@@ -99,8 +98,7 @@ def load_module(path: str | Path) -> nnx.Module:
 def is_module_file(path: str | Path) -> bool:
     """Whether a file is one that `save_module` wrote; false for safetensors of another origin, and other files."""
     path = Path(path)
-    with path.open("rb"):  # a missing file is an OSError
-        pass
+    path.stat()  # a missing file is an OSError
     return path.suffix == ".safetensors" and _ENTRY in read_safetensors(path)[0]
 
 
@@ -113,20 +111,28 @@ def _find(name: Any) -> Any:
     return None
 
 
-def _build(origin: str, name: Any, options: Any) -> nnx.Module:
+def _build(origin: str, name: Any, options: Any, arrays: Mapping[str, np.ndarray]) -> nnx.Module:
     build = _find(name)
     if build is None:
-        fail(origin, "a class of jaxup.models or jaxup.nn", repr(name))
+        fail(origin, "a class of jaxup.models or jaxup.nn", one_line(repr(name)))
+    most = max(_MOST, len(arrays), *(n for x in arrays.values() for n in x.shape)) if arrays else _MOST
     try:
-        module: nnx.Module = build(**{key: _plain(value) for key, value in options.items()}, rngs=nnx.Rngs(0))
+        plain = {key: _plain(value, most) for key, value in options.items()}
+        module: nnx.Module = build(**plain, rngs=nnx.Rngs(0))
         return module
-    except (TypeError, AttributeError) as error:
-        return fail(origin, f"the options of {name}", error)
+    except Exception as error:  # constructors meet what their authors did not think of
+        return fail(origin, f"the options of {name}", one_line(error))
 
 
-def _plain(value: Any) -> Any:
-    """JSON has lists only."""
-    return tuple(map(_plain, value)) if isinstance(value, list) else value
+def _plain(value: Any, most: int) -> Any:
+    """JSON has lists only. No number may ask for a network that is out of proportion to the arrays of the file."""
+    if isinstance(value, list | tuple):
+        if len(value) > most:
+            fail("options", f"at most {most} values", len(value))
+        return tuple(_plain(item, most) for item in value)
+    if isinstance(value, int) and value > most:
+        fail("options", f"integers up to {most}", value)
+    return {key: _plain(item, most) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _check_arrays(origin: str, module: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
