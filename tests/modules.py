@@ -35,9 +35,9 @@ def abstract(build: Any, *args: Any, **options: Any) -> Any:
     return nnx.eval_shape(lambda: build(*args, **options, rngs=Shapes()))
 
 
-def jitted(build: Any, *args: Any, **options: Any) -> Any:
-    """The module with its own initial values, by one compiled program instead of one per shape."""
-    return nnx.jit(lambda: build(*args, **options, rngs=nnx.Rngs(0)))()
+def initial(build: Any, *args: Any, **options: Any) -> Any:
+    """The module with its own initial values."""
+    return build(*args, **options, rngs=nnx.Rngs(0))
 
 
 def drawn(build: Any, *args: Any, deviation: float = 0.5, **options: Any) -> tuple[Any, dict[str, np.ndarray]]:

@@ -19,20 +19,25 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxup._checks import accum_dtype
 from tests.compare import assert_close, assert_finite
 from tests.registry import EXAMPLES, Example, firsts
-from tests.registry.examples import slow, thorough, tiered
+from tests.registry.examples import marked, slow, thorough, tiered
 
 ROUNDING = 2e-6  # float32, after another order of the same sums
 GRADIENTS = 1e-4  # likewise; a gradient may be a small difference of large sums
 
 
-def examples(quick: list[Example] | None = None, **options: Any) -> pytest.MarkDecorator:
+def examples(quick: list[Example] | None = None) -> pytest.MarkDecorator:
     """All examples; by default only the quick ones, where they are given."""
-    return pytest.mark.parametrize("example", tiered(EXAMPLES, quick, **options), ids=lambda example: example.name)
+    return pytest.mark.parametrize("example", tiered(EXAMPLES, quick), ids=lambda example: example.name)
 
 
 each_operator = examples()
 one_of_a_family = examples(firsts(EXAMPLES))  # by default; the others in the thorough tests
-the_others_by_night = examples(firsts(EXAMPLES), rest=slow)  # likewise
+# Likewise, but the first three take seconds to compile each time.
+LARGE = ("attention_upsample", "deformable_average", "fine_neighbour_attention")
+QUICK = [e for e in firsts(EXAMPLES) if e.name not in LARGE]
+the_others_by_night = pytest.mark.parametrize(
+    "example", marked(EXAMPLES, QUICK, [e for e in EXAMPLES if e not in firsts(EXAMPLES)]), ids=lambda e: e.name
+)
 
 
 def differentiable(example: Example, inputs: tuple[jax.Array, ...]) -> tuple[int, ...]:

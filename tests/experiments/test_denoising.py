@@ -146,6 +146,7 @@ def test_images_of_any_size():
     np.testing.assert_array_equal(evaluation.as_method(Mirror())(image), padded[::-1, ::-1][:11, :17])
 
 
+@pytest.mark.thorough
 def test_costs_are_those_of_the_paper():
     assert set(COSTS) == set(RESULTS) <= set(MODELS)
     assert [len(row) for row in RESULTS.values()] == [6] * 5 + [5] * 15

@@ -109,6 +109,7 @@ def test_a_table_of_a_tiny_network(tiny, folder, tmp_path, capsys):
     assert capsys.readouterr().err.count("exists already") == 2
 
 
+@pytest.mark.thorough
 def test_training_goes_on_where_it_stopped(tiny, tmp_path):
     """To the same bits, dropout and statistics of norms included."""
     train = ["train", "--smoke", "--drops", "3"]
@@ -247,6 +248,7 @@ def test_index_maps_of_index_networks():
     assert (found.learned.encoder != found.random.encoder).any()
 
 
+@pytest.mark.thorough
 def test_weights_of_colours(monkeypatch):
     """EfficientNet-Lite0 sees the same with the colours of other networks; the trimap has no part in it."""
     lite = filled(lambda: make_backbone("efficientnet_lite0", rngs=Shapes()))
@@ -268,6 +270,7 @@ def test_weights_of_colours(monkeypatch):
     np.testing.assert_array_equal(block, given)
 
 
+@pytest.mark.thorough
 def test_a2u_takes_the_blocks_of_a_resnet(monkeypatch):
     options = dict(bottleneck=False, widths=(4, 8, 16, 32), stem_features=4, rngs=Shapes())
     resnet = filled(lambda: ResNet(depth=(3, 4, 6, 1), **options))

@@ -124,6 +124,7 @@ def test_smoke_of_evaluate_and_predict(tmp_path, capsys):
         assert labels.size == (64, 64)
 
 
+@pytest.mark.thorough
 def test_predict_with_a_published_checkpoint(tmp_path, capsys):
     """Tensors by the names of the official code, and its configuration as JSON."""
     config = {
@@ -241,6 +242,7 @@ def test_masks_after_each_layer_have_losses():
     np.testing.assert_allclose(loss_of(2)(Fixed(outputs), batch)[0], wanted, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_dropout_is_drawn_anew_and_only_in_training():
     network = Trained(presets.smoke().network.build(3, 0), 1)
     network.train()
@@ -345,7 +347,7 @@ def test_multipliers_and_decay_by_part():
     assert float(updates["a"]["inner"]["kernel"][0, 0]) == pytest.approx(-0.3)
     assert [float(x[0]) for x in (ones["a"]["inner"]["bias"], ones["b"])] == [-3, -1]
     network = nnx.eval_shape(lambda: NetworkConfig("segformer", "tiny").build(3, 0))
-    state = jax.tree.map(lambda p: jnp.ones(p.shape), nnx.state(network, nnx.Param))
+    state = jax.tree.map(lambda p: np.ones(p.shape, np.float32), nnx.state(network, nnx.Param))
     scaled = Decayed(multipliers=(("classifier", 10.0),))._scaled(state, state)
     found = {str(path[0]): float(leaf[...].ravel()[0]) for path, leaf in nnx.to_flat_state(scaled)}
     assert found["classifier"] == 10 and found["backbone"] == found["fuse"] == 1

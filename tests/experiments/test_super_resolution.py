@@ -265,6 +265,7 @@ def test_what_has_no_effect_is_refused(words, message, runs, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.thorough
 def test_scaled_attention():
     scaled, plain = NetworkConfig(features=8, scale=4, scaled=True), NetworkConfig(features=8, scale=4)
     networks = [nnx.eval_shape(lambda config=config: config.build(0)) for config in (scaled, plain)]
@@ -274,6 +275,7 @@ def test_scaled_attention():
     assert (scaled.label, plain.label) == ("attention, scaled", "attention")
 
 
+@pytest.mark.thorough
 def test_photographs_may_move(folder, tmp_path):
     """A run goes on with the same photographs in another place."""
     for place in ("first", "second"):

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxup import models, ops
 from jaxup.interop.backbones import Shapes
 from tests.compare import assert_close, assert_finite
-from tests.modules import abstract, call, check_reach, jitted
+from tests.modules import abstract, call, check_reach, initial
 from tests.registry.examples import thorough
 
 COUNTS = {
@@ -29,7 +29,7 @@ def random(*shape, seed=0):
 
 
 def small(**options):
-    return jitted(models.AttentionJointNetwork, features=4, mixing_layers=1, widths=(6, 5), **options)
+    return initial(models.AttentionJointNetwork, features=4, mixing_layers=1, widths=(6, 5), **options)
 
 
 def unfilled():
@@ -37,7 +37,7 @@ def unfilled():
 
 
 def small_djf(**options):
-    return jitted(models.DJF, widths=(4, 3), joint_widths=(4, 2), **options)
+    return initial(models.DJF, widths=(4, 3), joint_widths=(4, 2), **options)
 
 
 @pytest.mark.parametrize("preset", models.JOINT_PRESETS)

@@ -10,7 +10,7 @@ from jaxup import ops
 from jaxup.models.resampling import RESAMPLINGS, Resampling
 from jaxup.nn.indexnet import FAMILIES
 from tests.compare import assert_close
-from tests.modules import abstract, call, count, drawn, jitted, random
+from tests.modules import abstract, call, count, drawn, initial, random
 from tests.registry.examples import thorough
 
 STAGES = (64, 128, 256)  # of the denoising networks of Table 7
@@ -174,7 +174,7 @@ def test_normalisations_of_table_6(encoder, decoder):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_index_networks_start_as_he_has_it(family):
     """Variance 2 / fan-in, the "improved Xavier" of Lu et al., Sec. 6.2; a kernel sees K^2 inputs of each channel."""
-    stages = jitted(Resampling, method=family, features=(64,))
+    stages = initial(Resampling, method=family, features=(64,))
     kernels = [np.asarray(column.kernel[...]) for column in stages.down_layers[0].columns]
     fan_in = np.prod(kernels[0].shape[:3])
     values = np.concatenate([np.ravel(kernel) for kernel in kernels])

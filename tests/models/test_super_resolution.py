@@ -9,7 +9,7 @@ from flax import nnx
 from jaxup import models, ops
 from jaxup.nn import UPSAMPLERS
 from tests.compare import assert_close, assert_finite
-from tests.modules import abstract, call, count, drawn, jitted
+from tests.modules import abstract, call, count, drawn, initial
 
 COUNTS = {  # Table III, in millions, to two digits
     "attention": {2: (349_569, "0.35"), 4: (694_529, "0.69"), 8: (1_039_489, "1.04")},
@@ -88,7 +88,7 @@ def test_a_gradient_reaches_every_parameter():
 def test_residual_starts_as_bicubic():
     x = random(1, 4, 5, 1)
     expected = jax.jit(partial(ops.resize, scale=4, method="bicubic", cubic_coefficient=-0.5))(x)
-    assert_close(call(jitted(models.SuperResolutionNetwork, scale=4, features=4, residual=True), x), expected, 1e-6)
+    assert_close(call(initial(models.SuperResolutionNetwork, scale=4, features=4, residual=True), x), expected, 1e-6)
 
 
 @pytest.mark.parametrize(

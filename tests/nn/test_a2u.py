@@ -9,7 +9,7 @@ from flax import nnx
 from jaxup import interop, nn, ops
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import abstract, call, count, drawn, jitted, random, scratch
+from tests.modules import abstract, call, count, drawn, initial, random, scratch
 from tests.oracles.a2u import a2u_kernels as oracle
 
 CASES = ["share_k6_s3", "unshare_k5_s3"]
@@ -74,7 +74,7 @@ def test_softmax_alone():
 
 def test_initial_values():
     """Xavier's with the gain of the leaky ReLU, sqrt(2 / (1 + 0.01^2)), as the official code has; no biases."""
-    module = jitted(nn.A2UKernels, 64, kernel_size=5, shared=False)
+    module = initial(nn.A2UKernels, 64, kernel_size=5, shared=False)
     gain = np.sqrt(2 / (1 + 0.01**2))
     for layer in (module.up, module.down, module.affinity.terms[0][0].filters, module.affinity.terms[0][1].filters):
         kernel = np.asarray(layer.kernel[...]).reshape(-1, layer.kernel.shape[-1])

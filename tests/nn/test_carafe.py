@@ -9,7 +9,7 @@ from flax import nnx
 from jaxup import interop, nn, ops
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import abstract, call, count, drawn, jitted, random, scratch
+from tests.modules import abstract, call, count, drawn, initial, random, scratch
 from tests.oracles.carafe import carafe as oracle
 
 
@@ -66,7 +66,7 @@ def test_constants_are_kept_inside():
 def test_starts_as_the_mean_of_the_window():
     """Initial scores are nearly equal."""
     x = random(1, 4, 5, 3)
-    module = jitted(nn.CARAFE, 3, scale=2, kernel_size=3)
+    module = initial(nn.CARAFE, 3, scale=2, kernel_size=3)
     mean = jax.jit(partial(ops.reassemble, scale=2, kernel_size=3))(x, np.full((1, 8, 10, 9), 1 / 9, np.float32))
     assert_close(call(module, x), mean, 0.02)
 

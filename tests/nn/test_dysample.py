@@ -8,7 +8,7 @@ from flax import nnx
 from jaxup import interop, nn, ops
 from tests import goldens
 from tests.compare import assert_close
-from tests.modules import abstract, call, count, drawn, jitted, random, scratch
+from tests.modules import abstract, call, count, drawn, initial, random, scratch
 from tests.oracles.dysample import dysample as oracle
 from tests.registry.examples import thorough
 
@@ -38,7 +38,7 @@ def test_equals_the_loops(grid, scale, groups, style, dynamic_scope):
 @each_scope
 def test_starts_as_bilinear(style, dynamic_scope):
     x = random(1, 4, 5, 8)
-    module = jitted(nn.DySample, 8, scale=2, style=style, dynamic_scope=dynamic_scope)
+    module = initial(nn.DySample, 8, scale=2, style=style, dynamic_scope=dynamic_scope)
     bilinear = jax.jit(partial(ops.resize, scale=2, method="bilinear"))(x)
     assert_close(call(module, x), bilinear, 0.01)
     module.offset.kernel[...] = jnp.zeros_like(module.offset.kernel[...])

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxup import interop, nn, ops
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import abstract, call, count, drawn, jitted, random, scratch
+from tests.modules import abstract, call, count, drawn, initial, random, scratch
 from tests.oracles.index import index_network, indexed_upsample
 from tests.registry.examples import thorough
 
@@ -19,7 +19,7 @@ FAMILIES = ("holistic", "modelwise_o2o", "shared_o2o", "unshared_o2o", "m2o")
 @pytest.mark.parametrize("family", ["holistic", "unshared_o2o", "m2o"])
 def test_initial_values(family):
     """Deviation sqrt(2 / (K^2 outputs)), where the outputs are all maps of a layer, as in the official networks."""
-    column = jitted(nn.IndexNetwork, 64, family=family).columns[0]
+    column = initial(nn.IndexNetwork, 64, family=family).columns[0]
     for kernel, outputs in ((column.kernel, 128), (column.mix, 4 if family == "holistic" else 64)):
         expected = np.sqrt(2 / (kernel.shape[0] ** 2 * outputs))
         assert abs(np.std(kernel[...]) / expected - 1) < 5 / np.sqrt(2 * kernel.size)
@@ -165,7 +165,7 @@ def test_parameters_of_the_decoder():
 
 
 def test_aspp_drops_out_only_with_a_source():
-    aspp = jitted(nn.ASPP, 3, 64, branch_features=4, dilations=())
+    aspp = initial(nn.ASPP, 3, 64, branch_features=4, dilations=())
     apply = nnx.jit(lambda m, x, rngs: m(x, rngs=rngs))
     x = random(2, 3, 4, 3)
     kept, dropped = apply(aspp, x, None), apply(aspp, x, nnx.Rngs(dropout=0))

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxup import interop, nn, ops
 from tests import goldens
 from tests.compare import assert_close, assert_finite
-from tests.modules import abstract, call, count, drawn, jitted, random, randomised, scratch
+from tests.modules import abstract, call, count, drawn, initial, random, randomised, scratch
 from tests.oracles.jbu import jbu, stack_jbu
 from tests.registry.examples import thorough
 
@@ -44,7 +44,7 @@ def test_equals_the_loops(grid, size, radius, fixup):
 
 @pytest.mark.parametrize("fixup", [False, True])
 def test_stack_equals_the_loops(fixup):
-    module = jitted(nn.StackJBU, 2, 3, scale=4, radius=1, key_features=4, fixup=fixup)
+    module = initial(nn.StackJBU, 2, 3, scale=4, radius=1, key_features=4, fixup=fixup)
     module.eval()
     params = randomised(module)
     x, guide = random(1, 1, 2, 2), random(1, 5, 9, 3)
@@ -67,7 +67,7 @@ def test_constants_are_kept():
 
 
 def test_dropout_only_in_training():
-    module = jitted(nn.JBU, 2, 3, radius=1, dropout=0.5)
+    module = initial(nn.JBU, 2, 3, radius=1, dropout=0.5)
     x, guide = random(1, 2, 3, 2), random(1, 5, 4, 3)
     assert np.any(np.asarray(call(module, x, guide)) != np.asarray(call(module, x, guide)))
     module.eval()

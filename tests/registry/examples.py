@@ -73,13 +73,13 @@ class ModuleExample:
         return self.build(**options, **({"rngs": nnx.Rngs(0)} if self.takes("rngs") else {}))
 
     def make(self, **options: Any) -> Any:
-        """The same, by one program instead of one per shape, which is compiled once."""
+        """The same, whose parameters are drawn once."""
         return nnx.merge(*_made(self, tuple(options.items())), copy=True)
 
 
 @cache
 def _made(example: ModuleExample, options: tuple[tuple[str, Any], ...]) -> Any:
-    return nnx.split(nnx.jit(lambda: example.new(**dict(options)))())
+    return nnx.split(example.new(**dict(options)))
 
 
 def tiered(examples: Iterable[Any], quick: Collection[Any] | None = None, *, rest: Any = None) -> list[Any]:

@@ -59,9 +59,11 @@ def test_size():
     "changed, shapes",
     [
         ({"up_kernel_size": 5, "share": False}, {"bilinear0.bconv_UP.1": (100, 64), "bilinear1.bconv_U.1": (64, 64)}),
-        ({"downupsample_group": 2}, {"layer2_1.bilinear.bconv_DP.1": (72, 128)}),
-        ({"decoder_conv_operator": "std_conv", "aspp": False}, {"decoder_layer4.dconv1.0": (128, 128, 3, 3)}),
-        ({"decoder_conv_operator": "dep_sep_conv"}, {"decoder_layer1.dconv.0": (64, 1, 3, 3), "pred.1": (1, 1, 3, 3)}),
+        thorough({"downupsample_group": 2}, {"layer2_1.bilinear.bconv_DP.1": (72, 128)}),
+        thorough({"decoder_conv_operator": "std_conv", "aspp": False}, {"decoder_layer4.dconv1.0": (128, 128, 3, 3)}),
+        thorough(
+            {"decoder_conv_operator": "dep_sep_conv"}, {"decoder_layer1.dconv.0": (64, 1, 3, 3), "pred.1": (1, 1, 3, 3)}
+        ),
     ],
     ids=str,
 )
@@ -92,6 +94,7 @@ def test_types(upsampler):
 PAIRS = [name for name, stage in RESAMPLINGS.items() if stage.packed == 1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("upsampler", marked(PAIRS, {"max-unpool"}, set(PAIRS) - {"max-bilinear", "holistic", "m2o"}))
 def test_any_pair_of_stages(upsampler):
     run = lambda x: A2UMatting(upsampler=upsampler, **SMALL, rngs=Shapes())(x)  # noqa: E731

@@ -84,6 +84,7 @@ PRINTED = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [0, pytest.param(1, marks=slow)])
 def test_parameters(size):
     """To the last printed digit, which is more than 0.5 per cent of what the upsamplers have."""

@@ -14,7 +14,7 @@ from jaxup.models.segmentation import Upsampling
 from jaxup.models.segmentation.upsampling import _RESIZED, DIRECT
 from tests.compare import assert_close, assert_finite
 from tests.models.segmentation import test_segformer, test_segmenter
-from tests.modules import abstract, call, count, drawn, jitted, random
+from tests.modules import abstract, call, count, drawn, initial, random
 from tests.registry.examples import marked
 
 GUIDES = {"max_unpool": (8, 8, 8)}  # for one position per channel
@@ -97,9 +97,10 @@ def test_interpolation_comes_to_the_size_at_once(name):
     assert_close(call(up, x, (fine, middle)), resized(x), 0.0)
 
 
+@pytest.mark.thorough
 def test_the_image_as_a_guide():
     """At the size of each step's map."""
-    up = jitted(Upsampling, "stack_jbu", in_features=8, guides=(4, 6), scale=4, image_features=3)
+    up = initial(Upsampling, "stack_jbu", in_features=8, guides=(4, 6), scale=4, image_features=3)
     *maps, x = pyramid(12, 8, (4, 6, 8))
     image = random(1, 24, 16, 3)
     reduced = image.reshape(1, 12, 2, 8, 2, 3).mean((2, 4))
