@@ -1,4 +1,4 @@
-"""FDKN written plainly in PyTorch, with the weights of ours: what the benchmark compares its speed with."""
+"""FDKN and DKN written plainly in PyTorch, with the weights of ours: what the benchmark compares their speed with."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,41 +7,55 @@ import jax
 import numpy as np
 
 from jaxup.files import InputError
-from jaxup.models import FDKN
+from jaxup.models import DKN, FDKN
 
 Tensors = Mapping[str, Any]
 
+_STRIDED = (1, 3)  # layers of DKN after which pixels are twice as far apart
+_SEEN = (25, 24)  # pixels that DKN sees before and after each
 
-def fdkn_twin(network: FDKN, depth: np.ndarray, guide: np.ndarray) -> Callable[[], np.ndarray]:
-    """The same network in evaluation mode, for the paper's options.
+
+def dkn_twin(network: DKN | FDKN, depth: np.ndarray, guide: np.ndarray) -> Callable[[], np.ndarray]:
+    """The same network in evaluation mode, for the paper's options; DKN with dilation in the place of its shifts.
 
     Returns:
         A function that upsamples depth [B, h, w, 1] under guide [B, H, W, 3] once more, to [B, H, W, 1].
 
     Raises:
-        InputError: PyTorch is not installed.
+        InputError: PyTorch is not installed, or another network.
     """
     try:
         import torch
         from torch.nn import functional
     except ModuleNotFoundError as error:
         raise InputError("bench: the comparison needs PyTorch, which is not installed") from error
-    if network.guide_stream is None or network.grid != "centred" or not network.residual or network.luminance:
-        raise InputError("network: expected a guided FDKN on the paper's grid, with the residual")
+    fast = isinstance(network, FDKN)
+    if (
+        network.guide_stream is None
+        or network.grid != "centred"
+        or not network.residual
+        or (fast and network.luminance)
+    ):
+        raise InputError("network: expected a guided network on the paper's grid, with the residual")
     streams = {"depth": _tensors(network.depth_stream), "guide": _tensors(network.guide_stream)}
     size = network.kernel_size
 
     def stream(x: Any, tensors: Tensors) -> tuple[Any, Any]:
-        y = functional.pixel_unshuffle(x, 4)
-        for layer in range(6):
-            y = functional.conv2d(y, tensors[f"conv{layer}"], tensors[f"bias{layer}"], padding=1)
+        y = functional.pixel_unshuffle(x, 4) if fast else functional.pad(x, 2 * _SEEN)
+        dilation = 1
+        for layer in range(6 if fast else 7):
+            options = {"padding": 1} if fast else {"dilation": dilation}
+            y = functional.conv2d(y, tensors[f"conv{layer}"], tensors[f"bias{layer}"], **options)
             if layer in (0, 2, 4):
                 mean, var, scale, bias = (tensors[f"{name}{layer // 2}"] for name in ("mean", "var", "scale", "shift"))
                 y = functional.batch_norm(y, mean, var, scale, bias)
             y = functional.relu(y)
+            dilation *= 2 if layer in _STRIDED else 1
         weights = functional.conv2d(y, tensors["weights"], tensors["weights_bias"])
         offsets = functional.conv2d(y, tensors["offsets"], tensors["offsets_bias"])
-        return torch.sigmoid(functional.pixel_shuffle(weights, 4)), functional.pixel_shuffle(offsets, 4)
+        if fast:
+            weights, offsets = functional.pixel_shuffle(weights, 4), functional.pixel_shuffle(offsets, 4)
+        return torch.sigmoid(weights), offsets
 
     target_in, image = (torch.from_numpy(x).permute(0, 3, 1, 2).contiguous() for x in (depth, guide))
     height, width = image.shape[2:]

@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxup._checks import Pair
 from jaxup.nn.norms import BatchNorm, normalise
+from jaxup.ops.convolve import convolve
 from jaxup.ops.windows import merge_phases, split_phases
 
 # Width, kernel size and stride of the layers of Table 1 up to the last two, whose widths are options.
@@ -122,6 +123,7 @@ def _conv(inputs: int, outputs: int, size: int, padding: str, dtype: Any, rngs: 
         outputs,
         (size, size),
         padding=padding,
+        conv_general_dilated=convolve,
         kernel_init=init,
         bias_init=init,
         dtype=dtype,

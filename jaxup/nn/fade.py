@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_features, check_int, check_odd, check_shape, fail, pair
 from jaxup.nn import initializers
+from jaxup.ops.convolve import convolve
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.regions import convolve_groups
 from jaxup.ops.resize import resize
@@ -75,10 +76,10 @@ class SemiShift(nnx.Module):
         depth = outputs if depthwise else check_int("embedding_features", embedding_features)
         self.compress_guide = _conv(guide_features, depth, 1, rngs, dtype=dtype)
         self.compress_x = _conv(in_features, depth, 1, rngs, dtype=dtype, use_bias=False)
-        groups = outputs if depthwise else 1
-        self.conv = _conv(
-            depth, outputs, size, rngs, dtype=dtype, feature_group_count=groups, conv_general_dilated=convolve_groups
-        )
+        special: dict[str, Any] = {"conv_general_dilated": convolve}
+        if depthwise:
+            special = {"feature_group_count": outputs, "conv_general_dilated": convolve_groups}
+        self.conv = _conv(depth, outputs, size, rngs, dtype=dtype, **special)
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Logits on the guide's grid."""

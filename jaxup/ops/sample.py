@@ -1,7 +1,9 @@
 """Sampling at fractional positions: the one place that knows bilinear taps and what lies beyond the border."""
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +17,15 @@ from jaxup._checks import (
     check_shape,
     fail,
     jit,
-    known,
 )
 
 METHODS = ("bilinear", "nearest")
 PADDINGS = ("zeros", "border", "reflection")
 
-# Products that the gradient makes at a time: they then stay in cache, and never fill memory.
-_BLOCK_BYTES = 1 << 20
+# Channels of one of several groups from which on a loop over points is faster than gathers on a CPU.
+_LOOP_CHANNELS = 32
 
-Corners = tuple[tuple[int, int], ...]
-Steps = tuple[int, int]
+Point = tuple[tuple[jax.Array, ...], jax.Array, jax.Array]
 
 
 def sample(
@@ -92,7 +92,7 @@ def sample(
 
 @jit(static_argnums=(2, 3, 4))
 def _sample(x: jax.Array, points: jax.Array, method: str, padding: str, align_corners: bool) -> jax.Array:
-    (batch, height, width, channels), groups = x.shape, points.shape[3]
+    height, width = x.shape[1:3]
     points = points.astype(accum_dtype(x, points))
     rows = _inside(points[..., 0], height, padding, align_corners)
     cols = _inside(points[..., 1], width, padding, align_corners)
@@ -100,15 +100,8 @@ def _sample(x: jax.Array, points: jax.Array, method: str, padding: str, align_co
         rows, cols = (jnp.round(jax.lax.stop_gradient(p)) for p in (rows, cols))
     top, row_part = _split(rows, height)
     left, col_part = _split(cols, width)
-    # Groups are rows of the table, too, so that the gathers below read and the scatters write whole rows.
-    steps = ((width + 2) * groups, groups)
-    index = top * steps[0] + left * steps[1] + jnp.arange(groups, dtype=top.dtype)[None, None, None]
-    cells = x.reshape(batch, height, width, groups, channels // groups)
-    table = jnp.pad(cells, ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0)))
-    table = table.reshape(batch, (height + 2) * steps[0], channels // groups)
-    corners = ((0, 0),) if method == "nearest" else ((0, 0), (0, 1), (1, 0), (1, 1))
-    out = _blend(table, index, row_part, col_part, corners, steps)
-    return out.reshape(*points.shape[:3], channels).astype(x.dtype)
+    table = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return _blend(table, top, left, row_part, col_part, method == "bilinear").astype(x.dtype)
 
 
 def _inside(p: jax.Array, n: int, padding: str, align_corners: bool) -> jax.Array:
@@ -127,71 +120,130 @@ def _split(p: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
     return below.astype(jnp.int32) + 1, p - below
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _blend(
-    table: jax.Array, index: jax.Array, row_part: jax.Array, col_part: jax.Array, corners: Corners, steps: Steps
+    table: jax.Array, top: jax.Array, left: jax.Array, row_part: jax.Array, col_part: jax.Array, linear: bool
 ) -> jax.Array:
-    """Weighted sum of table rows: [B, N, c], three times [B, H, W, g] -> [B, H, W, g, c]."""
-    terms = (
-        (_part(row_part, a) * _part(col_part, b))[..., None] * _read(table, index, (a, b), steps, row_part.dtype)
-        for a, b in corners
-    )
-    return sum(terms, start=jnp.zeros((1,) * 5, row_part.dtype))
+    """Weighted sums of the 2 x 2 window at (top, left), or its first entry: [B, h, w, C], [B, H, W, g] -> [B, H, W, C].
+
+    On CPUs the gradient is a loop over points, and the sum too where that is faster than gathers.
+    """
+    inputs, gathers = (table, top, left, row_part, col_part), partial(_by_gathers, linear=linear)
+    if top.shape[3] == 1 or table.shape[-1] // top.shape[3] < _LOOP_CHANNELS or not _may_loop(inputs, linear):
+        return gathers(*inputs)
+    out: jax.Array = jax.lax.platform_dependent(*inputs, cpu=_by_points, default=gathers)
+    return out
 
 
-def _part(part: jax.Array, step: int) -> jax.Array:
-    """The weight of the near (0) or the far (1) neighbour."""
-    return part if step else 1 - part
+def _may_loop(arrays: tuple[jax.Array, ...], linear: bool) -> bool:
+    """A loop needs points, and to have them all: where they are spread over devices it would gather them."""
+    return linear and all(a.size != 0 and jax.typeof(a).sharding.mesh.size <= 1 for a in arrays)
 
 
-def _read(table: jax.Array, index: jax.Array, corner: Steps, steps: Steps, dtype: jnp.dtype) -> jax.Array:
-    index = index + (corner[0] * steps[0] + corner[1] * steps[1])
-    rows: jax.Array = jax.vmap(lambda t, i: t.at[i].get(mode="promise_in_bounds"))(table, index)
-    return rows.astype(dtype)
+def _by_gathers(
+    table: jax.Array, top: jax.Array, left: jax.Array, row_part: jax.Array, col_part: jax.Array, *, linear: bool
+) -> jax.Array:
+    """Entry by entry of the windows. Groups are rows of the table, too, so that whole rows are gathered."""
+    (batch, height, width, channels), groups = table.shape, top.shape[3]
+    rows = table.reshape(batch, height, width, groups, channels // groups)
+    rows = rows.reshape(batch, height * width * groups, channels // groups)
+    index = (top * width + left) * groups + jnp.arange(groups, dtype=top.dtype)[None, None, None]
+
+    def read(down: int, right: int) -> jax.Array:
+        at = index + (down * width + right) * groups
+        entries: jax.Array = jax.vmap(lambda t, i: t.at[i].get(mode="promise_in_bounds"))(rows, at)
+        return entries.astype(row_part.dtype)
+
+    weights = _weights(row_part, col_part)
+    used = weights if linear else [(0, 0)]
+    out = sum((weights[at][..., None] * read(*at) for at in used), start=jnp.zeros((1,) * 5, row_part.dtype))
+    return out.reshape(*top.shape[:3], channels)
 
 
-def _blend_bwd(
-    corners: Corners, steps: Steps, saved: tuple[jax.Array, ...], ct: jax.Array
-) -> tuple[jax.Array | None, ...]:
-    """Blocks of rows one after the other, so that what is gathered and scattered stays small."""
-    table, index, row_part, col_part = saved
-    rows = _block_rows(ct)
-
-    def block(total: jax.Array, start: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        here = (jax.lax.dynamic_slice_in_dim(a, start, rows, axis=1) for a in (index, row_part, col_part, ct))
-        i, p, q, d_out = here
-        d_row = d_col = jnp.zeros_like(p)
-        for a, b in corners:
-            weight_row, weight_col = _part(p, a), _part(q, b)
-            change = jnp.sum(d_out * _read(table, i, (a, b), steps, ct.dtype), axis=-1)
-            d_row, d_col = d_row + (2 * a - 1) * weight_col * change, d_col + (2 * b - 1) * weight_row * change
-            total = _add(total, i + (a * steps[0] + b * steps[1]), (weight_row * weight_col)[..., None] * d_out)
-        return total, (d_row, d_col)
-
-    starts = jnp.arange(0, ct.shape[1], rows)
-    d_table, parts = jax.lax.scan(block, jnp.zeros_like(table, dtype=ct.dtype), starts)
-    d_row, d_col = (jnp.moveaxis(d, 0, 1).reshape(index.shape) for d in parts)
-    return d_table.astype(table.dtype), None, d_row, d_col
+def _weights(row_part: jax.Array, col_part: jax.Array) -> dict[tuple[int, int], jax.Array]:
+    """The weights of the four entries of a window."""
+    rows, cols = (1 - row_part, row_part), (1 - col_part, col_part)
+    return {(a, b): rows[a] * cols[b] for a in (0, 1) for b in (0, 1)}
 
 
-def _block_rows(x: jax.Array) -> int:
-    """The largest divisor of the number of rows with which one block of [B, H, W, g, c] fits `_BLOCK_BYTES`."""
-    fit = max(
-        1, _BLOCK_BYTES // max(1, math.prod(known(n) for n in x.shape[2:]) * known(x.shape[0]) * x.dtype.itemsize)
-    )
-    rows = known(x.shape[1])
-    return max(d for d in range(1, min(fit, max(1, rows)) + 1) if rows % d == 0)
+def _point(table: jax.Array, places: tuple[jax.Array, ...]) -> Callable[[jax.Array], Point]:
+    """Of the n-th point, those of all groups counted, where its window begins in the table and its two parts."""
+    shape = places[0].shape
+    top, left, row_part, col_part = (a.reshape(-1) for a in places)
+
+    def point(n: jax.Array) -> Point:
+        image, channel = n // math.prod(shape[1:]), n % shape[3] * (table.shape[3] // shape[3])
+        return (image.astype(top.dtype), top[n], left[n], channel.astype(top.dtype)), row_part[n], col_part[n]
+
+    return point
 
 
-def _add(table: jax.Array, index: jax.Array, values: jax.Array) -> jax.Array:
-    total: jax.Array = jax.vmap(lambda t, i, v: t.at[i].add(v, mode="promise_in_bounds"))(table, index, values)
-    return total
+def _by_points(table: jax.Array, *places: jax.Array) -> jax.Array:
+    """One point after the other."""
+    size, dtype = table.shape[3] // places[0].shape[3], places[2].dtype
+    point = _point(table, places)
+
+    def add(n: jax.Array, out: jax.Array) -> jax.Array:
+        (image, row, col, channel), p, q = point(n)
+        entries = [
+            w * jax.lax.dynamic_slice(table, (image, row + a, col + b, channel), (1, 1, 1, size)).astype(dtype)
+            for (a, b), w in _weights(p, q).items()
+        ]
+        return jax.lax.dynamic_update_slice_in_dim(out, sum(entries[1:], entries[0]).reshape(1, size), n, axis=0)
+
+    out = jax.lax.fori_loop(0, places[0].size, add, jnp.zeros((places[0].size, size), dtype))
+    samples: jax.Array = out.reshape(*places[0].shape[:3], table.shape[3])
+    return samples
 
 
-def _blend_fwd(
-    table: jax.Array, index: jax.Array, row_part: jax.Array, col_part: jax.Array, corners: Corners, steps: Steps
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return _blend(table, index, row_part, col_part, corners, steps), (table, index, row_part, col_part)
+def _pull_by_points(ct: jax.Array, table: jax.Array, *places: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Every point adds to its window at once: a scatter would visit it for each entry, and fill memory before."""
+    size, point = table.shape[3] // places[0].shape[3], _point(table, places)
+    ct = ct.reshape(-1, size)
+
+    def add(n: jax.Array, totals: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        corner, p, q = point(n)
+        d_out = jax.lax.dynamic_slice_in_dim(ct, n, 1).reshape(1, 1, 1, size)
+        window, total = (jax.lax.dynamic_slice(t, corner, (1, 2, 2, size)) for t in (table, totals[0]))
+        weights = jnp.stack(list(_weights(p, q).values())).reshape(1, 2, 2, 1)
+        change = _sum_by_halves(window.astype(ct.dtype) * d_out)[0]
+        along_rows = (1 - q) * (change[1, 0] - change[0, 0]) + q * (change[1, 1] - change[0, 1])
+        along_cols = (1 - p) * (change[0, 1] - change[0, 0]) + p * (change[1, 1] - change[1, 0])
+        parts = jnp.stack([along_rows, along_cols])[None]
+        return (
+            jax.lax.dynamic_update_slice(totals[0], total + weights * d_out, corner),
+            jax.lax.dynamic_update_slice_in_dim(totals[1], parts, n, axis=0),
+        )
+
+    zeros = jnp.zeros(table.shape, ct.dtype), jnp.zeros((len(ct), 2), ct.dtype)
+    d_table, d_parts = jax.lax.fori_loop(0, len(ct), add, zeros)
+    return d_table, d_parts[:, 0].reshape(places[0].shape), d_parts[:, 1].reshape(places[0].shape)
+
+
+def _sum_by_halves(x: jax.Array) -> jax.Array:
+    """Sum over the last axis, in an order that takes several numbers at a time."""
+    while x.shape[-1] > 4 and x.shape[-1] % 2 == 0:
+        x = x[..., : x.shape[-1] // 2] + x[..., x.shape[-1] // 2 :]
+    return x.sum(-1)
+
+
+def _blend_fwd(*args: Any) -> tuple[jax.Array, Any]:
+    return _blend(*args), args[:-1]
+
+
+def _blend_bwd(linear: bool, saved: Any, ct: jax.Array) -> tuple[jax.Array | None, ...]:
+    def by_scatters(ct: jax.Array, table: jax.Array, *places: jax.Array) -> tuple[jax.Array, ...]:
+        def run(table: jax.Array, *parts: jax.Array) -> jax.Array:
+            return _by_gathers(table, *places[:2], *parts, linear=linear)
+
+        d_inputs: tuple[jax.Array, ...] = jax.vjp(run, table.astype(ct.dtype), *places[2:])[1](ct)
+        return d_inputs
+
+    run = by_scatters
+    if _may_loop((ct, *saved), linear):
+        run = partial(jax.lax.platform_dependent, cpu=_pull_by_points, default=by_scatters)
+    d_table, d_row, d_col = run(ct, *saved)
+    return d_table.astype(saved[0].dtype), None, None, d_row, d_col
 
 
 _blend.defvjp(_blend_fwd, _blend_bwd)

@@ -7,7 +7,7 @@ from flax import nnx
 
 from experiments.__main__ import main
 from experiments.bench.networks import literal_dkn
-from experiments.bench.torch_twin import fdkn_twin
+from experiments.bench.torch_twin import dkn_twin
 from jaxup.models import DKN, FDKN
 from tests.compare import assert_close
 from tests.modules import random, randomised
@@ -25,11 +25,12 @@ def test_the_passes_are_dkn():
 
 @pytest.mark.thorough
 @pytest.mark.torch
-def test_the_twin_is_fdkn():
-    network = FDKN(rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("network", [FDKN, DKN])
+def test_the_twins_are_the_networks(network):
+    network = network(widths=(8, 4), rngs=nnx.Rngs(0))
     randomised(network, 0.03)
     network.eval()
-    twin = fdkn_twin(network, np.asarray(DEPTH), np.asarray(GUIDE))()
+    twin = dkn_twin(network, np.asarray(DEPTH), np.asarray(GUIDE))()
     assert_close(twin, network(DEPTH, GUIDE), 1e-5)
 
 

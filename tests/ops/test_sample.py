@@ -68,14 +68,41 @@ def test_equals_torch(method, padding, align_corners):
     assert_close(d_points, grid.grad.numpy()[..., ::-1] * 2 / size, 1e-4)
 
 
-def test_many_blocks_give_the_same_gradients(monkeypatch):
-    x, points = random(2, 4, 5, 3), scattered((6, 7), (4, 5), 3)
-    gradients = jax.jit(jax.grad(lambda *a: jnp.sum(jnp.sin(ops.sample(*a))), (0, 1)))
-    whole = gradients(x, points)
-    monkeypatch.setattr(importlib.import_module("jaxup.ops.sample"), "_BLOCK_BYTES", 1)
-    # Another batch is traced anew, with the new size of a block.
-    blocks = gradients(np.concatenate([x, x[:1]]), np.concatenate([points, points[:1]]))
-    assert_close([d[:2] for d in blocks], list(whole), 1e-6)
+def test_loops_over_points_equal_gathers_and_scatters():
+    """One form for CPUs, the other for batches on several devices and for GPUs; here with odd groups of 3 channels."""
+    generator, shape = np.random.default_rng(0), (2, 3, 7, 2)
+    table, ct = random(2, 4, 5, 6), random(2, 3, 7, 6, seed=2)
+    corners = [jnp.asarray(generator.integers(0, n - 1, shape, np.int32)) for n in (4, 5)]
+    parts = [generator.random(shape, np.float32) for _ in range(2)]
+
+    @jax.jit
+    def run(table, *parts):
+        gathers = lambda table, *parts: module._by_gathers(table, *corners, *parts, linear=True)  # noqa: E731
+        out, pullback = jax.vjp(gathers, table, *parts)
+        loops = module._by_points(table, *corners, *parts), module._pull_by_points(ct, table, *corners, *parts)
+        return (out, pullback(ct)), loops
+
+    module = importlib.import_module("jaxup.ops.sample")
+    by_gathers, by_points = run(table, *parts)
+    assert_close(by_points, by_gathers, 1e-6)
+
+
+def test_loops_are_for_cpus_only():
+    """A batch on several devices would be gathered by a loop, and so would GPUs do one point at a time."""
+    x, points = random(4, 5, 5, 64), scattered((3, 3), (5, 5), 2, batch=4)
+    mesh = jax.make_mesh((4,), ("data",))
+    placed = jax.device_put((x, points), jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+    run = jax.grad(lambda *a: jnp.sum(jnp.sin(ops.sample(*a))))
+    assert "platform_index" in str(jax.make_jaxpr(run)(x, points))
+    assert "platform_index" not in str(jax.make_jaxpr(run)(*placed))
+
+
+def test_a_gradient_needs_no_scratch():
+    """Less than the output. A scatter would have the products of all points and corners in memory, 4 times that."""
+    x, points = ((1, 32, 32, 64), (1, 64, 64, 4, 2))
+    inputs = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, 64, 64, 64), x, points)]
+    compiled = jax.jit(lambda ct, *a: jax.vjp(ops.sample, *a)[1](ct)).lower(*inputs).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 4 * 64**3
 
 
 def test_pixel_centres_return_the_image():

@@ -1,0 +1,49 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxup.ops.convolve import convolve
+from tests.compare import assert_close
+
+LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+def random(*shape):
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "padding, size", [("VALID", (3, 2)), ("SAME", (2, 5)), ([(2, 0), (0, 3)], (3, 3)), ("VALID", (1, 1))], ids=str
+)
+def test_equals_lax(monkeypatch, padding, size):
+    """Values, both gradients, and the change along a direction, with a last block of rows that is not full."""
+    monkeypatch.setattr("jaxup.ops.convolve._BLOCK", 2 * 2 * 9)
+    x, kernel = random(2, 8, 6, 3), random(*size, 3, 5)
+
+    def run(convolution):
+        def values(*inputs):
+            return convolution(*inputs, (1, 1), padding, **LAYOUT)
+
+        def loss(*inputs):
+            return jnp.sum(jnp.sin(values(*inputs)))
+
+        changed = jax.jvp(jax.grad(loss, (0, 1)), (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
+        return values(x, kernel), changed
+
+    assert_close(jax.jit(lambda: run(convolve))(), jax.jit(lambda: run(jax.lax.conv_general_dilated))(), 1e-5)
+
+
+def test_strides_dilations_and_groups_are_those_of_lax():
+    x, kernel = random(1, 7, 8, 4), random(3, 3, 2, 6)
+    options = LAYOUT | dict(rhs_dilation=(1, 2), feature_group_count=2)
+    actual, expected = (f(x, kernel, (2, 1), "SAME", **options) for f in (convolve, jax.lax.conv_general_dilated))
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_patches_of_the_gradient_are_formed_by_and_by():
+    """Of all pixels at once they would be nine times the input."""
+    x, kernel, ct = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, 128, 64, 32), (3, 3, 32, 5), (1, 128, 64, 5)))
+    run = jax.jit(lambda ct, x, kernel: jax.vjp(lambda k: convolve(x, k, (1, 1), "SAME"), kernel)[1](ct))
+    used = run.lower(ct, x, kernel).compile().memory_analysis().temp_size_in_bytes
+    assert used <= 3.5 * 4 * 128 * 64 * 32
