@@ -17,6 +17,7 @@ from jaxup._checks import (
     check_shape,
     fail,
     jit,
+    known,
 )
 
 METHODS = ("bilinear", "nearest")
@@ -136,8 +137,8 @@ def _blend(
 
 
 def _may_loop(arrays: tuple[jax.Array, ...], linear: bool) -> bool:
-    """A loop needs points, and to have them all: where they are spread over devices it would gather them."""
-    return linear and all(a.size != 0 and jax.typeof(a).sharding.mesh.size <= 1 for a in arrays)
+    """A loop needs a known number of points, and to have them all: it would gather what is spread over devices."""
+    return linear and all(all(known(n, 0) for n in a.shape) and jax.typeof(a).sharding.mesh.size <= 1 for a in arrays)
 
 
 def _by_gathers(
