@@ -154,7 +154,7 @@ def _first_difference(config: Any, stored: Any, name: str = "") -> str | None:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from error
 
 

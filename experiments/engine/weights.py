@@ -100,7 +100,7 @@ def parse(name: str, text: str) -> dict[str, Any]:
     """Options that are given as JSON."""
     try:
         options = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{name}: expected JSON, got {text!r} ({error})") from error
     if not isinstance(options, dict):
         raise InputError(f"{name}: expected an object of JSON, got {text!r}")
