@@ -5,11 +5,12 @@ channel through imagecodecs, and Netpbm's and PFM files are arrays behind a line
 """
 
 import contextlib
+import io
 import logging
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ Check = Callable[[int, int], None]
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NETPBM = re.compile(rb"P([2356f])\s")
+_LARGEST_FILE = 2**29  # bytes of those that are read by Pillow
 _ORIENTATION = 0x0112  # the tag of TIFF and EXIF
 _MOST_PAGES, _MOST_PARTS = 64, 2**16  # of a TIFF, with its overviews; strips or tiles of a page
 _LONGEST_HEADER, _LONGEST_NUMBER = 2**14, 16  # bytes of Netpbm's, with comments, and with the space before it
@@ -85,12 +87,13 @@ def _pillow(path: Path, require: Require, check: Check) -> Picture:
         # Pillow warns between one and two times its own limit and raises beyond; here both are refusals.
         warnings.simplefilter("ignore")  # of what it says about odd files
         warnings.simplefilter("error", image_module.DecompressionBombWarning)
-        with image_module.open(path, formats=_FORMATS) as image:
+        stored = in_memory(path)
+        with opened(image_module, stored, _FORMATS) as image:
             check(image.height, image.width)
             stored_as = image.tile[0][3] if image.format == "PNG" else ""
             pixels, kind = _pillow_pixels(image)
             if kind != "grey" and stored_as.endswith(";16B"):  # of which Pillow keeps the high bytes only
-                pixels = require("imagecodecs").png_decode(path.read_bytes())
+                pixels = require("imagecodecs").png_decode(stored)
                 kind = "grey with alpha" if stored_as == "LA;16B" else kind
             orientation = 1
             with contextlib.suppress(Exception):  # viewers show images whose EXIF block is damaged
@@ -99,6 +102,21 @@ def _pillow(path: Path, require: Require, check: Check) -> Picture:
     if kind == "grey" and white < 255:
         pixels = pixels // (255 // white)  # Pillow spreads 0 .. 3 and 0 .. 15 over 0 .. 255
     return Picture(upright(pixels, orientation), kind, 0, white)
+
+
+def in_memory(path: Path) -> bytes:
+    """A file: Pillow asks for as many bytes as a damaged one says, and of these there are no more."""
+    if path.stat().st_size > _LARGEST_FILE:
+        raise ValueError(f"a file of more than {_LARGEST_FILE} bytes")
+    return path.read_bytes()
+
+
+def opened(image_module: Any, stored: bytes, formats: Sequence[str]) -> Any:
+    """Pillow's image of a file in memory, not decoded yet."""
+    try:
+        return image_module.open(io.BytesIO(stored), formats=formats)
+    except image_module.UnidentifiedImageError as error:
+        raise ValueError(f"cannot identify image file: expected {', '.join(formats)}") from error
 
 
 def _pillow_pixels(image: Any) -> tuple[np.ndarray, str]:

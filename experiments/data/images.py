@@ -7,12 +7,13 @@ import math
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from jaxup import files
+from jaxup._decoders import in_memory, opened
 from jaxup.files import InputError, as_map, read_grey, read_npy, reading, white_level
 
 __all__ = [
@@ -89,9 +90,9 @@ def with_mask(depth: np.ndarray, invalid_zero: bool) -> tuple[np.ndarray, np.nda
     return depth, np.isfinite(depth) & ((depth != 0) | (not invalid_zero))
 
 
-def open_image(path: Path, stored: IO[bytes] | None = None) -> Image.Image:
+def open_image(path: Path, stored: bytes | None = None) -> Image.Image:
     """An image of the formats that are read and of bearable size, in a file or a part of it, before it is decoded."""
-    image = Image.open(stored or path, formats=_FORMATS)
+    image: Image.Image = opened(Image, in_memory(path) if stored is None else stored, _FORMATS)
     try:
         files.check_pixels(path, image.height, image.width)
     except InputError:

@@ -4,7 +4,6 @@ The sets that papers use are in `segmentation_sets`, generated images in `segmen
 for training in `segmentation_batches`.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -167,7 +166,7 @@ def listed(path: Path) -> list[str]:
 
 def decoded(path: Path, data: bytes) -> np.ndarray:
     """An image file inside of a file, uint8 [H, W, 3]."""
-    with images.open_image(path, io.BytesIO(data)) as image:
+    with images.open_image(path, data) as image:
         return np.asarray(image.convert("RGB"))
 
 
