@@ -1,4 +1,9 @@
-"""Flax NNX modules: they own parameters and call `jaxup.ops`. Called as `module(x)` or `module(x, guide)`."""
+"""Flax NNX modules: they own parameters and call `jaxup.ops`. Called as `module(x)` or `module(x, guide)`.
+
+Values are not checked. A NaN spoils the outputs within the reach of the module's convolutions and windows around it,
+and all of an image or batch where a norm takes its statistics from them: `GroupNorm`, and `BatchNorm` in training,
+whose running statistics it spoils, too.
+"""
 
 from jaxup.nn.a2u import A2UDownsample, A2UKernels, A2UUpsample
 from jaxup.nn.anyup import AnyUp

@@ -1,4 +1,8 @@
-"""Pure functions over NHWC arrays: no parameters, no Flax, no I/O."""
+"""Pure functions over NHWC arrays: no parameters, no Flax, no I/O.
+
+Values are not checked. A NaN or an infinity spoils the outputs that are computed from it, those whose windows hold it,
+even with the weight 0, and no others; docstrings say which these are, and where it is otherwise.
+"""
 
 from jaxup.ops.attend import attention_kernels, attention_upsample
 from jaxup.ops.bilateral import bilateral_filter, joint_bilateral_upsample

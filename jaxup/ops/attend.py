@@ -67,6 +67,8 @@ def attention_upsample(
     b mod sx = 0; p[d, e] = px[d + r] || py[e + r], r = (K - 1) / 2. Windows without such a position give zeros.
     Every (phase, neighbour) pair that survives the mask is visited once: K^2 dot products and K^2 averages per LR
     cell, instead of K^2 per HR pixel. Zero-upsampled maps are never made.
+    A NaN in key or value spoils the outputs whose windows hold its position, one in the query its own output; of an HR
+    key, what is not read does not count.
 
     Args:
         query: HR queries [B, sy*h, sx*w, D].

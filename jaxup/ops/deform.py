@@ -23,7 +23,8 @@ def deformable_average(
 
     q runs row by row over a k x k grid around p; t over the pixels of the d x d window centred on p, of which those
     outside the image are zero. A position beyond the window's border pixels fades to zero within one pixel. Nothing
-    is normalised. The grid is, per axis and for a = 0 .. k-1,
+    is normalised. A NaN in x spoils the outputs that read one of their four pixels from it, in its channel; one in
+    weights or offsets its own output. The grid is, per axis and for a = 0 .. k-1,
 
     - "centred", as in the paper: q = p + a - (k-1)/2 (between the pixels for even k);
     - "shifted", as in the paper's code with `align_corners=False`: s = p + a + offset - 1/2;

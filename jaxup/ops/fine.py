@@ -19,7 +19,7 @@ def fine_neighbour_attention(x: jax.Array, weights: jax.Array, *, scale: int | P
     So the weights are spread by the two taps per axis to a window of K + 2 cells, of which each phase uses K + 1, and
     the average is over those: x~ is never formed. A map continued by its border pixels, interpolated anywhere, equals
     the map read at a clamped position. Weights are used as given, nothing is normalised.
-    Cost: (K + 2)^2 multiply-adds per output entry.
+    Cost: (K + 2)^2 multiply-adds per output entry. A NaN in x spoils the outputs of the K + 2 x K + 2 cells around it.
 
     Args:
         x: LR map [B, h, w, C].

@@ -17,6 +17,7 @@ def indexed_pool(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -> ja
 
         out[i, j, c] = sum_{u, v} index[sy*i + u, sx*j + v, c] * x[sy*i + u, sx*j + v, c]
 
+    A NaN in x or the index spoils the output of its region, also where the other is 0.
     Cost: s^2 multiply-adds per output entry.
 
     Args:
@@ -54,6 +55,7 @@ def indexed_upsample(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -
 
         out[i, j, c] = index[i, j, c] * x[floor(i / sy), floor(j / sx), c]
 
+    A NaN in x spoils the outputs of its region, one in the index its own output, also where the other is 0.
     Cost: one multiplication per output entry.
 
     Args:

@@ -31,6 +31,8 @@ def pac_conv_transpose(
     Only the q that hold a sample of x are computed: K^2 / (sy sx) per pixel. `normalize_kernel` divides A by its sum
     over them, which makes it a softmax: it stays defined where all A vanish. Where no sample is in reach, the
     result is 0. Multiply-adds per output pixel: K^2 / (sy sx) times G + Cin Cout, or G + Cin for shared filters.
+    A NaN in x, or in the guide where a sample lies, spoils the outputs whose windows hold it; elsewhere in the guide,
+    its own output.
 
     Args:
         x: LR map [B, h, w, Cin].

@@ -34,7 +34,8 @@ def reassemble(
 
         out[i, j, c] = sum_{a, b} kernels[i, j, g, a*K + b] * x[i0 + a - r, j0 + b - r, c]
 
-    Kernels are used as given: nothing is normalised, not at borders either.
+    Kernels are used as given: nothing is normalised, not at borders either. A NaN in x spoils the outputs whose windows
+    hold its cell, in its channel, also with the weight 0; one in a kernel its own output, in its group.
     Cost: K^2 multiply-adds per output entry; the scratch memory does not grow with K^2.
 
     Args:

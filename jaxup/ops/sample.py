@@ -45,7 +45,9 @@ def sample(
 
     over the four pixels (a, b) around the point; "nearest" takes the closest pixel (half way: the even one) and has
     no gradient with respect to the points. Beyond the border, the image continues with zeros, with its border pixels,
-    or mirrored. Where points are clamped to the border their gradient is zero.
+    or mirrored. Where points are clamped to the border their gradient is zero. A NaN in x spoils what is read from the
+    four pixels around a point, also with the weight 0 ("nearest": from the pixel alone); a point that is NaN, or
+    infinite under reflection, gives NaN.
 
     PyTorch's grid holds (x, y) in -1 .. 1: column q = ((x + 1) w - 1) / 2, or (x + 1) (w - 1) / 2 with align_corners.
     Cost: 4 multiply-adds per output entry; scratch memory is about one copy of x, with gradients two.

@@ -24,6 +24,7 @@ def similarity_upsample(
 
     Key and value are zero outside the image: neighbours there have the score 0, not -inf, so that they take a share
     of the weight, and what they take is lost. Cost: K^2 (D + C) multiply-adds per output pixel.
+    A NaN in key or value spoils the outputs whose windows hold its cell, one in the query its own output.
 
     Args:
         query: HR queries [B, sy*h, sx*w, D].
