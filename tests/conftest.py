@@ -1,7 +1,9 @@
 """What every test has: strict JAX and the paths of optional data. `tests/__init__.py` has the settings of JAX."""
 
+import collections
 import gc
 import importlib.util
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -59,8 +61,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if generic or family.lower() in collection_path.name.lower() else True
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `torch` skip, saying so, where torch is not installed."""
+    """Tests marked `torch` skip, saying so, where torch is not installed; those marked `first` get their marks."""
+    _mark_what_is_not_first(items)
     family = (config.getoption("--family") or "").lower()
     items[:] = [item for item in items if family in item.nodeid.lower()]
     if importlib.util.find_spec("torch") is None:
@@ -84,3 +88,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return experiment[0] if experiment else nodeid
 
     return ByWhatIsShared(config, log)
+
+
+def _mark_what_is_not_first(items: list[pytest.Item]) -> None:
+    """Cases behind the first of a test are thorough or slow, where it is marked so."""
+    by_default, in_all = collections.Counter[str](), collections.Counter[str]()
+    for item in items:
+        marker, name = item.get_closest_marker("first"), item.nodeid.split("[")[0]
+        if marker is None or item.get_closest_marker("slow"):
+            continue
+        default, thorough = marker.args if len(marker.args) == 2 else (*marker.args, math.inf)
+        if in_all[name] >= thorough:
+            item.add_marker("slow")
+        elif by_default[name] >= default or item.get_closest_marker("thorough"):
+            item.add_marker("thorough")
+        else:
+            by_default[name] += 1
+        in_all[name] += 1

@@ -18,6 +18,7 @@ pytest.importorskip("scipy", reason="SciPy is not installed")
 
 
 @pytest.mark.parametrize("method", CLASSICAL)
+@pytest.mark.first(2)
 def test_constant_depth_is_kept(folder, method):
     """Also far from zero, where float32 alone would lose it."""
     depth = np.full((12, 16), 123_456_789.0)  # of the size of others, for one compilation
@@ -38,6 +39,7 @@ def test_constant_depth_is_kept(folder, method):
         pytest.param("dkn", 8, 28, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.first(2, 4)
 def test_tiles_give_what_the_whole_image_gives(tmp_path, name, scale, length):
     weights = None
     if name in LEARNED:
@@ -63,6 +65,7 @@ def test_tiles_give_what_the_whole_image_gives(tmp_path, name, scale, length):
     ],
     ids=["7.5", "2.5 x 3.75", "1.5 x 240/7"],
 )
+@pytest.mark.first(2)
 def test_any_ratio(folder, capsys, method, low, high, shown):
     """Flat parts stay flat, the edge is where the guide has it to within four cells, and holes are their own pixels."""
     true, guide = step(*high)

@@ -29,6 +29,7 @@ def test_attention_needs_a_sixth_of_the_memory_of_the_literal_form(cases, gradie
     assert sizes[0] * 6 <= sizes[1], sizes
 
 
+@pytest.mark.thorough
 def test_prints_a_table(capsys):
     bench.run(size=4, channels=4, repeats=1)
     out = capsys.readouterr().out

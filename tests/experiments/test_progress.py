@@ -30,6 +30,7 @@ def test_a_terminal_gets_a_bar_and_a_file_plain_lines(monkeypatch, stream, bars)
     assert ("5/5" in said and "\r" in said) if bars else said.splitlines()[1:] == ["step 4/5  loss 0.25"]
 
 
+@pytest.mark.thorough
 def test_tensorboard_shows_what_the_metrics_say(tmp_path):
     events = pytest.importorskip("tensorboardX").proto.event_pb2
     train(RunConfig(tmp_path, steps=4, log_every=2, save_every=2, tensorboard=True))

@@ -94,6 +94,7 @@ def test_memory(tmp_path, capsys):
     assert "upsampler: has no effect beside upsamplers" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_official_colours_and_small_images(tmp_path, capsys):
     """Segmenter's checkpoints see colours of -1 to 1, and logits of whole patches are cut; an error names the image."""
     config = {"image_size": 32, "patch_size": 16, "d_model": 4, "n_heads": 1, "n_layers": 1, "n_cls": 3}

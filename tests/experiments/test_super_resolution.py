@@ -195,6 +195,7 @@ def test_evaluate_agrees_with_scikit_image(folder, capsys):
     np.testing.assert_allclose(found, np.mean(scores, axis=0), rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_without_any_download(tmp_path, capsys):
     assert train(tmp_path / "run", "--scale", 4, "--upsampler", "bilinear", "--preset", "paper") == 0
     assert evaluate("--run-dir", tmp_path / "run", "--smoke") == 0

@@ -123,6 +123,7 @@ def test_classifiers():
     assert "layers.3.downsample.reduction.weight" in timm and {"head.weight", "norm.bias"} <= microsoft.keys()
 
 
+@pytest.mark.thorough
 def test_one_window_is_not_shifted():
     """By Microsoft's classifiers and by Hugging Face's UperNet, else always; larger maps are alike."""
     always, large_only = (
@@ -134,6 +135,7 @@ def test_one_window_is_not_shifted():
         assert np.allclose(always(x)[0], large_only(x)[0], atol=1e-5) == same
 
 
+@pytest.mark.thorough
 def test_upernet_of_hugging_face():
     """Backbone, head and auxiliary head, with the names of each by itself."""
     swin = {"embed_dim": 2, "depths": (1,) * 4, "num_heads": (1,) * 4, "window_size": 2}

@@ -18,6 +18,7 @@ QUICK = {"fdkn_real__crop_half_weights", "kernel_fdkn__img", "resample__bgr"}
 
 
 @pytest.mark.parametrize("case", goldens.cases("dkn/*", quick=QUICK))
+@pytest.mark.first(2, 3)
 def test_golden(case):
     goldens.check(goldens.load(case))
 
@@ -38,6 +39,7 @@ OPTIONS = dict(kernel_size=3, window_size=15, residual=True, grid="centred")
         thorough(models.DKN, (4, 4), 3, dict(residual=False, from_depth=False, offsets=False)),
     ],
 )
+@pytest.mark.first(3)
 def test_equals_the_loops(network, size, guide_features, change):
     """Of DKN, that is the 16 shifted passes."""
     options = OPTIONS | change

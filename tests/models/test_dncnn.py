@@ -65,6 +65,7 @@ def test_size_of_dncnn_segnet(method):
 
 
 @pytest.mark.parametrize("family", marked(INDEX, {"holistic"}))
+@pytest.mark.first(1, 3)
 def test_size_of_index_networks(family):
     """The increments; what XLA counts differs from the table by the products with padding, at most 2.3 %."""
     for (nonlinear, context), more, cost in zip(KINDS.values(), *INDEX[family], strict=True):
@@ -105,6 +106,7 @@ def test_stages_of_dncnn_segnet():
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", ["conv-carafe", pytest.param("modelwise_o2o", marks=pytest.mark.slow)])
+@pytest.mark.first(1, 2)
 def test_gradients_reach_every_parameter(method):
     network, x = small(method, nonlinear=True), random(2, 16, 24, 1)
     network.eval()  # in training mode no gradient reaches a bias before BatchNorm

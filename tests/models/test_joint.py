@@ -101,6 +101,7 @@ def test_cropped_djf():
     assert_close(call(first, guide), np.asarray(call(same.guide_cnn.convs[0], guide))[:, cut, cut], 1e-6)
 
 
+@pytest.mark.thorough
 def test_residual_of_attention_starts_as_an_average_of_the_input():
     x, guide = random(1, 4, 5, 1), random(1, 16, 20, 3)
     network = small(residual=True)

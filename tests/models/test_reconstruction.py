@@ -48,6 +48,7 @@ QUICK = {"avg-nearest", "space-to-depth", "conv-carafe", "holistic"}
 
 
 @pytest.mark.parametrize("method", marked(ROWS, QUICK))
+@pytest.mark.first(2, 3)
 def test_every_row_trains(method):
     """Gradients reach every parameter; batch statistics move."""
     (network, _), x = drawn(ReconstructionNetwork, method=method, widths=(4,)), random(2, 4, 6, 1)

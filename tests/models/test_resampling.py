@@ -63,6 +63,7 @@ LARGE = ("modelwise_o2o", "unshared_o2o", "a2u", "a2u-softmax", "max-a2u")  # th
 
 
 @pytest.mark.parametrize("method", [thorough(method) if method in LARGE else method for method in EACH])
+@pytest.mark.first(4, 10)
 def test_down_and_up(method):
     """Shapes and dtypes in both precisions; every parameter has a gradient."""
     stages, _ = drawn(Resampling, method=method, features=(8, 4), deviation=0.2)
@@ -172,6 +173,7 @@ def test_normalisations_of_table_6(encoder, decoder):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.first(2)
 def test_index_networks_start_as_he_has_it(family):
     """Variance 2 / fan-in, the "improved Xavier" of Lu et al., Sec. 6.2; a kernel sees K^2 inputs of each channel."""
     stages = initial(Resampling, method=family, features=(64,))

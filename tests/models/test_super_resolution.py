@@ -69,6 +69,7 @@ def test_kernels_are_of_the_last_block(upsampler):
 
 
 @pytest.mark.parametrize("upsampler", [name for name, entry in UPSAMPLERS.items() if not entry.guided])
+@pytest.mark.first(5)
 def test_every_upsampler_without_guide_takes_the_place_of_attention(upsampler):
     network = small(features=8, upsampler=upsampler)
     out = call(network, random(2, 3, 4, 1))
@@ -85,6 +86,7 @@ def test_a_gradient_reaches_every_parameter():
         assert np.abs(leaf[...]).max() > 0, path
 
 
+@pytest.mark.thorough
 def test_residual_starts_as_bicubic():
     x = random(1, 4, 5, 1)
     expected = jax.jit(partial(ops.resize, scale=4, method="bicubic", cubic_coefficient=-0.5))(x)

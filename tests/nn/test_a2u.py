@@ -21,6 +21,7 @@ def load(case):
 
 
 @pytest.mark.parametrize("case", goldens.cases("a2u/*share*", quick={"share_k6_s3"}))
+@pytest.mark.thorough
 def test_golden(case):
     goldens.check(goldens.load(case))
 
@@ -45,6 +46,7 @@ def test_round_trip(case):
     ],
     ids=["dynamic", "hybrid", "static", "interleaved"],
 )
+@pytest.mark.first(2)
 def test_equals_the_loops(grid, size, options):
     module, params = drawn(nn.A2UKernels, 4, encoder_kernel_size=size, norm_groups=2, **options)
     x = random(2, 2 * grid[0], 2 * grid[1], 4)
@@ -127,6 +129,7 @@ def test_parameters():
 
 
 @pytest.mark.parametrize("gradients, bound", [(False, 1.0), (True, 6.5)])
+@pytest.mark.first(1)
 def test_scratch_memory(gradients, bound):
     module, _ = drawn(nn.A2UUpsample, 256, 256)
     assert scratch(module, (1, 64, 64, 256), (1, 128, 128, 256), gradients=gradients) <= bound

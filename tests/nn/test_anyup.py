@@ -37,6 +37,7 @@ def test_equals_the_loops():
     assert_close(out, anyup(x, guide, params, (6, 9), 0.25, 2), 1e-4)
 
 
+@pytest.mark.thorough
 def test_constants_are_kept():
     """Weights sum to one; features that are all zero have no direction, which is no NaN."""
     module, _ = drawn(nn.AnyUp, qk_features=8, deviation=0.2)

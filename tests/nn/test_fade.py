@@ -15,6 +15,7 @@ from tests.registry.examples import thorough
 
 
 @pytest.mark.parametrize("case", goldens.cases("fade/*", quick={"h2l__fade_k3", "l2h__semishiftup_k3", "l2h__lite_k5"}))
+@pytest.mark.first(1, 2)
 def test_golden(case):
     goldens.check(goldens.load(case))
 

@@ -17,6 +17,7 @@ FAMILIES = ("holistic", "modelwise_o2o", "shared_o2o", "unshared_o2o", "m2o")
 
 
 @pytest.mark.parametrize("family", ["holistic", "unshared_o2o", "m2o"])
+@pytest.mark.first(1)
 def test_initial_values(family):
     """Deviation sqrt(2 / (K^2 outputs)), where the outputs are all maps of a layer, as in the official networks."""
     column = initial(nn.IndexNetwork, 64, family=family).columns[0]
@@ -30,6 +31,7 @@ QUICK |= {"upsampling__depsep_holistic_idx"}
 
 
 @pytest.mark.parametrize("case", goldens.cases("indexnet/*", quick=QUICK))
+@pytest.mark.first(2)
 def test_golden(case):
     goldens.check(goldens.load(case))
 
@@ -49,6 +51,7 @@ def test_round_trip(case):
 
 @pytest.mark.parametrize("nonlinear, context, scale", [(False, False, (1, 3)), (True, True, (3, 2))])
 @pytest.mark.parametrize("family", ["holistic", "shared_o2o", "unshared_o2o", "m2o"])
+@pytest.mark.first(4)
 def test_equals_the_loops(family, nonlinear, context, scale):
     options = dict(family=family, nonlinear=nonlinear, context=context)
     module, params = drawn(nn.IndexNetwork, 3, scale=scale, **options)
@@ -183,6 +186,7 @@ def test_aspp_drops_out_only_with_a_source():
     ids=["holistic", "unshared_o2o", "m2o"],
 )
 @pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.first(1, 2)
 def test_scratch_memory(options, bounds, gradients):
     graph, state = nnx.split(drawn(nn.IndexNetUpsample, 256, 256, **options, deviation=0.1)[0])
 

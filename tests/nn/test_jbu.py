@@ -15,6 +15,7 @@ from tests.registry.examples import thorough
 
 
 @pytest.mark.parametrize("case", goldens.cases("jbu/*", quick={"jbu__r1", "op_adaptive_conv__k3"}))
+@pytest.mark.first(1, 2)
 def test_golden(case):
     goldens.check(goldens.load(case))
 
@@ -43,6 +44,7 @@ def test_equals_the_loops(grid, size, radius, fixup):
 
 
 @pytest.mark.parametrize("fixup", [False, True])
+@pytest.mark.first(1)
 def test_stack_equals_the_loops(fixup):
     module = initial(nn.StackJBU, 2, 3, scale=4, radius=1, key_features=4, fixup=fixup)
     module.eval()
@@ -92,6 +94,7 @@ def test_parameters():
 
 
 @pytest.mark.parametrize("gradients, bound", [(False, 2), (True, 7)])
+@pytest.mark.first(1)
 def test_scratch_memory(gradients, bound):
     module, _ = drawn(nn.JBU, 256, 3, fixup=True, dropout=0)
     assert scratch(module, (1, 64, 64, 256), (1, 128, 128, 3), gradients=gradients) <= bound

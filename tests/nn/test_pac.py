@@ -63,6 +63,7 @@ def test_parameters():
 
 @pytest.mark.parametrize("gradients, bound", [(False, 1.5), (True, 3.5)])
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.first(1, 2)
 def test_scratch_memory(shared, gradients, bound):
     module, _ = drawn(nn.PacConvTranspose, 256, 256, scale=2, shared_filters=shared)
     assert scratch(module, (1, 64, 64, 256), (1, 128, 128, 16), gradients=gradients) <= bound

@@ -25,6 +25,7 @@ QUICK = {"module__s2_k3", "pcdc__k3_s2", "guided_filter__r4_scale1"}
     "case",
     [name for kind in ("module", "pcdc", "guided_filter") for name in goldens.cases(f"resfu/{kind}__*", quick=QUICK)],
 )
+@pytest.mark.first(1, 2)
 def test_golden(case):
     goldens.check(goldens.load(case))
 
@@ -62,6 +63,7 @@ def test_guided_filter_equals_the_loops(size, step):
 
 
 @pytest.mark.parametrize("form, scale, step", [("paper", (2, 3), 1), ("official", (3, 1), 2)])
+@pytest.mark.first(1)
 def test_equals_the_loops(form, scale, step):
     module, params = drawn(nn.ReSFU, 5, 3, scale=scale, groups=2, subsample=step, form=form, **SMALL)
     x, guide = random(1, 2, 3, 5), random(1, 2 * scale[0], 3 * scale[1], 3)
@@ -167,6 +169,7 @@ def test_parameters(form, outputs):
 
 
 @pytest.mark.parametrize("gradients, bound", [(False, 1.2), (True, 3.7)])
+@pytest.mark.first(1)
 def test_scratch_memory(gradients, bound):
     module, _ = drawn(nn.ReSFU, 256, 256, scale=2, deviation=0.1)
     assert scratch(module, (1, 64, 64, 256), (1, 128, 128, 256), gradients=gradients) <= bound

@@ -15,6 +15,7 @@ from tests.registry.examples import thorough
 
 
 @pytest.mark.parametrize("case", goldens.cases("sapa/*", quick={"exp__gate_k5_s2", "op__k5_s2", "sapa__inner_k5_s2"}))
+@pytest.mark.first(1, 2)
 def test_golden(case):
     goldens.check(goldens.load(case))
 

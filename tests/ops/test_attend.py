@@ -38,6 +38,7 @@ def maps(grid, scale, depth=4, channels=6, batch=2, joint=False):
         ((2, 2), (2, 2), 1, {}),
     ],
 )
+@pytest.mark.first(3, 6)
 def test_equals_the_loops(grid, scale, kernel_size, options):
     positions = random(kernel_size, 2, seed=3), random(kernel_size, 2, seed=4)
     run = partial(ops.attention_upsample, scale=scale, kernel_size=kernel_size, positions=positions, **options)
@@ -55,6 +56,7 @@ def test_equals_the_loops(grid, scale, kernel_size, options):
         ((2, 2), (2, 2), 1, 1, {}),
     ],
 )
+@pytest.mark.first(1)
 def test_kernels_reassemble_the_values(grid, scale, kernel_size, cells, options):
     positions = random(kernel_size, 2, seed=3), random(kernel_size, 2, seed=4)
     options = dict(scale=scale, kernel_size=kernel_size, positions=positions, **options)
@@ -84,6 +86,7 @@ QUICK = {"self__k3_s2", "self__k3_s4_empty_windows", "joint__k5_s2"}
 
 
 @pytest.mark.parametrize("case", goldens.cases("attn_upsample/*", quick=QUICK))
+@pytest.mark.first(1, 2)
 def test_golden(case):
     goldens.check(goldens.load(case))
 

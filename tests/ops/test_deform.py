@@ -28,6 +28,7 @@ def kernels(height, width, size, reach, batch=1):
         ((1, 4, 3, 2), 2, 5, "compressed", 2),
     ],
 )
+@pytest.mark.first(4)
 def test_equals_the_loops(shape, size, window_size, grid, reach):
     x, (weights, offsets) = random(*shape), kernels(*shape[1:3], size, reach, shape[0])
     actual = deformable_average(x, weights, offsets, window_size=window_size, grid=grid)

@@ -49,6 +49,7 @@ CASES = [name for folder in FOLDERS for name in goldens.cases(folder)]
 
 
 @pytest.mark.parametrize("case", marked(CASES, [case for case in CASES if not case.endswith("gray")]))
+@pytest.mark.first(3)
 def test_golden(case):
     goldens.check(goldens.load(case))
 
@@ -83,6 +84,7 @@ def inputs(shapes, dtype):
 
 
 @each_operator
+@pytest.mark.first(3)
 def test_gradients_of_every_argument(fn, shapes):
     with jax.enable_x64(True):
         check_grads(jax.jit(fn), inputs(shapes, jnp.float64), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)

@@ -97,6 +97,7 @@ def filled(build):
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=slow) if n in DEEP else n for n in BACKBONES])
+@pytest.mark.first(5)
 def test_size(name):
     """Also the size in the docstring."""
     backbone = abstract(lambda rngs: make_backbone(name, rngs=rngs))

@@ -31,6 +31,7 @@ OFFICIAL = dict(stride=16, aspp=True, decoder_conv_operator="residual_conv", dec
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("case", goldens.cases("a2u_matting/*"))
+@pytest.mark.first(0, 1)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
@@ -67,6 +68,7 @@ def test_size():
     ],
     ids=str,
 )
+@pytest.mark.first(1, 2)
 def test_configs(changed, shapes):
     """Names and shapes of the official network."""
     found = names("resnetmat", OFFICIAL | changed)
@@ -84,6 +86,7 @@ def test_sizes_that_are_no_multiples_of_16():
 
 
 @pytest.mark.parametrize("upsampler", ["max-unpool", thorough("a2u")])
+@pytest.mark.first(0, 1)
 def test_types(upsampler):
     for inside, dtype in ((jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.float32)):
         network = abstract(partial(A2UMatting, features=4, upsampler=upsampler, dtype=inside))

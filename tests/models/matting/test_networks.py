@@ -34,6 +34,7 @@ def shaped(build, *shape, dtype=jnp.float32):
 
 
 @each
+@pytest.mark.first(1, 2)
 def test_types_and_any_size(name):
     for inside, dtype in ((jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.float32)):
         for size in ((37, 50), (1, 1)):
@@ -154,6 +155,7 @@ def test_form_of_other_stages():
     assert not abstract(partial(small, form="official")).resampling.down_layers
 
 
+@pytest.mark.first(1, 2)
 def test_fixed_norms():
     """As the paper trains: the encoder's statistics stay."""
     network = filled(partial(DeepMatting, features=2))

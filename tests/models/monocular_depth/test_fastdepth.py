@@ -24,6 +24,7 @@ SMALL = dict(features=32)
 
 
 @pytest.mark.parametrize("case", goldens.cases("fastdepth_net/*", quick=()))
+@pytest.mark.first(0, 1)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
@@ -86,6 +87,7 @@ ROWS = ("nnconv5", "p-carafe", "unshared_o2o-nl-c", "carafe", "holistic-nl", "m2
 
 
 @pytest.mark.parametrize("row", marked(TABLE, ROWS[:2], set(TABLE) - set(ROWS)))
+@pytest.mark.first(1, 4)
 def test_table_10(row):
     parameters, half, cost = TABLE[row]
     network = abstract(partial(make_monocular_depth_network, f"fastdepth-{row}"))
@@ -128,6 +130,7 @@ QUICK = [dict(decoder="shuffle", depthwise=True)]
 
 
 @pytest.mark.parametrize("options", marked(KINDS, QUICK, [o for o in KINDS if o not in OFTEN]), ids=NAMES)
+@pytest.mark.first(1)
 def test_any_size_and_type(options):
     """The result is as large as the image, and of its type; shuffles of 1024 channels end in one."""
     sizes = {} if options.get("decoder") == "shuffle" else SMALL

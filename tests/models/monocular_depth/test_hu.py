@@ -24,6 +24,7 @@ SMALL = dict(backbone=small_resnet(widths=(8, 12, 16, 64)))
 
 
 @pytest.mark.parametrize("case", goldens.cases("hu_depth/hu_*", quick={"hu_loss"}))
+@pytest.mark.first(0, 1)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
@@ -43,6 +44,7 @@ BACKBONES = ["resnet50", thorough("senet154"), thorough("densenet161")]
 
 
 @pytest.mark.parametrize("encoder", BACKBONES)
+@pytest.mark.first(0, 1)
 def test_checkpoints(encoder):
     """Both ways, in every spelling of the names, under what saving a parallel model puts before them."""
     config = {"encoder": encoder}

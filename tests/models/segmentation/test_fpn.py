@@ -32,6 +32,7 @@ NAMES = {"torchvision": "FeaturePyramidNetwork", "mm": "FPN", "fpnhead": "FPNHea
 
 
 @pytest.mark.parametrize("case", marked(CASES, QUICK))
+@pytest.mark.first(2)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 

@@ -29,10 +29,12 @@ CASES = goldens.cases("maskformer/*")
 
 
 @pytest.mark.parametrize("case", marked(CASES, {"maskformer/loss__2images"}))
+@pytest.mark.first(0, 1)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
 
+@pytest.mark.thorough
 def test_golden_values():
     golden = goldens.load("maskformer/resnet__64x96")
     goldens.check(replace(golden, grad_inputs={}, grad_params={}), half=False)

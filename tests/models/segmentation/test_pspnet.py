@@ -32,6 +32,7 @@ NIGHTLY = {"pspnet/v1c_r50_c512__64x64", "pspnet/v1c_r50_c32__64x48_train"}
 
 
 @pytest.mark.parametrize("case", marked(goldens.cases("pspnet/*"), set(), NIGHTLY))
+@pytest.mark.first(1, 2)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
@@ -75,6 +76,7 @@ def test_size(depth):
 
 
 @pytest.mark.parametrize("upsampler", TABLE)
+@pytest.mark.first(3)
 def test_printed_sizes(upsampler):
     """To the digits that are printed; the upsampler sees 512 channels and the stem's 64 under any backbone."""
     backbone = small_resnet(8, stem_features=64)

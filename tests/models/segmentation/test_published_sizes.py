@@ -95,6 +95,7 @@ def of_resfu(features, guide, options):
 
 
 @pytest.mark.parametrize(("options", "segmenter", "segformer", "derived"), TIERED, ids=str)
+@pytest.mark.first(2)
 def test_ablations(options, segmenter, segformer, derived):
     """To the last digit, but for detail scores alone in Segmenter: 22.078, which is printed as 22.07."""
     guide = count(abstract(lambda rngs: GuideBlock(dtype=jnp.float32, rngs=rngs))) / 1e6

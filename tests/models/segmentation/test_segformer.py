@@ -27,12 +27,14 @@ def small(rngs, head="mmseg", dtype=jnp.float32, stages=2, **options):
 
 
 @pytest.mark.parametrize("case", marked(CASES, set()))
+@pytest.mark.first(1, 2)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
 
 @pytest.mark.parametrize("head", ["mmseg", "nvlabs"])
 @pytest.mark.parametrize("size", [pytest.param(i, marks=slow) if i > 1 else i for i in range(6)])
+@pytest.mark.first(2)
 def test_size(head, size):
     """Also the size in the docstring; B1 with the head of mmsegmentation is printed as 13.72 M, B5 as 82.01 M."""
     network = abstract(lambda rngs: SegFormer(150, backbone=f"mit_b{size}", head=head, rngs=rngs))

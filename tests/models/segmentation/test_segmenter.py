@@ -38,6 +38,7 @@ NIGHTLY = {"segmenter/official_mask_vit_s__64x48"}
 
 
 @pytest.mark.parametrize("case", marked(goldens.cases("segmenter/*"), {"segmenter/guide_extractor__32x48"}, NIGHTLY))
+@pytest.mark.first(1, 2)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
@@ -57,6 +58,7 @@ EACH = [
 
 
 @pytest.mark.parametrize(("decoder", "upsampler"), EACH)
+@pytest.mark.thorough
 def test_any_size_gradients_and_types(decoder, upsampler):
     """Sides that are no multiples of 16, batch 1; every parameter has a gradient; bfloat16."""
     x, options = image(37, 50), dict(decoder=decoder, upsampler=upsampler)

@@ -26,6 +26,7 @@ SMALL = dict(features=2, decoder="reduce_first")
 
 
 @pytest.mark.parametrize("case", marked(goldens.cases("segnet/*"), QUICK, NIGHTLY))
+@pytest.mark.first(1, 2)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 

@@ -26,10 +26,12 @@ CASES = goldens.cases("transunet/*")
 
 
 @pytest.mark.parametrize("case", marked(CASES, set(), {"transunet/r50_vit_b16__64"}))
+@pytest.mark.first(0, 1)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
 
+@pytest.mark.thorough
 def test_golden_values():
     """Also the statistics after a training step."""
     golden = goldens.load("transunet/small__48_train")
