@@ -2,5 +2,24 @@
 
 from jaxup.solvers.fbs import bilateral_solver, bilateral_solver_upsample
 from jaxup.solvers.fgi import guided_interpolation, wls_smooth
+from jaxup.solvers.linear import Report
+from jaxup.solvers.mrf import mrf_interpolate, mrf_upsample
+from jaxup.solvers.park import park_interpolate, park_upsample
+from jaxup.solvers.sdf import sd_filter, sdf_upsample
+from jaxup.solvers.tgv import tgv_interpolate, tgv_upsample
 
-__all__ = ["bilateral_solver", "bilateral_solver_upsample", "guided_interpolation", "wls_smooth"]
+__all__ = [
+    "Report",
+    "bilateral_solver",
+    "bilateral_solver_upsample",
+    "guided_interpolation",
+    "mrf_interpolate",
+    "mrf_upsample",
+    "park_interpolate",
+    "park_upsample",
+    "sd_filter",
+    "sdf_upsample",
+    "tgv_interpolate",
+    "tgv_upsample",
+    "wls_smooth",
+]

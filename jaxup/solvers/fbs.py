@@ -15,6 +15,7 @@ from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_posi
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar
 from jaxup.ops.resize import resize
 from jaxup.ops.windows import source_cells
+from jaxup.solvers.samples import fill_images, trusted
 
 # Rounds of the fixed-point iteration that makes the blur doubly stochastic; it converges in a few.
 _BALANCE_ROUNDS = 20
@@ -119,6 +120,7 @@ def bilateral_solver_upsample(
     sigma_chroma: float = 0.04,
     iterations: int = 25,
     tolerance: float = 1e-5,
+    confidence: jax.Array | None = None,
 ) -> jax.Array:
     r"""Upsample under a guide: the bilateral solver on the enlarged map, trusted near the low-resolution pixels.
 
@@ -140,6 +142,9 @@ def bilateral_solver_upsample(
         sigma_chroma: in the guide's unit.
         iterations: most steps of the conjugate gradients.
         tolerance: of the relative residual.
+        confidence: of the low-resolution pixels, [B, h, w, 1], not negative, by which the spots are multiplied: where
+            it is 0, what stands there does not count, NaN included, and means over blocks are what is enlarged; None
+            is 1 everywhere.
 
     Returns:
         [B, sy*h, sx*w, C] in the dtype of x.
@@ -163,11 +168,14 @@ def bilateral_solver_upsample(
     rows, columns = (np.exp(-(source_cells(*sizes)[1] ** 2) / (2 * bump**2)) for sizes in zip(low, high, strict=True))
     spots = rows[:, None] * columns
     dtype = accum_dtype(x, guide)
-    confidence = jnp.zeros_like(guide[..., :1], dtype) + jnp.asarray(spots, dtype)[None, :, :, None]
+    spotted = jnp.zeros_like(guide[..., :1], dtype) + jnp.asarray(spots, dtype)[None, :, :, None]
+    if confidence is not None:
+        trust = trusted(x, confidence).astype(dtype)
+        x, spotted = fill_images(x, trust), spotted * resize(trust, size=high, method="nearest_exact")
     return bilateral_solver(
         resize(x.astype(dtype), size=high, method="bicubic"),
         guide,
-        confidence=confidence,
+        confidence=spotted,
         smoothness=smoothness,
         sigma_spatial=math.sqrt(math.prod(high) / math.prod(low)) if sigma_spatial is None else sigma_spatial,
         sigma_luma=sigma_luma,

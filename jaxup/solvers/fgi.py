@@ -9,6 +9,7 @@ import numpy as np
 from jaxup._checks import Ratio, accum_dtype, check_choice, check_image, check_int, check_shape, jit, renamed
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar
 from jaxup.ops.resize import resize
+from jaxup.solvers.samples import fill_images, trusted
 
 Pivots = tuple[jax.Array, jax.Array]
 Rows = tuple[jax.Array, jax.Array, jax.Array]
@@ -92,6 +93,7 @@ def guided_interpolation(
     iterations: int = 3,
     enlarge: str = "bilinear",
     prior: Number = 1e-4,
+    confidence: jax.Array | None = None,
 ) -> jax.Array:
     r"""Upsample under a guide by hierarchical weighted least squares: FGI.
 
@@ -118,6 +120,8 @@ def guided_interpolation(
         iterations: T of `wls_smooth`.
         enlarge: the method of `ops.resize` that carries a level's result to the next.
         prior: confidence of enlarged values beside 1 for given ones, > 0. All numbers may be traced.
+        confidence: of the low-resolution pixels, [B, h, w, 1], not negative: where it is 0, what stands there does not
+            count, NaN included, and means over blocks are what is enlarged; None is 1 everywhere.
 
     Returns:
         [B, sy*h, sx*w, C] in the dtype of `x`; computed in float32, or float64 if an input is.
@@ -143,19 +147,30 @@ def guided_interpolation(
     dtype = accum_dtype(x, guide)
     numbers = tuple(jnp.asarray(n, dtype) for n in (smoothness, sigma, sigma_src, prior))
     count = check_int("iterations", iterations)
-    return _guided(x.astype(dtype), guide.astype(dtype), numbers, count, enlarge).astype(jnp.result_type(x))
+    trust = None if confidence is None else trusted(x, confidence).astype(dtype)
+    return _guided(x.astype(dtype), guide.astype(dtype), trust, numbers, count, enlarge).astype(jnp.result_type(x))
 
 
-@jit(static_argnums=(3, 4))
-def _guided(x: jax.Array, guide: jax.Array, numbers: tuple[jax.Array, ...], count: int, enlarge: str) -> jax.Array:
+@jit(static_argnums=(4, 5))
+def _guided(
+    x: jax.Array,
+    guide: jax.Array,
+    trust: jax.Array | None,
+    numbers: tuple[jax.Array, ...],
+    count: int,
+    enlarge: str,
+) -> jax.Array:
     smoothness, sigma, sigma_src, prior = numbers
+    if trust is not None:
+        x = fill_images(x, trust)
     low, result = x.shape[1:3], x
     for size in _sizes(low, guide.shape[1:3]):
         rows, columns = (_is_centre(*sizes) for sizes in zip(low, size, strict=True))
         known = jnp.asarray((rows[:, None] & columns)[None, :, :, None])
         # Each pixel reads the cell that holds it; only the one at the centre keeps what it reads.
         data = jnp.where(known, resize(x, size=size, method="nearest_exact"), resize(result, size=size, method=enlarge))
-        confidence = jnp.where(known, jnp.ones_like(data[..., :1]), prior)
+        own = jnp.ones_like(data[..., :1]) if trust is None else resize(trust, size=size, method="nearest_exact")
+        confidence = jnp.where(known, jnp.maximum(own, prior), prior)
         small_guide = guide if size == guide.shape[1:3] else resize(guide, size=size, method="area")
         strength = smoothness * (math.prod(size) / math.prod(low))
         coloured = _interpolate(data, confidence, small_guide, strength, sigma, count)

@@ -23,6 +23,7 @@ from tests.golden_cases import (
     segmentation,
     segmentation_inference,
     segmentation_masks,
+    solvers,
 )
 from tests.golden_cases.converted import Function
 
@@ -43,6 +44,7 @@ OPERATORS: dict[str, Function] = (
     | segmentation.OPERATORS
     | segmentation_inference.OPERATORS
     | segmentation_masks.OPERATORS
+    | solvers.OPERATORS
 )
 
 # Outputs that are never in less than float32, whatever the inputs are in.
@@ -55,5 +57,5 @@ DOUBLE = {"torchvision vgg16_bn.features", "torchvision mobilenet_v2", "torchvis
 # Gradients of its large convolution kernels take a minute without the compiler's optimisations, which tests leave out.
 OPTIMISED = {"DKN"}
 
-# Functions of NumPy arrays, or of counts: they are called as they are, and not compiled.
-ON_HOST = {*metrics.OPERATORS, *matting_measures.ON_HOST}
+# Functions of NumPy arrays, or of counts, or that compute in float64: they are called as they are, and not compiled.
+ON_HOST = {*metrics.OPERATORS, *matting_measures.ON_HOST, *solvers.OPERATORS}
