@@ -20,16 +20,26 @@ METHODS = {
     "jbu": "joint bilateral upsampling",
     "bicubic": "cubic convolution; the image gives the size only",
     "guided-filter": "guided filter of the bicubic enlargement",
-    "fgi": "fast guided global interpolation (never in tiles)",
-    "fbs": "fast bilateral solver (never in tiles)",
+    "fgi": "fast guided global interpolation +",
+    "fbs": "fast bilateral solver +",
+    "mrf": "Markov random field +",
+    "sdf": "static and dynamic filter +",
+    "park": "least squares with a non-local term +",
+    "tgv": "total generalised variation +",
     "fdkn": "fast deformable kernel network *",
     "dkn": "deformable kernel network *",
     "djf": "deep joint filtering *",
     "djfr": "deep joint filtering with residual *",
     "attention": "attention-based network, for a scale of 2, 4, 8, ... *",
 }
-_EPILOG = "methods (* needs --weights, and sizes of a whole ratio):\n"
+_EPILOG = "methods (* needs --weights, and sizes of a whole ratio; + solver, never in tiles):\n"
 _EPILOG += "\n".join(f"  {name:<14} {line}" for name, line in METHODS.items())
+_EPILOG += """
+
+--confidence is a map of the size of the depth map: whole numbers up to 2, as phones write them, are the levels 0, 1/2
+and 1; other 8- or 16-bit numbers are parts of 255 or 65535; fractions are 0 to 1. Pixels of confidence 0 and those
+without depth do not count for a solver. Those without depth keep their value, or with --fill get the solver's: what
+their neighbours have up to the next edge of the image; of tgv, the plane through them."""
 _SKEW = 1.05  # between the ratios of both axes; from here on they are pointed out
 
 
@@ -95,6 +105,8 @@ def _add_upsample(commands: Any) -> None:
         help="value of pixels without depth, beside NaN, infinities and numbers far beyond all others, which always "
         "are; default: 0; nan: no value",
     )
+    add("--confidence", type=Path, metavar="FILE", help="of each pixel of the depth map, for solvers only: see below")
+    add("--fill", action="store_true", help="write what the solver gives where there is no depth, too")
     add("--tile", type=tile_size, default=512, metavar="PIXELS", help="side of a tile; default: 512; 0: no tiles")
     add("--force", action="store_true", help=FORCE)
     command.set_defaults(run=upsample)
@@ -110,19 +122,21 @@ def _method(name: str) -> str:
 
 def upsample(args: argparse.Namespace) -> None:
     """Read, upsample and write; everything that can be checked is checked before the work begins."""
-    inputs = [path for path in (args.depth, args.guide, args.weights) if path is not None]
+    inputs = [path for path in (args.depth, args.guide, args.weights, args.confidence) if path is not None]
     check_out(args.out, args.force, inputs)
     depth, guide = read_depth(args.depth), read_rgb(args.guide)
     dtype = output_dtype(args.out, args.depth, depth.dtype)
 
     # These take a second or two to import.
-    from jaxup.cli.depth import find_scale, upsample_depth
-    from jaxup.cli.methods import check_scale, make_method, ratio
+    from jaxup.cli.depth import find_scale, read_confidence, upsample_depth
+    from jaxup.cli.methods import check_scale, check_solver, make_method, ratio
 
     scale = find_scale(depth, guide)
     if args.scale is not None and not all(math.isclose(args.scale, s, rel_tol=1e-4) for s in scale):
         raise InputError(f"--scale {args.scale:g}: the image is {ratio(scale)} times as large as the depth map")
     check_scale(args.method, scale)
+    check_solver(args.method, {"--confidence": args.confidence is not None, "--fill": args.fill})
+    confidence = None if args.confidence is None else read_confidence(args.confidence, depth.shape)
     if max(scale) > _SKEW * min(scale):
         warn(f"the image is {ratio(scale)} times as large as the depth map: do they show the same view?")
     if dtype.kind in "ui" and depth.dtype.kind == "f":
@@ -131,8 +145,9 @@ def upsample(args: argparse.Namespace) -> None:
             warn(f"{args.out}: depth is rounded to whole numbers; .tiff and .npy keep fractions")
         depth = np.where(finite, depth, args.invalid)  # integers have no NaN to write back
     method = make_method(args.method, args.weights)
-    with progress("upsampling") as show:
-        result = upsample_depth(depth, guide, method, invalid=args.invalid, tile=args.tile, show=show, warn=warn)
+    options: dict[str, Any] = dict(invalid=args.invalid, confidence=confidence, fill=args.fill, tile=args.tile)
+    with progress("upsampling", "step" if method.solver else "tile") as show:
+        result = upsample_depth(depth, guide, method, **options, show=show, warn=warn)
     check_out(args.out, args.force, inputs)  # it may have come into being meanwhile
     write_depth(args.out, as_stored(result, dtype, args.out))
     print(f"{args.out}: {guide.shape[1]} x {guide.shape[0]}, {dtype}, {args.method} {ratio(scale)}x")

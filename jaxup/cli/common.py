@@ -3,12 +3,15 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from jaxup.files import InputError, depth_format, require
+
+_PATIENCE = 2.0  # seconds between lines of a solver's steps
 
 Show = Callable[[int, int], None]  # tiles done, tiles in all
 FORCE = "overwrite FILE, but never an input; a link is replaced, what it points to stays as it is"
@@ -61,7 +64,7 @@ def check_path(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
 
 
 @contextmanager
-def progress(name: str) -> Iterator[Show]:
+def progress(name: str, unit: str = "tile") -> Iterator[Show]:
     """A bar on a terminal, where rich is installed, and plain lines elsewhere; nothing for a single tile."""
     try:
         if not sys.stderr.isatty():
@@ -69,7 +72,7 @@ def progress(name: str) -> Iterator[Show]:
         from rich.console import Console
         from rich.progress import Progress
     except ImportError:
-        yield _print_tile
+        yield _print_tile if unit == "tile" else _print_step()
         return
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=None)
@@ -79,3 +82,16 @@ def progress(name: str) -> Iterator[Show]:
 def _print_tile(done: int, total: int) -> None:
     if total > 1:
         print(f"tile {done}/{total}", file=sys.stderr, flush=True)
+
+
+def _print_step() -> Show:
+    """A line every few seconds: most solvers take less."""
+    printed = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal printed
+        if total > 1 and time.monotonic() - printed > _PATIENCE:
+            printed = time.monotonic()
+            print(f"step {done}/{total}", file=sys.stderr, flush=True)
+
+    return show

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxup.cli.methods import Method
-from jaxup.files import InputError, require, white_level
+from jaxup.files import InputError, read_depth, require, white_level
 
 Scale = tuple[float, float]  # vertical, horizontal
 Show = Callable[[int, int], None]  # tiles done, tiles in all
@@ -42,6 +44,28 @@ def fill_holes(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
     rows, columns = edt(~valid, return_distances=False, return_indices=True)
     filled: np.ndarray = depth[rows, columns]
     return filled
+
+
+def read_confidence(path: Path, size: tuple[int, ...]) -> np.ndarray:
+    """Read the confidence of each pixel of a depth map.
+
+    Returns:
+        float64 [h, w] in 0 .. 1: whole numbers up to 2 are levels of 1/2, as phones have them, other 8- or 16-bit
+        numbers parts of 255 or 65535.
+
+    Raises:
+        InputError: a file of another size, or other numbers.
+    """
+    stored = read_depth(path)
+    if stored.shape != size:
+        (height, width), (rows, columns) = stored.shape, size
+        raise InputError(f"{path}: expected {columns} x {rows} pixels as the depth map has, got {width} x {height}")
+    values = stored.astype(np.float64)
+    if stored.dtype.kind in "ui":
+        values /= 2 if values.max() <= 2 else np.iinfo(stored.dtype).max if stored.dtype.itemsize <= 2 else 1
+    if not (np.isfinite(values) & (values >= 0) & (values <= 1)).all():
+        raise InputError(f"{path}: expected 0 to 1, whole numbers up to 2, or 8 or 16 bits, got {stored.dtype} beyond")
+    return values
 
 
 def far_values(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -98,6 +122,8 @@ def upsample_depth(
     method: Method,
     *,
     invalid: float = 0.0,
+    confidence: np.ndarray | None = None,
+    fill: bool = False,
     tile: int = 512,
     show: Show = lambda done, total: None,
     warn: Warn = lambda message: None,
@@ -113,8 +139,10 @@ def upsample_depth(
         guide: uint8 or uint16 [H, W, 3], see `white_level`; H >= h and W >= w in any ratio.
         method: what upsamples.
         invalid: the value of pixels without depth, beside NaN and infinities; NaN if there is none.
+        confidence: [h, w] in 0 .. 1, for solvers; 0 where what was measured does not count.
+        fill: leave the method's values where there is no depth.
         tile: largest side in pixels of the guide of what is computed at once; 0 is the whole image.
-        show: called after each tile.
+        show: called after each tile, or a solver's steps.
         warn: called with a line about what should be looked at.
 
     Returns:
@@ -141,9 +169,17 @@ def upsample_depth(
     _point_out(values[valid & (values != 0)], warn)
     span = high - low if high - low > 1e-6 * max(abs(low), abs(high)) else 1.0
     target = ((fill_holes(values, valid) - low) / span).astype(np.float32)
+    if method.solver:
+        trust = valid if confidence is None else valid * confidence
+        if not trust.any():
+            raise InputError("no valid pixel of the depth map has a confidence above 0")
+        weight = jnp.asarray(trust, jnp.float32)[None, ..., None]
+        method = method._replace(run=partial(method.run, confidence=weight, show=show, warn=warn))
     result: np.ndarray = _in_tiles(target, guide, method, tile, show) * span + low
     if not np.isfinite(result).all():
         raise InputError("the method gave NaN or infinity")
+    if fill:
+        return result
     rows, columns = (_sources(low, high) for low, high in zip(depth.shape, guide.shape, strict=False))
     measured, source = (x[rows[:, None], columns] for x in (valid, values))
     result[~measured] = source[~measured]

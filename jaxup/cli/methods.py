@@ -3,7 +3,7 @@
 Each is called as `method(target, guide)`: low-resolution depth [B, h, w, 1] in 0 .. 1 and RGB guide [B, H, W, 3] in
 0 .. 1 to depth [B, H, W, 1]. The sizes may have any ratio for the classical ones, and a whole one for networks. The few
 constants of the filters were chosen for the lowest RMSE at 8x on the generated training scenes of the experiments, and
-are the same for all images and scales; FGI and FBS run with the defaults of `jaxup.solvers`, which were also tried on
+are the same for all images and scales; the solvers run with the defaults of `jaxup.solvers`, which were also tried on
 pairs of Middlebury.
 """
 
@@ -28,10 +28,15 @@ _CUBIC = 3  # low-resolution pixels that a bicubic enlargement reaches to, round
 
 
 class Method(NamedTuple):
-    """How to upsample, and how many low-resolution pixels it reaches to at a scale; None: all of them."""
+    """How to upsample, and how many low-resolution pixels it reaches to at a scale; None: all of them.
 
-    run: Run
+    A solver's `run` also takes `confidence` [B, h, w, 1], zero in pixels without depth, which others need filled;
+    `show` for its steps; and `warn` for a line if it did not converge.
+    """
+
+    run: Callable[..., jax.Array]
     margin: Callable[[float], int] | None
+    solver: bool = False
 
 
 def bicubic(target: jax.Array, guide: jax.Array) -> jax.Array:
@@ -54,22 +59,52 @@ def joint_bilateral(target: jax.Array, guide: jax.Array) -> jax.Array:
     return ops.joint_bilateral_upsample(target, guide, radius=1, sigma_spatial=0.7, sigma_range=0.1)
 
 
-def guided_interpolation(target: jax.Array, guide: jax.Array) -> jax.Array:
-    """Fast guided global interpolation."""
-    return solvers.guided_interpolation(target, guide)
+def guided_interpolation(
+    target: jax.Array, guide: jax.Array, *, confidence: jax.Array | None = None, show: Any = None, warn: Any = None
+) -> jax.Array:
+    """Fast guided global interpolation, which ends after a fixed number of steps."""
+    return solvers.guided_interpolation(target, guide, confidence=confidence)
 
 
-def bilateral_solver(target: jax.Array, guide: jax.Array) -> jax.Array:
+def bilateral_solver(
+    target: jax.Array, guide: jax.Array, *, confidence: jax.Array | None = None, show: Any = None, warn: Any = None
+) -> jax.Array:
     """Fast bilateral solver."""
-    return solvers.bilateral_solver_upsample(target, guide)
+    return solvers.bilateral_solver_upsample(target, guide, confidence=confidence)
+
+
+def _iterated(name: str, upsample: Callable[..., Any]) -> Callable[..., jax.Array]:
+    """A solver of `jaxup.solvers` that reports how it ended."""
+    finish: Callable[[], None] = jax.effects_barrier  # after it, `show` is no longer called
+
+    def run(
+        target: jax.Array, guide: jax.Array, *, confidence: jax.Array | None = None, show: Any = None, warn: Any = None
+    ) -> jax.Array:
+        depth, report = upsample(target, guide, confidence=confidence, progress=show, report=True)
+        finish()
+        if warn is not None and not report.converged.all():
+            steps, residual = int(report.steps.max()), float(report.residual.max())
+            warn(f"{name}: not converged after {steps} steps, at a residual of {residual:.1e}")
+        solved: jax.Array = depth
+        return solved
+
+    return run
+
+
+mrf, tgv = _iterated("mrf", solvers.mrf_upsample), _iterated("tgv", solvers.tgv_upsample)
+sdf, park = _iterated("sdf", solvers.sdf_upsample), _iterated("park", solvers.park_upsample)
 
 
 CLASSICAL: dict[str, Method] = {
     "bicubic": Method(bicubic, lambda scale: _CUBIC),
     "guided-filter": Method(guided_filter, lambda scale: _CUBIC + math.ceil(2 * _radius(scale) / scale)),
     "jbu": Method(joint_bilateral, lambda scale: 2),
-    "fgi": Method(guided_interpolation, None),
-    "fbs": Method(bilateral_solver, None),
+    "fgi": Method(guided_interpolation, None, solver=True),
+    "fbs": Method(bilateral_solver, None, solver=True),
+    "mrf": Method(mrf, None, solver=True),
+    "tgv": Method(tgv, None, solver=True),
+    "sdf": Method(sdf, None, solver=True),
+    "park": Method(park, None, solver=True),
 }
 LEARNED = {"attention": AttentionJointNetwork, "djf": DJF, "djfr": DJF, "dkn": DKN, "fdkn": FDKN}
 
@@ -89,6 +124,18 @@ def check_scale(name: str, scale: tuple[float, float]) -> None:
     raise InputError(f"{name}: expected a scale of {wanted}, the sizes make it {ratio(scale)}; {others} take any")
 
 
+def check_solver(name: str, options: Mapping[str, bool]) -> None:
+    """Refuse options that only solvers have.
+
+    Raises:
+        InputError: one that is given for another method.
+    """
+    for option, given in options.items():
+        if given and not (name in CLASSICAL and CLASSICAL[name].solver):
+            others = ", ".join(other for other, method in CLASSICAL.items() if method.solver)
+            raise InputError(f"{option}: {name} has no use for it, only {others} have")
+
+
 def ratio(scale: tuple[float, float]) -> str:
     """How a ratio of sizes is written: one number, or width x height."""
     return " x ".join(f"{number:g}" for number in dict.fromkeys(scale[::-1]))
@@ -104,7 +151,8 @@ def make_method(name: str, weights: Path | None) -> Method:
     if name in CLASSICAL:
         if weights is not None:
             raise InputError(f"{weights}: {name} takes no weights")
-        return CLASSICAL[name]._replace(run=jax.jit(CLASSICAL[name].run))
+        method = CLASSICAL[name]
+        return method if method.solver else method._replace(run=jax.jit(method.run))  # solvers are compiled as they are
     if weights is None:
         raise InputError(f"{name} needs --weights FILE")
     if is_module_file(weights):

@@ -42,7 +42,7 @@ def total(terms: Iterable[jax.Array]) -> jax.Array:
     return sum(rest, first)
 
 
-def inside(size: tuple[int, int], offset: tuple[int, int]) -> np.ndarray:
+def inside(size: tuple[int, ...], offset: tuple[int, int]) -> np.ndarray:
     """Whether p + offset is in the image, bool [1, 1, H, W]."""
     rows, columns = (np.arange(n) + d for n, d in zip(size, offset, strict=True))
     mask = np.logical_and.outer((rows >= 0) & (rows < size[0]), (columns >= 0) & (columns < size[1]))
@@ -137,14 +137,11 @@ def conjugate_gradients(
 
         x, r, _, _, count = jax.lax.while_loop(going, step, (x, r, z, _dot(r, z), count))
         residual = jnp.sqrt(_ratio(_dot(r, r), _dot(b, b)))
-        return x, Report(*(jnp.max(y, axis=(1, 2, 3)) for y in (count, residual)), _reached(r, limit))
+        steps, worst = (jnp.max(y, axis=(1, 2, 3)) for y in (count, residual))
+        return x, Report(steps, worst, jnp.all(_dot(r, r) <= limit, axis=(1, 2, 3)))
 
     x, report = jax.lax.custom_linear_solve(system, right, solve, symmetric=True, has_aux=True)
     return x, jax.tree.map(jax.lax.stop_gradient, report)
-
-
-def _reached(r: jax.Array, limit: jax.Array) -> jax.Array:
-    return jnp.all(_dot(r, r) <= limit, axis=(1, 2, 3))
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:

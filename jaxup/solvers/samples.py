@@ -49,7 +49,7 @@ def upsample(
     return solver(data, guide, confidence=weight, **options)
 
 
-def place(x: jax.Array, confidence: jax.Array, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+def place(x: jax.Array, confidence: jax.Array, size: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Low-resolution pixels as samples of the image: data [B, H, W, C] and their confidence [B, H, W, 1].
 
     The confidence of a pixel is divided among the four pixels around the centre of its block by bilinear weights: one

@@ -106,9 +106,9 @@ def sd_filter(
     check_choice("neighbours", neighbours, NEIGHBOURS)
     check_choice("form", form, FORMS)
     check_positive("tolerance", tolerance)
-    numbers = tuple(jnp.asarray(n, maps[0].dtype) for n in (smoothness, mu, nu))
+    numbers = jnp.stack([jnp.asarray(n, maps[0].dtype) for n in (smoothness, mu, nu)])
     stopping = (float(tolerance), check_int("iterations", iterations))
-    u, ended = _filter(*maps, *numbers, check_int("steps", steps), neighbours, form, stopping, progress)
+    u, ended = _filter(*maps, numbers, check_int("steps", steps), neighbours, form, stopping, progress)
     u = u.astype(jnp.result_type(x))
     return (u, ended) if report else u
 
@@ -145,20 +145,19 @@ def sdf_upsample(
     return upsample(sd_filter, x, guide, scale, confidence, options)
 
 
-@jit(static_argnums=(6, 7, 8, 9, 10))
+@jit(static_argnums=(4, 5, 6, 7, 8))
 def _filter(
     data: jax.Array,
     guide: jax.Array,
     weight: jax.Array,
-    smoothness: jax.Array,
-    mu: jax.Array,
-    nu: jax.Array,
+    numbers: jax.Array,
     steps: int,
     neighbours: int,
     form: str,
     stopping: tuple[float, int],
     progress: Progress | None,
 ) -> tuple[jax.Array, Report]:
+    smoothness, mu, nu = numbers
     static = _alike(guide, mu, neighbours, form)
     first = fill(data, weight)
     rule = dict(zip(("tolerance", "iterations"), stopping, strict=True))

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxup.ops.filters import Number
+
 _ROUNDS = 5
 
 
-def superpixels(colours: jax.Array, cell: int, sigma: float) -> jax.Array:
+def superpixels(colours: jax.Array, cell: int, sigma: Number) -> jax.Array:
     """Labels, int32 [H, W], of an image [H, W, G]: of the means that began in the 3 x 3 cells around, the nearest.
 
     The squared distance is that of colours, in units of sigma, plus that of positions, in units of a cell.
@@ -34,5 +36,5 @@ def superpixels(colours: jax.Array, cell: int, sigma: float) -> jax.Array:
                 least = jnp.minimum(least, distance)
         return labels
 
-    labels = jax.lax.fori_loop(0, _ROUNDS, refine, labels)
-    return labels
+    refined: jax.Array = jax.lax.fori_loop(0, _ROUNDS, refine, labels)
+    return refined

@@ -267,7 +267,7 @@ def _run(
 ) -> tuple[jax.Array, Report, State]:
     iterations, check, tolerance = rule
     zero, one = jnp.zeros_like(start), jnp.ones((start.shape[0], 1, 1, 1), start.dtype)
-    first = State(start, (zero,) * 2, start, (zero,) * 2, (zero,) * 2, (zero,) * 4, one, one)  # type: ignore[arg-type]
+    first = State(start, (zero,) * 2, start, (zero,) * 2, (zero,) * 2, (zero,) * 4, one, one)
 
     def going(carry: Any) -> jax.Array:
         _, active, _, count = carry
@@ -305,7 +305,8 @@ def _standstill_bwd(form: str, rule: tuple[int, int, float], progress: Progress 
     def adjoint(y: State) -> State:
         back = pull(y)[1]
         zero = jnp.zeros_like(back.sigma)  # step sizes do not move a fixed point
-        return jax.tree.map(jnp.add, back._replace(sigma=zero, tau=zero), wanted)
+        total: State = jax.tree.map(jnp.add, back._replace(sigma=zero, tau=zero), wanted)
+        return total
 
     y = jax.lax.fori_loop(0, rule[0], lambda _, y: adjoint(y), wanted)
     return pull(y)[0], jnp.zeros_like(state.u)
