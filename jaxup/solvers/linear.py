@@ -20,14 +20,29 @@ _SHOWN = 50  # times that progress is called at most
 
 
 class Report(NamedTuple):
-    """How a solve ended, for every image."""
+    """How a solve ended, for every image: what solvers return beside the depth with `report`.
+
+    Args:
+        steps: int [B], steps that were taken.
+        residual: [B], what the stopping rule compares with the tolerance.
+        converged: bool [B], whether that was reached; false where the residual is no number.
+
+    Returns:
+        A named tuple.
+
+    Example:
+        >>> from jaxup import solvers
+        >>> x = jnp.ones((1, 2, 3, 1))
+        >>> solvers.mrf_interpolate(x, x, report=True)[1].converged
+        Array([ True], dtype=bool)
+
+    Reference:
+        The stopping rules stand with each solver.
+    """
 
     steps: jax.Array
-    """int [B], steps that were taken."""
     residual: jax.Array
-    """[B], what the stopping rule compares with the tolerance."""
     converged: jax.Array
-    """bool [B], whether that was reached."""
 
 
 def shift(x: jax.Array, dy: int, dx: int) -> jax.Array:
