@@ -16,10 +16,13 @@ import gc
 import importlib
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from jaxup._signals import Stopped, handled, leave, stop
 
 TASKS = {
     "joint-upsampling": "Depth maps upsampled under the guidance of an RGB image.",
@@ -40,11 +43,17 @@ started by Slurm, Open MPI, Kubernetes or on Cloud TPU; elsewhere with --coordin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit status: 0, 1 (training failed), 2 (bad input) or 130 (interrupted)."""
+    """Runs one command and returns the exit status.
+
+    0, 1 (training failed), 2 (bad input), 130 (interrupted, SIGINT) or 143 (terminated, SIGTERM).
+    """
     try:
-        _run(list(sys.argv[1:] if arguments is None else arguments))
+        with handled(stop, signal.SIGTERM):
+            _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+    except Stopped as stopped:
+        return stopped.status
     except (ValueError, OSError) as error:
         return _report(error, 2)
     except RuntimeError as error:
@@ -157,4 +166,4 @@ def _report(error: Exception, status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

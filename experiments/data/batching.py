@@ -5,12 +5,13 @@ the rows p B / P ... (p + 1) B / P - 1. The position is the number of examples t
 that a run goes on from there with any other number of processes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import grain
 import jax
 
+from experiments.engine.samples import listed, noted, reason
 from jaxup._checks import check_int
 from jaxup.files import InputError
 
@@ -38,9 +39,10 @@ def batched(examples: grain.MapDataset, batch_size: int, *, threads: int = 2, ah
         raise InputError(f"batch_size: expected a multiple of the {count} processes, got {batch_size}")
     share = batch_size // count
     rows = range(index * share, (index + 1) * share)
-    batches = _Rows(examples, rows, batch_size).batch(share, drop_remainder=True)
+    own = _Rows(examples, rows, batch_size)
+    batches = own.batch(share, drop_remainder=True)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    return _Counted(batches.to_iter_dataset(options), batch_size)
+    return _Counted(batches.to_iter_dataset(options), batch_size, own.names)
 
 
 class _Rows(grain.MapDataset[Any]):
@@ -57,15 +59,36 @@ class _Rows(grain.MapDataset[Any]):
         if isinstance(index, slice):
             return self.slice(index)
         batch, row = divmod(index, len(self._rows))
-        return self._parent[batch * self._batch_size + self._rows[row]]
+        number = batch * self._batch_size + self._rows[row]
+        with noted() as names:
+            try:
+                return self._parent[number]
+            except InputError:  # names what it is about
+                raise
+            except Exception as error:
+                of = f" ({listed(names)})" if names else ""
+                raise InputError(f"example {number}{of}: {reason(error)}") from error
+
+    def names(self, batch: int) -> list[str]:
+        """The samples of a batch, or the numbers of its examples where these have none; they are read again."""
+        found = []
+        for row in self._rows:
+            with noted() as names:
+                _ = self._parent[batch * self._batch_size + row]
+            found += names or [f"example {batch * self._batch_size + row}"]
+        return found
 
 
 class _Counted(grain.IterDataset[Batch]):
     """Batches whose position is a number of examples."""
 
-    def __init__(self, parent: grain.IterDataset[Batch], batch_size: int) -> None:
+    def __init__(
+        self, parent: grain.IterDataset[Batch], batch_size: int, names: Callable[[int], list[str]] = lambda batch: []
+    ) -> None:
         super().__init__(parent)
         self._batch_size = batch_size
+        self.names = names
+        """What was read for a batch of this process, by its number from 0 on."""
 
     def __iter__(self) -> grain.DatasetIterator[Batch]:
         return _Counter(iter(self._parent), self._batch_size)

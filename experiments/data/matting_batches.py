@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.data.batching import batched
 from experiments.data.matting import Layers, LayerSource
+from experiments.engine.samples import Named
 from jaxup import matting
 from jaxup._opencv import resize_cubic, resize_nearest
 from jaxup.files import InputError
@@ -171,11 +172,13 @@ def training_batches(
         ValueError: a batch size below 1; InputError (from the iterator): a file that cannot be used.
     """
 
+    read = Named(source)
+
     def other(rng: Rng) -> Layers:
-        return source[int(rng.integers(len(source)))]
+        return read[int(rng.integers(len(read)))]
 
     def example(layers: Any, rng: Rng) -> Example:
         return augmented(layers, other, how, rng)
 
-    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(example)
+    examples = grain.MapDataset.source(read).seed(seed).shuffle().repeat().random_map(example)
     return batched(examples, batch_size)

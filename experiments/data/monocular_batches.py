@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from experiments.data.batching import batched
 from experiments.data.monocular import Frame, Source
+from experiments.engine.samples import Named
 from jaxup.files import InputError
 
 Example = dict[str, np.ndarray]
@@ -168,5 +169,5 @@ def training_batches(source: Source, how: Protocol, *, batch_size: int, seed: in
             raise InputError(f"{frame.name}: expected the shape {wanted} that other frames have, got {found}")
         return made
 
-    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(example)
+    examples = grain.MapDataset.source(Named(source)).seed(seed).shuffle().repeat().random_map(example)
     return batched(examples, batch_size)

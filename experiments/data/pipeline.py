@@ -10,6 +10,7 @@ import numpy as np
 from experiments.data.batching import batched
 from experiments.data.degrade import NOISE_VARIANCE, check_protocol, crop_to_multiple, low_resolution
 from experiments.data.rgbd import RGBD, Source
+from experiments.engine.samples import Named
 from jaxup._checks import check_divides, check_int
 from jaxup.files import InputError
 
@@ -107,5 +108,7 @@ def training_batches(
     def cut(sample: Any, rng: np.random.Generator) -> RGBD:
         return crop_to_multiple(sample, math.lcm(*scales)) if crop is None else random_crop(sample, crop, rng)
 
-    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(cut).map_with_index(degrade)
+    examples = (
+        grain.MapDataset.source(Named(source)).seed(seed).shuffle().repeat().random_map(cut).map_with_index(degrade)
+    )
     return batched(examples, batch_size)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from experiments.data.batching import batched
 from experiments.data.segmentation import IGNORED, Labelled, Source
+from experiments.engine.samples import Named
 from jaxup.files import InputError
 
 Example = dict[str, np.ndarray]
@@ -105,6 +106,6 @@ def training_batches(source: Source, how: Augmentation, *, batch_size: int, seed
     Raises:
         ValueError: a batch size below 1; InputError (from the iterator): an image that cannot be used.
     """
-    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    examples = grain.MapDataset.source(Named(source)).seed(seed).shuffle().repeat()
     augmented_ones = examples.random_map(lambda sample, rng: augmented(sample, how, rng))
     return batched(augmented_ones, batch_size)

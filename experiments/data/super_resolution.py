@@ -13,6 +13,7 @@ import numpy as np
 from experiments.data import images
 from experiments.data.batching import batched
 from experiments.data.photos import embedded, image_files, resized, to_luma
+from experiments.engine.samples import Named
 from jaxup.files import InputError
 
 FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6)  # by which photographs are reduced before anything else, as augmentation
@@ -166,7 +167,7 @@ def _unit(image: np.ndarray) -> np.ndarray:
 
 def training_batches(patches: Patches, batch_size: int, seed: int) -> grain.IterDataset[Example]:
     """Endless batches "low" [B, m, m, 1] and "high" [B, s*m, s*m, 1], shuffled anew each epoch, restorable."""
-    examples = grain.MapDataset.source(patches).seed(seed).shuffle().repeat()
+    examples = grain.MapDataset.source(Named(patches)).seed(seed).shuffle().repeat()
     return batched(examples, batch_size, ahead=8)
 
 

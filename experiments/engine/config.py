@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from experiments.engine.stopping import LOCK, locked
 from experiments.engine.stored import from_json, to_json
 from jaxup._writing import write_file
 from jaxup.files import InputError
@@ -26,7 +27,10 @@ MAY_DIFFER = types.MappingProxyType({"may_differ": True})
 MAY_GROW = types.MappingProxyType({"may_grow": True})
 """Field metadata: a run may be continued with a larger value."""
 
-_UNFINISHED = "config.json.tmp"
+_UNFINISHED = (
+    "config.json.tmp",
+    LOCK,
+)  # what a process that was killed at the beginning left; the former of older ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,7 @@ def open_run(run_dir: Path, config: Any) -> None:
 
     Raises:
         InputError: `run_dir` holds something else, or a run whose configuration differs; the message names
-            the first field. Nothing is written then.
+            the first field; or another process is training there. Nothing is written then.
     """
     if getattr(config, "run", config).tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise InputError("tensorboard: needs the package tensorboardX, which is not installed")
@@ -78,8 +82,11 @@ def open_run(run_dir: Path, config: Any) -> None:
         difference, new = _compare(config, run_dir / "config.json")
         if difference:
             raise InputError(f"{run_dir}: holds a run of another configuration, {difference}")
-    elif entries - {_UNFINISHED}:
+    elif {name for name in entries if name not in _UNFINISHED and not name.startswith(".config.json.")}:
         raise InputError(f"{run_dir}: is neither empty nor a run directory (it has no config.json)")
+    if (run_dir / LOCK).exists():
+        with locked(run_dir):  # refuses what another process is training
+            pass
     if jax.process_index() != 0:  # all check, so that none waits for one that stopped; the first writes
         return
     run_dir.mkdir(parents=True, exist_ok=True)

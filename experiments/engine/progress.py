@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +14,24 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from experiments.engine.samples import being_read, listed
 from jaxup._writing import append_line, write_file
 
 Metrics = dict[str, float]
+PATIENCE = 60.0
+"""Seconds of waiting for data after which a training says so."""
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on. The message is one line and names the step."""
+
+
+class NotFiniteError(TrainingError):
+    """A loss or gradient that is not finite, and the step of it."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"step {step}: {what}")
+        self.step = step
 
 
 class MetricsLog:
@@ -38,6 +50,10 @@ class MetricsLog:
         self._step = start
         self._since = time.perf_counter()
         self._waited = 0.0
+        self._done = start
+        self._began = math.inf  # of waiting
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
         self._board: Any = None
         if jax.process_index() == 0:
             _truncate(self._path, start)
@@ -45,14 +61,27 @@ class MetricsLog:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time inside as waiting for data."""
-        began = time.perf_counter()
-        yield
+        """Counts the time inside as waiting for data, and says so after `PATIENCE` seconds of it."""
+        began = self._began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._began = math.inf
         self._waited += time.perf_counter() - began
+
+    def _watch(self) -> None:
+        said = math.inf
+        while not self._closed.wait(PATIENCE / 4):
+            began = self._began
+            if began != said and time.perf_counter() - began > PATIENCE:
+                said, names = began, being_read()
+                reading = f", reading {listed(names)}" if names else ""
+                warn(f"no data for {PATIENCE:g} seconds after step {self._done}{reading}")
 
     def add(self, metrics: Mapping[str, jax.Array | float]) -> None:
         """Takes the metrics of one step; blocks while more than two steps are queued on the device."""
         self._pending.append(metrics)
+        self._done += 1
         if len(self._pending) > 2:
             jax.block_until_ready(self._pending[-3])
 
@@ -60,13 +89,13 @@ class MetricsLog:
         """Writes and returns the means since the line before, and the scores of a validation, if there was one.
 
         Raises:
-            TrainingError: the loss or the gradient of a step is not finite.
+            NotFiniteError: the loss or the gradient of a step.
         """
         pending = jax.device_get(self._pending)
         for i, metrics in enumerate(pending, self._step + 1):
             for name in ("loss", "gradient_norm"):
                 if not math.isfinite(metrics[name]):
-                    raise TrainingError(f"step {i}: {name} is {float(metrics[name])}")
+                    raise NotFiniteError(i, f"{name} is {float(metrics[name])}")
         names = sorted(pending[-1], key=lambda name: (name != "loss", name))
         means = {name: math.fsum(float(m[name]) for m in pending) / len(pending) for name in names}
         seconds = time.perf_counter() - self._since
@@ -81,7 +110,8 @@ class MetricsLog:
         return line
 
     def close(self) -> None:
-        """Ends TensorBoard's threads, after what they have to write."""
+        """Ends its own thread, and TensorBoard's, after what they have to write."""
+        self._closed.set()
         if self._board is not None:
             self._board.close()
 

@@ -6,8 +6,10 @@ only where it writes a line of metrics, and lets at most two steps queue up befo
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from signal import SIGINT, SIGTERM
 from typing import Any, NamedTuple
 
 import grain
@@ -20,8 +22,11 @@ from jax.sharding import NamedSharding
 
 from experiments.engine.checkpoint import Best, Checkpoints, TrainState, split_model
 from experiments.engine.config import RunConfig
-from experiments.engine.processes import of_this_process, shardings, shared, spread
-from experiments.engine.progress import Metrics, MetricsLog, progress
+from experiments.engine.processes import is_first, of_this_process, shardings, shared, spread
+from experiments.engine.progress import Metrics, MetricsLog, NotFiniteError, TrainingError, progress
+from experiments.engine.samples import listed
+from experiments.engine.stopping import Signals, locked
+from jaxup._signals import Stopped, handled
 from jaxup.files import InputError
 
 Loss = Callable[[Any, Any], tuple[jax.Array, dict[str, jax.Array]]]
@@ -75,9 +80,11 @@ def fit(
         `model` with the trained weights, with validation the best ones, in evaluation mode.
 
     Raises:
-        InputError: the checkpoint is of another model, the data end, or a batch cannot be split over the
-            devices.
+        InputError: the checkpoint is of another model, the data end or cannot be read, a batch cannot be split over
+            the devices, a checkpoint cannot be written, or another process is training in the run directory.
         TrainingError: loss or gradient is no longer finite; the newest checkpoint is from before.
+        Stopped: SIGTERM or SIGINT came, in the main thread, and the state was saved: `SystemExit` with 143 or 130. A
+            second signal, a second later or more, ends at once what the first one is still waiting for.
     """
     replicated, split = shardings()
     model.train()
@@ -87,37 +94,73 @@ def fit(
     state = initial(optimizer, validation, params, rest)
     train_step = jax.jit(_make_step(graph, optimizer, loss), donate_argnums=0, out_shardings=replicated)
     judge = jax.jit(_judge, static_argnums=0, donate_argnums=1, out_shardings=replicated)
-    iterator = iter(batches)
-    checkpoints = Checkpoints(run.run_dir, run.keep)
-    try:
+    signals = Signals()
+    with contextlib.ExitStack() as stack:
+        enter, closing = stack.enter_context, contextlib.closing
+        enter(handled(signals.handle, SIGTERM, SIGINT))
+        enter(locked(run.run_dir))
+        iterator = enter(closing(iter(batches)))
+        checkpoints = enter(closing(Checkpoints(run.run_dir, run.keep)))
         start, state = checkpoints.restore(state, iterator)
-        log = MetricsLog(run.run_dir, start, run.tensorboard)
+        log = enter(closing(MetricsLog(run.run_dir, start, run.tensorboard)))
+        show = enter(progress(start, run.steps))
+        enter(_naming(batches))
         memory: dict[str, float] = {}
-        with contextlib.closing(log), progress(start, run.steps) as show:
-            for step in range(start + 1, run.steps + 1):
-                with log.waiting():
+        saved, line = start, None
+        for step in range(start + 1, run.steps + 1):
+            position = iterator.get_state()
+            try:
+                with log.waiting(), signals.at_once():
                     batch = _next_batch(iterator, step, split)
-                batch = batch if prepare is None else prepare(batch)
-                state, metrics = train_step(state, batch)
-                memory = memory or {"memory": memory_of(train_step.lower(state, batch).compile())}
-                log.add(metrics | memory)
-                scores: Metrics = {}
-                if validation is not None and (step % validation.every == 0 or step == run.steps):
-                    scores = validation.score(_evaluated(graph, state))
-                    state = judge(validation, state, np.float32(scores["loss"]))
-                save = step % run.save_every == 0 or step == run.steps
-                line = log.write(step, scores) if save or scores or step % run.log_every == 0 else None
-                show(step, line)
-                if line is not None and on_log is not None:
-                    on_log(step, line)
-                if save:
-                    checkpoints.save(step, state, iterator.get_state())
-    finally:
-        checkpoints.close()
+            except Stopped as stopped:
+                if saved < step - 1:
+                    _ = line or log.write(step - 1, {})
+                    checkpoints.save(step - 1, state, position)
+                raise _told(stopped, step - 1, run) from None
+            batch = batch if prepare is None else prepare(batch)
+            state, metrics = train_step(state, batch)
+            memory = memory or {"memory": memory_of(train_step.lower(state, batch).compile())}
+            log.add(metrics | memory)
+            scores: Metrics = {}
+            if validation is not None and (step % validation.every == 0 or step == run.steps):
+                scores = validation.score(_evaluated(graph, state))
+                state = judge(validation, state, np.float32(scores["loss"]))
+            save = step % run.save_every == 0 or step == run.steps
+            due = save or bool(scores) or step % run.log_every == 0
+            asked = signals.noticed(together=due)
+            line = log.write(step, scores) if due or asked else None
+            show(step, line)
+            if line is not None and on_log is not None:
+                on_log(step, line)
+            if save or asked:
+                checkpoints.save(step, state, iterator.get_state())
+                saved = step
+            if asked:
+                raise _told(asked, step, run)
     trained = (state.params, state.rest) if state.best is None else (state.best.params, state.best.rest)
     nnx.update(model, *of_this_process(trained))
     model.eval()
     return model
+
+
+def _told(stopped: Stopped, step: int, run: RunConfig) -> Stopped:
+    """Says what a signal ended, and that it can go on."""
+    what = f"after step {step} of {run.steps}, saved: started again, it goes on from there" if step else "before step 1"
+    if is_first():
+        print(f"stopped by {stopped.name} {what}", file=sys.stderr, flush=True)
+    return stopped
+
+
+@contextlib.contextmanager
+def _naming(batches: Any) -> Iterator[None]:
+    """Adds to an error about a step what was read for it; grain's own datasets do not say."""
+    try:
+        yield
+    except NotFiniteError as error:
+        names: list[str] = []
+        with contextlib.suppress(Exception):  # it is the first error that counts
+            names = batches.names(error.step - 1)
+        raise TrainingError(f"{error}, in the batch of {listed(names)}" if names else str(error)) from error
 
 
 def squared_error(given: str, wanted: str) -> Loss:

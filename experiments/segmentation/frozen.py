@@ -18,6 +18,7 @@ from experiments.engine.checkpoint import split_model
 from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
 from experiments.engine.report import markdown_table, publish
 from experiments.engine.runs import parameters
+from experiments.engine.stopping import locked
 from experiments.segmentation.data import DataConfig
 from experiments.segmentation.features import STRIDES, Backbone, Features, class_shares, features
 from jaxup import metrics
@@ -115,6 +116,12 @@ def frozen(config: FrozenConfig) -> None:
     config.check()
     run_dir = config.run.run_dir
     open_run(run_dir, config)
+    with locked(run_dir):
+        _compare(config)
+
+
+def _compare(config: FrozenConfig) -> None:
+    run_dir = config.run.run_dir
     train, test = features(config.data, config.backbone, config.features_dir or run_dir / "features")
     arrays = _on_device(train)
     rows = []

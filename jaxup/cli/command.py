@@ -5,6 +5,7 @@ import difflib
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxup._signals import Stopped, handled, stop
 from jaxup.cli import estimate, matte
 from jaxup.cli.common import FORCE, Parser, check_out, progress, tile_size, warn
 from jaxup.files import InputError, as_stored, output_dtype, read_depth, read_rgb, write_depth
@@ -44,16 +46,20 @@ _SKEW = 1.05  # between the ratios of both axes; from here on they are pointed o
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0, 2 after bad input, or 130 when interrupted.
+    """Run the command and return its exit status: 0, 2 after bad input, 130 when interrupted or 143 when terminated.
 
     Errors are one line on stderr, and leave no output file; JAXUP_TRACEBACK=1 shows where they come from.
     """
     try:
         args = _parser().parse_args(arguments)
-        args.run(args)
+        with handled(stop, signal.SIGTERM):
+            args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
+    except Stopped as stopped:
+        print("terminated", file=sys.stderr)
+        return stopped.status
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         if os.environ.get("JAXUP_TRACEBACK", "0") not in ("", "0"):
             raise
