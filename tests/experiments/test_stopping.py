@@ -257,6 +257,13 @@ def test_a_loss_that_is_not_finite_names_the_batch(tmp_path):
         trained(tmp_path / "numbers", numbers)
 
 
+def terminate_after_the_third_step(run_dir):
+    while not read_metrics(run_dir):
+        time.sleep(0.05)
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_source_that_hangs_is_reported_and_can_be_stopped(tmp_path, whole, monkeypatch, capsys):
     """Once, with what is being read; a signal saves what was trained until then."""
     monkeypatch.setattr(progress, "PATIENCE", 0.2)
@@ -264,8 +271,8 @@ def test_a_source_that_hangs_is_reported_and_can_be_stopped(tmp_path, whole, mon
 
     def at(index):
         if index == 12 and not goes_on.is_set():
-            threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            goes_on.wait(30)
+            threading.Thread(target=terminate_after_the_third_step, args=(tmp_path,)).start()
+            goes_on.wait(60)
 
     with pytest.raises(Stopped):
         trained(tmp_path, batches(at))
@@ -300,27 +307,29 @@ def test_processes_that_are_stopped_again_and_again(tmp_path, number):
 
 
 HANGING = """
-import os, signal, sys, threading, time
+import sys, threading, time
 from jaxup._signals import Stopped, leave
 from tests.experiments import test_stopping
+run_dir = test_stopping.Path(sys.argv[1])
 def at(index):
     if index == 12:
-        threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        threading.Thread(target=test_stopping.terminate_after_the_third_step, args=(run_dir,)).start()
         time.sleep(600)
 try:
-    test_stopping.trained(test_stopping.Path(sys.argv[1]), test_stopping.batches(at))
+    test_stopping.trained(run_dir, test_stopping.batches(at))
 except Stopped as stopped:
     leave(stopped.status)
 """
 FULL = """
 import resource, signal, sys
 from tests.experiments import test_stopping
-def full(step, metrics):
-    if step == 6:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
+def full(step):
+    if step == 8:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+test_stopping.train.Checkpoints = test_stopping.saving(full)
 try:
-    test_stopping.trained(test_stopping.Path(sys.argv[1]), on_log=full)
+    test_stopping.trained(test_stopping.Path(sys.argv[1]))
 except test_stopping.InputError as error:
     sys.exit(f"error: {error}")
 """
