@@ -198,7 +198,7 @@ def writes(call):
         texts = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
         return any(len(text) < 4 and set(text) & set("wax+") for text in texts)
     if name in INTO:
-        return bool(call.args) and ast.unparse(call.args[0]) not in MEMORY
+        return bool(call.args) and ast.unparse(call.args[0]).split()[0] not in MEMORY
     return name in WRITERS or ast.unparse(call.func) in ("os.replace", "os.rename", "os.open")
 
 
