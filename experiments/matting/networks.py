@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.engine import runs
+from experiments.engine.trained import Trained
 from jaxup import matting
 from jaxup._checks import check_choice
 from jaxup.files import InputError
@@ -85,37 +86,9 @@ def _row(model: str) -> str:
     return "m2o-nl-c" if model in NORMALISATIONS else model
 
 
-class Trained(nnx.Module):
-    """A network with the source of what its dropout draws, which is part of checkpoints.
-
-    Args:
-        network: of `NetworkConfig.build`.
-        seed: of the dropout.
-        fixed_norms: whether those of the encoder keep their statistics in training.
-    """
-
-    def __init__(self, network: Any, seed: int, fixed_norms: bool = False):
-        self.network, self.random, self.fixed_norms = network, nnx.Rngs(seed), fixed_norms
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Alpha, with nothing dropped."""
-        return self.network(x)
-
-    def dropped(self, x: jax.Array) -> jax.Array:
-        """Alpha, with dropout."""
-        return self.network(x, rngs=self.random)
-
-    def train(self, **attributes: Any) -> None:
-        """Training mode, but for norms that are fixed."""
-        super().train(**attributes)
-        if self.fixed_norms:
-            for part in encoder_parts(self.network):
-                part.eval()
-
-
-def encoder_parts(network: Any) -> list[nnx.Module]:
-    """What of a network has weights of a published backbone."""
-    return [network.stem, network.stages] if isinstance(network, A2UMatting) else [network.encoder]
+def encoder_parts(network: Any) -> str:
+    """What of a network has weights of a published backbone, by name."""
+    return "stem stages" if isinstance(network, A2UMatting) else "encoder"
 
 
 def loss_margin(config: NetworkConfig) -> float:

@@ -16,9 +16,10 @@ from experiments.engine.checkpoint import has_checkpoint
 from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
 from experiments.engine.optim import Decayed
 from experiments.engine.train import Loss, fit
+from experiments.engine.trained import Trained
 from experiments.engine.weights import WeightsConfig
 from experiments.matting import weights
-from experiments.matting.networks import NetworkConfig, Trained, loss_margin, network_input
+from experiments.matting.networks import NetworkConfig, encoder_parts, loss_margin, network_input
 from jaxup.files import InputError
 from jaxup.losses import alpha_loss, composition_loss
 
@@ -69,7 +70,8 @@ class TrainConfig:
 
     def build(self) -> Trained:
         """Its network with the initial weights."""
-        return Trained(self.network.build(self.run.seed), self.run.seed + 1, self.fixed_norms)
+        network = self.network.build(self.run.seed)
+        return Trained(network, self.run.seed + 1, encoder_parts(network) if self.fixed_norms else "")
 
     def check(self) -> None:
         """Refuses what cannot be trained."""

@@ -16,9 +16,10 @@ from experiments.data.segmentation import First, Source
 from experiments.engine.config import RunConfig
 from experiments.engine.report import Output, leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
+from experiments.engine.trained import Trained
 from experiments.segmentation.data import DataConfig
 from experiments.segmentation.drawing import comparison
-from experiments.segmentation.networks import NetworkConfig, Trained, costs, normalised
+from experiments.segmentation.networks import NetworkConfig, costs, normalised
 from experiments.segmentation.paper import paper_cells
 from experiments.segmentation.training import TrainConfig
 from jaxup import metrics

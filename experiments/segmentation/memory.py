@@ -13,7 +13,8 @@ from experiments.engine.checkpoint import split_model
 from experiments.engine.report import leaves_results, markdown_table, publish
 from experiments.engine.runs import parameters
 from experiments.engine.train import memory_of
-from experiments.segmentation.networks import NetworkConfig, Trained, normalised
+from experiments.engine.trained import Trained
+from experiments.segmentation.networks import NetworkConfig, normalised
 from experiments.segmentation.table import PAPER
 from experiments.segmentation.training import loss_of
 from jaxup._checks import check_int, pair

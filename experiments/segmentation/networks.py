@@ -77,21 +77,6 @@ def _tiny(rngs: nnx.Rngs) -> MiT:
     return MiT(widths=(8, 8, 10, 16), depths=(1, 1, 1, 1), embed_epsilon=1e-6, rngs=rngs)
 
 
-class Trained(nnx.Module):
-    """A network with the source of what its dropout draws, which is part of checkpoints."""
-
-    def __init__(self, network: Any, seed: int):
-        self.network, self.random = network, nnx.Rngs(seed)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Its logits, with nothing dropped."""
-        return self.network(x)
-
-    def outputs(self, x: jax.Array) -> dict[str, Any]:
-        """All its outputs, with dropout."""
-        return self.network.outputs(x, rngs=self.random)
-
-
 def normalised(images: jax.Array) -> jax.Array:
     """Colours of 0 to 255 with the mean and deviation of ImageNet, float32."""
     mean, deviation = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (_MEAN, _DEVIATION))

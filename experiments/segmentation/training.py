@@ -13,10 +13,12 @@ from experiments.engine.checkpoint import has_checkpoint
 from experiments.engine.config import RunConfig, open_run
 from experiments.engine.optim import Decayed
 from experiments.engine.train import Loss, fit
+from experiments.engine.trained import Trained
 from experiments.engine.weights import WeightsConfig
 from experiments.segmentation import weights
 from experiments.segmentation.data import DataConfig
-from experiments.segmentation.networks import NetworkConfig, Trained, normalised
+from experiments.segmentation.networks import NetworkConfig, normalised
+from jaxup.files import InputError
 from jaxup.models.segmentation import class_targets, maskformer_loss
 from jaxup.ops import resize
 
@@ -35,6 +37,8 @@ class TrainConfig:
     """Images in a batch."""
     optimizer: Decayed = field(default=Decayed())
     weights: WeightsConfig = field(default=WeightsConfig())
+    fixed_norms: bool = False
+    """The norms of segnet's encoder keep the statistics that came with its weights, as Index Networks has it."""
 
     @property
     def label(self) -> str:
@@ -43,15 +47,26 @@ class TrainConfig:
 
     def build(self) -> Trained:
         """Its network with the initial weights."""
-        classes = len(self.data.open("train").classes)
-        return Trained(self.network.build(classes, self.run.seed), self.run.seed + 1)
+        return self.trained(len(self.data.open("train").classes))
+
+    def trained(self, classes: int) -> Trained:
+        """The same, for so many classes."""
+        return Trained(self.network.build(classes, self.run.seed), self.run.seed + 1, "encoder" * self.fixed_norms)
+
+    def check(self) -> None:
+        """Refuses what cannot be trained."""
+        self.network.check()
+        if self.fixed_norms and self.network.model != "segnet":
+            raise InputError(f"fixed_norms: has no effect on {self.network.model}")
+        if self.fixed_norms and self.weights.backbone_weights is None:
+            raise InputError("fixed_norms: expected backbone_weights, whose statistics they keep, or --no-fixed-norms")
 
 
 def train(config: TrainConfig) -> nnx.Module:
     """Train a network; started again on the same run directory, it goes on where it stopped."""
-    config.network.check()
+    config.check()
     source = config.data.open("train")
-    network = Trained(config.network.build(len(source.classes), config.run.seed), config.run.seed + 1)
+    network = config.trained(len(source.classes))
     if not has_checkpoint(config.run.run_dir):
         weights.load(config.weights, network.network, config.network)
     open_run(config.run.run_dir, config)

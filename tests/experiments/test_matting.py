@@ -14,10 +14,11 @@ from experiments.__main__ import main
 from experiments.data.matting import Matted
 from experiments.engine.checkpoint import load_model
 from experiments.engine.config import load_config
+from experiments.engine.trained import Trained
 from experiments.engine.weights import WeightsConfig
 from experiments.matting import evaluation, networks, pictures, presets, weights
 from experiments.matting.evaluation import errors, examine
-from experiments.matting.networks import MODELS, NORMALISATIONS, NetworkConfig, Trained, as_method, network_input
+from experiments.matting.networks import MODELS, NORMALISATIONS, NetworkConfig, as_method, network_input
 from experiments.matting.paper import COSTS, RESULTS, paper_costs, paper_errors
 from experiments.matting.table import INDEXNET
 from experiments.matting.training import TrainConfig, loss_of
@@ -203,7 +204,7 @@ def test_mattes_are_made_as_the_official_code_does(kind, size):
 
 def test_norms_that_are_fixed():
     for fixed in (False, True):
-        network = Trained(Tiny(nnx.Rngs(0)), 0, fixed)
+        network = Trained(Tiny(nnx.Rngs(0)), 0, "encoder" * fixed)
         network.train()
         dropped = nnx.jit(lambda network, x: network.dropped(x))(network, jnp.ones((2, 4, 4, 4)))
         norm = network.network.encoder[1]

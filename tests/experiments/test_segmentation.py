@@ -18,10 +18,11 @@ from experiments.__main__ import main
 from experiments.data.segmentation import IGNORED
 from experiments.engine.config import load_config
 from experiments.engine.optim import Decayed
+from experiments.engine.trained import Trained
 from experiments.segmentation import presets
 from experiments.segmentation.drawing import palette
 from experiments.segmentation.evaluation import Inference, scores
-from experiments.segmentation.networks import NETWORKS, NetworkConfig, Trained, costs, normalised
+from experiments.segmentation.networks import NETWORKS, NetworkConfig, costs, normalised
 from experiments.segmentation.paper import RESULTS, paper_cells
 from experiments.segmentation.training import TrainConfig, cross_entropy, loss_of
 from jaxup import interop
