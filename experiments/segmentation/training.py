@@ -39,6 +39,9 @@ class TrainConfig:
     weights: WeightsConfig = field(default=WeightsConfig())
     fixed_norms: bool = False
     """The norms of segnet's encoder keep the statistics that came with its weights, as Index Networks has it."""
+    targets: int | None = None
+    """Of maskformer, how many classes of an image its loss has masks for, those with the most pixels; none: all classes
+    of the data, each with a mask that may be empty."""
 
     @property
     def label(self) -> str:
@@ -58,6 +61,10 @@ class TrainConfig:
         self.network.check()
         if self.fixed_norms and self.network.model != "segnet":
             raise InputError(f"fixed_norms: has no effect on {self.network.model}")
+        if self.targets is not None and self.network.model != "maskformer":
+            raise InputError(f"targets: has no effect on {self.network.model}")
+        if self.targets is not None and self.targets < 1:
+            raise InputError(f"targets: expected an integer of at least 1, got {self.targets}")
         if self.fixed_norms and self.weights.backbone_weights is None:
             raise InputError("fixed_norms: expected backbone_weights, whose statistics they keep, or --no-fixed-norms")
 
@@ -72,19 +79,19 @@ def train(config: TrainConfig) -> nnx.Module:
     open_run(config.run.run_dir, config)
     kept = Cached(source) if config.data.source in ("shapes", "camvid") else source
     batches = training_batches(kept, config.augmentation, batch_size=config.batch_size, seed=config.run.seed)
-    loss, optimizer = loss_of(len(source.classes)), config.optimizer.build(config.run.steps)
+    loss, optimizer = loss_of(len(source.classes), config.targets), config.optimizer.build(config.run.steps)
     return fit(network, optimizer, loss, batches, config.run)
 
 
-def loss_of(num_classes: int) -> Loss:
+def loss_of(num_classes: int, targets: int | None = None) -> Loss:
     """The loss of a batch of "image" and "labels": cross entropy of all heads, of MaskFormer that of the masks after
-    each layer of its decoder."""
+    each layer of its decoder, for `targets` classes of each image."""
 
     def loss(model: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         outputs = model.outputs(normalised(batch["image"]))
         labels = batch["labels"].astype(jnp.int32)
         if "mask_logits" in outputs:
-            classes, masks = class_targets(labels, num_classes=num_classes)
+            classes, masks = class_targets(labels, num_classes=num_classes, targets=targets)
             layers = ({name: outputs[name] for name in ("class_logits", "mask_logits")}, *outputs["layers"])
             value = sum(maskformer_loss(**layer, classes=classes, masks=masks)["loss"] for layer in layers)
             return jnp.asarray(value), {"accuracy": _accuracy(_enlarged(outputs["logits"], labels), labels)}

@@ -76,6 +76,10 @@ def test_evaluate_and_predict(table, tmp_path, capsys):
             "backbone: has no effect on",
         ),
         (["segmentation", "train", "--smoke", "--run-dir", "r", "--data-dir", "d"], "data_dir: has no effect"),
+        (
+            ["segmentation", "train", "--smoke", "--run-dir", "r", "--targets", "9"],
+            "targets: has no effect on segformer",
+        ),
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
@@ -242,6 +246,11 @@ def test_masks_after_each_layer_have_losses():
     classes, masks = class_targets(labels, num_classes=2)
     wanted = sum(maskformer_loss(**layer, classes=classes, masks=masks)["loss"] for layer in layers)
     np.testing.assert_allclose(loss_of(2)(Fixed(outputs), batch)[0], wanted, rtol=1e-6)
+    # Of the two classes, which have two pixels and one, one place takes the larger.
+    classes, masks = class_targets(labels, num_classes=2, targets=1)
+    larger = sum(maskformer_loss(**layer, classes=classes, masks=masks)["loss"] for layer in layers)
+    np.testing.assert_allclose(loss_of(2, targets=1)(Fixed(outputs), batch)[0], larger, rtol=1e-6)
+    assert classes.tolist() == [[1]] and abs(wanted - larger) > 1e-3
 
 
 @pytest.mark.thorough

@@ -137,7 +137,27 @@ def linear(inputs: int, outputs: int, *, use_bias: bool = True, dtype: Any, rngs
     return nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=NARROW, dtype=dtype, rngs=rngs)
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, heads: int, bias: Any = None) -> jax.Array:
+def dropout(x: jax.Array, rate: float, rngs: nnx.Rngs | None, *, shape: tuple[int, ...] | None = None) -> jax.Array:
+    """Zero entries with a probability, and enlarge the others; none without `rngs`.
+
+    Entries whose places in `shape`, by default that of x, are the same share their fate.
+    """
+    if rngs is None or rate == 0:
+        return x
+    kept = jax.random.bernoulli(rngs.dropout(), 1 - rate, x.shape if shape is None else shape)
+    return jnp.where(kept, x / (1 - rate), jnp.zeros((), x.dtype))
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    heads: int,
+    bias: Any = None,
+    drop: float = 0.0,
+    rngs: nnx.Rngs | None = None,
+) -> jax.Array:
     """softmax(q k^T / sqrt(width of a head) + bias) v, with scores and softmax in float32 or more.
 
     Args:
@@ -146,6 +166,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, heads: int, bi
         value: [..., S, C].
         heads: how many.
         bias: added to the scores [..., heads, T, S].
+        drop: the probability with which weights are dropped.
+        rngs: source of that, or None.
 
     Returns:
         [..., T, C].
@@ -154,7 +176,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, heads: int, bi
     dtype = accum_dtype(query)
     scores = jnp.einsum("...tnc,...snc->...nts", q, k, preferred_element_type=dtype) / (q.shape[-1] ** 0.5)
     weights = jax.nn.softmax(scores if bias is None else scores + bias.astype(dtype), axis=-1)
-    out = jnp.einsum("...nts,...snc->...tnc", weights.astype(value.dtype), v)
+    weights = dropout(weights, drop, rngs).astype(value.dtype)
+    out = jnp.einsum("...nts,...snc->...tnc", weights, v)
     return out.reshape(query.shape)
 
 
@@ -167,15 +190,20 @@ class Attention(nnx.Module):
         )
         self.heads = heads
 
-    def __call__(self, x: jax.Array, source: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
-        """[..., T, C] (and a source [..., S, C], a bias [..., heads, T, S]) -> [..., T, C]."""
+    def __call__(
+        self, x: jax.Array, source: jax.Array | None = None, bias: jax.Array | None = None, **dropped: Any
+    ) -> jax.Array:
+        """[..., T, C] (and a source [..., S, C], a bias [..., heads, T, S]) -> [..., T, C]; `dropped` as `attend`."""
         source = x if source is None else source
-        y = attend(self.query(x), self.key(source), self.value(source), heads=self.heads, bias=bias)
+        y = attend(self.query(x), self.key(source), self.value(source), heads=self.heads, bias=bias, **dropped)
         return self.project(y)
 
 
 class Residual(nnx.Module):
-    """x + layer(norm(x)); in training, drops the whole branch of an image with probability `drop_path`."""
+    """x + layer(norm(x)); in training, drops the whole branch of an image with probability `drop_path`.
+
+    A call may also drop entries, with probability `drop`: of what the layer gives, and within it.
+    """
 
     def __init__(
         self, features: int, layer: nnx.Module, *, epsilon: float, drop_path: float, dtype: Any, rngs: nnx.Rngs
@@ -183,13 +211,11 @@ class Residual(nnx.Module):
         self.norm, self.layer = layer_norm(features, rngs, epsilon=epsilon), layer
         self.drop_path, self.dtype = drop_path, dtype
 
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None, drop: float = 0.0) -> jax.Array:
         """Without `rngs`, nothing is dropped."""
-        y: jax.Array = self.layer(normalise(self.norm, x, self.dtype))
-        if rngs is not None and self.drop_path > 0:
-            kept = jax.random.bernoulli(rngs.dropout(), 1 - self.drop_path, (x.shape[0],) + (1,) * (x.ndim - 1))
-            y = jnp.where(kept, y / (1 - self.drop_path), jnp.zeros((), y.dtype))
-        return x + y
+        within: dict[str, Any] = dict(drop=drop, rngs=rngs) if drop else {}
+        y = dropout(self.layer(normalise(self.norm, x, self.dtype), **within), drop, rngs)
+        return x + dropout(y, self.drop_path, rngs, shape=(x.shape[0],) + (1,) * (x.ndim - 1))
 
 
 def rising(rate: float, count: int) -> list[float]:
@@ -204,6 +230,6 @@ class MLP(nnx.Module):
         self.expand = linear(features, hidden, dtype=dtype, rngs=rngs)
         self.reduce = linear(hidden, features, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., C] -> [..., C]."""
-        return self.reduce(nnx.gelu(self.expand(x), approximate=False))
+    def __call__(self, x: jax.Array, *, drop: float = 0.0, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """[..., C] -> [..., C]; `drop` is for the entries in between."""
+        return self.reduce(dropout(nnx.gelu(self.expand(x), approximate=False), drop, rngs))

@@ -30,9 +30,9 @@ class Block(nnx.Module):
         self.attention = Residual(features, Attention(features, heads, dtype=dtype, rngs=rngs), rngs=rngs, **options)
         self.mlp = Residual(features, MLP(features, hidden, dtype=dtype, rngs=rngs), rngs=rngs, **options)
 
-    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None, *, drop: float = 0.0) -> jax.Array:
         """[B, T, features] -> the same shape."""
-        return self.mlp(self.attention(x, rngs), rngs)
+        return self.mlp(self.attention(x, rngs, drop), rngs, drop)
 
 
 class ViT(nnx.Module):

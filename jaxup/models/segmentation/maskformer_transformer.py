@@ -8,8 +8,7 @@ import numpy as np
 from flax import nnx
 
 from jaxup._checks import accum_dtype, check_divides, check_int
-from jaxup.models.backbones.layers import attend
-from jaxup.models.segmentation.layers import dropout
+from jaxup.models.backbones.layers import attend, dropout
 from jaxup.nn import initializers
 from jaxup.nn.norms import layer_norm, normalise
 

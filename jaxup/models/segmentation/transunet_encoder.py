@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair
-from jaxup.models.backbones.layers import MLP, NARROW, Attention, linear, max_pool, through
-from jaxup.models.segmentation.layers import dropout
+from jaxup.models.backbones.layers import MLP, NARROW, Attention, dropout, linear, max_pool, through
 from jaxup.nn import initializers
 from jaxup.nn.norms import group_norm, layer_norm, normalise
 from jaxup.ops.resize import resize

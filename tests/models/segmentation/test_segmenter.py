@@ -10,8 +10,9 @@ from jaxup import ops
 from jaxup.interop import from_torch, to_torch
 from jaxup.interop.backbones import Shapes
 from jaxup.models import ViT
+from jaxup.models.backbones import layers
 from jaxup.models.segmentation import Segmenter
-from jaxup.models.segmentation.segmenter import DECODERS, GuideBlock
+from jaxup.models.segmentation.segmenter import DECODERS, GuideBlock, MaskDecoder
 from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.golden_cases import segmentation as cases
@@ -92,6 +93,25 @@ def test_dropped_only_with_a_source():
     results = [run(state, image(32, 32, batch=4), jax.random.key(n)) for n in (1, 2)]
     assert_close(results[0][1], results[1][1], 0.0)
     assert np.abs(results[0][0] - results[1][0]).max() > 1e-3
+
+
+def test_the_mask_decoder_drops_entries():
+    """Of weights, outputs of the attention and of both layers of the MLP: all of them with a source, none without."""
+    options = dict(features=8, depth=1, num_heads=2, dtype=jnp.float32)
+    decoders = {
+        rate: filled(lambda rngs, rate=rate: MaskDecoder(6, 3, dropout=rate, rngs=rngs, **options)) for rate in (0, 0.5)
+    }
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4, 6)), jnp.float32)
+    run = nnx.jit(lambda module, x, key: (module(x), module(x, nnx.Rngs(key))))
+    (plain, kept), (same, dropped) = (run(decoders[rate], x, jax.random.key(1)) for rate in (0, 0.5))
+    assert_close((kept, same), (plain, plain), 0.0)
+    other = run(decoders[0.5], x, jax.random.key(2))[1]
+    assert np.abs(dropped - plain).max() > 0.1 and np.abs(other - dropped).max() > 0.1
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "dropout", lambda x, rate, rngs, **_: drawn.append((x.shape, rate)) or x)
+        decoders[0.5](x, nnx.Rngs(0))
+    assert [shape for shape, rate in drawn if rate == 0.5] == [(2, 2, 15, 15), (2, 15, 8), (2, 15, 32), (2, 15, 8)]
 
 
 @pytest.mark.parametrize("patch", [8, 16, 32])
