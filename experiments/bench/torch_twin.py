@@ -34,7 +34,7 @@ def dkn_twin(network: DKN | FDKN, depth: np.ndarray, guide: np.ndarray) -> Calla
         network.guide_stream is None
         or network.grid != "centred"
         or not network.residual
-        or (fast and network.luminance)
+        or (isinstance(network, FDKN) and network.luminance)
     ):
         raise InputError("network: expected a guided network on the paper's grid, with the residual")
     streams = {"depth": _tensors(network.depth_stream), "guide": _tensors(network.guide_stream)}
