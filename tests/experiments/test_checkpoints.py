@@ -3,6 +3,8 @@
 import os
 import random
 import shutil
+import zipfile
+from pathlib import Path
 
 import grain
 import jax
@@ -159,6 +161,15 @@ def test_checkpoints_of_older_versions_have_no_digest(run_dir, capsys):
     copied("optimizer")(run_dir / "checkpoints" / "12")
     assert restored(run_dir) == 8
     assert "12: cannot be read as a checkpoint, it is that of step 4" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_the_first_version_is_read(tmp_path, capsys):
+    """Later versions have to read it: this file stays as it is."""
+    with zipfile.ZipFile(Path(__file__).parent / "former_runs" / "checkpoint-0.1.0.zip") as archive:
+        archive.extractall(tmp_path)
+    assert restored(tmp_path) == 8
+    assert (load_model(tmp_path, nnx.BatchNorm(3, rngs=nnx.Rngs(0))).mean[...] == 8).all()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "checkpoints/16", "checkpoints/.16", "checkpoints/016"])

@@ -1,5 +1,7 @@
 """Modules in files of their own."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from flax import nnx
 
 from jaxup import interop, models, nn
 from jaxup.interop.keys import flat_variables
+from tests.modules import call
 
 save_file = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed").save_file
 
@@ -84,3 +87,14 @@ def test_no_such_file(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"something else")
     with pytest.raises(ValueError, match="expected a safetensors file"):
         interop.load_module(tmp_path / "a.safetensors")
+
+
+def test_a_file_of_the_first_version_is_read():
+    """Later versions have to read it, and compute the same: these files stay as they are."""
+    former = Path(__file__).parent / "former_modules"
+    module = interop.load_module(former / "djf-0.1.0.safetensors")
+    module.eval()
+    rng = np.random.default_rng(0)
+    target, guide = rng.random((1, 5, 6, 1), np.float32), rng.random((1, 10, 12, 3), np.float32)
+    expected = np.load(former / "djf-0.1.0.npy")
+    np.testing.assert_allclose(call(module, target, guide), expected, rtol=1e-5, atol=1e-6)
