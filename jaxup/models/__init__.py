@@ -15,6 +15,7 @@ from jaxup.models.backbones import (
     make_backbone,
 )
 from jaxup.models.dkn import DKN, FDKN
+from jaxup.models.dmsg import DMSG
 from jaxup.models.dncnn import DENOISING_METHODS, DnCNN, DnCNNSegNet
 from jaxup.models.joint import DJF, JOINT_PRESETS, AttentionJointNetwork, make_joint_network
 from jaxup.models.reconstruction import ReconstructionNetwork
@@ -35,6 +36,7 @@ __all__ = [
     "AttentionJointNetwork",
     "DJF",
     "DKN",
+    "DMSG",
     "FDKN",
     "DnCNN",
     "DnCNNSegNet",

@@ -22,6 +22,7 @@ JOINT_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "SA_M1_F32": {"features": 32, "mixing_layers": 1},
         "SA_M2_F32": {"features": 32, "mixing_layers": 2},
         "DJF": {"widths": (96, 48), "joint_widths": (64, 32)},
+        "DJFR": {"widths": (96, 48), "joint_widths": (64, 32), "residual": True},
         "DJF+": {"widths": (512, 256), "joint_widths": (384, 192)},
         "DJFScaled+": {"widths": (384, 192), "joint_widths": (288, 144)},
     }
@@ -287,8 +288,8 @@ def make_joint_network(preset: str, *, rngs: nnx.Rngs, **options: Any) -> Attent
     """Build a network of Table I by its name there.
 
     Args:
-        preset: a name in `JOINT_PRESETS`: "SA_M1_F8", "SA_M1_F16", "SA_M1_F32", "SA_M2_F32", "DJF", "DJF+" or
-            "DJFScaled+".
+        preset: a name in `JOINT_PRESETS`: "SA_M1_F8", "SA_M1_F16", "SA_M1_F32", "SA_M2_F32", "DJF", "DJFR", "DJF+"
+            or "DJFScaled+".
         rngs: source of the initial parameters.
         options: further options of `AttentionJointNetwork` or `DJF`; they win over the preset's.
 

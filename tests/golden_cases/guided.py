@@ -32,6 +32,10 @@ def fine_neighbours(inputs, params, config):
     return ops.fine_neighbour_attention(inputs["value"], inputs["attn"], **options)
 
 
+def dmsg(inputs, params, config):
+    return {"high_frequency": build("DMSG", params, config).high(inputs["y"], inputs["d"])}
+
+
 OPERATORS: dict[str, Function] = {
     "InterChannelUpDown + down/up-sampling": a2u,
     "JBULearnedRange": converted("JBULearnedRange", "source", "guidance"),
@@ -45,4 +49,5 @@ OPERATORS: dict[str, Function] = {
     "fns_attn": fine_neighbours,
     "DJF": converted("DJF", "target", "guide"),
     "DJFR": converted("DJFR", "target", "guide"),
+    "DMSG (MSG-Net)": dmsg,
 }

@@ -1,4 +1,4 @@
-"""Deformable kernel networks and their operator."""
+"""Deformable kernel networks and their operator, and deep multi-scale guidance."""
 
 from functools import partial
 from typing import Any
@@ -40,5 +40,11 @@ MODULES = [
         partial(models.FDKN, widths=(16, 8), window_size=5),
         Inputs(lambda h, w: [(h, w, 1), (3 * h, 3 * w, 3)]),
         large=True,
+    ),
+    ModuleExample(
+        "DMSG",
+        partial(models.DMSG, scale=2),
+        Inputs(lambda h, w: [(h, w, 1), (2 * h, 2 * w, 3)]),
+        nightly=True,
     ),
 ]
