@@ -13,7 +13,7 @@ from experiments.data import RGBD, Source, crop_to_multiple, normalised, scored
 from experiments.engine.figures import Comparison, comparison_figure
 from experiments.engine.report import beside_paper, leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
-from experiments.joint_upsampling.classical import FILTERS, METHODS, Method
+from experiments.joint_upsampling.classical import FILTERS, METHODS, SLOW, Method
 from experiments.joint_upsampling.networks import upsample
 from experiments.joint_upsampling.paper import SCALES, published
 from experiments.joint_upsampling.training import DataConfig, Protocol, TrainConfig
@@ -38,6 +38,8 @@ class EvaluateConfig:
     """Pixels at the borders that do not count; none: 6 with the protocol djf, else 0."""
     solvers: bool = True
     """Compare FGI and FBS, too, which compile for seconds at every new size of an image."""
+    slow: bool = False
+    """Compare MRF, TGV, Park and SDF, too, which take up to half a minute an image."""
     out: Path | None = None
     """Directory for table.md and results.json, which must not exist yet; none: the table is only printed."""
     pictures: bool = False
@@ -61,7 +63,7 @@ def evaluate(config: EvaluateConfig) -> None:
     runs = load_runs(TrainConfig, config.run_dir)
     for run in runs:
         run.config.network.check(config.data.scales)
-    methods = (METHODS if config.solvers else FILTERS) | as_methods(runs)
+    methods = (METHODS if config.solvers else FILTERS) | (SLOW if config.slow else {}) | as_methods(runs)
     names = {run.label: run.config.network.published for run in runs}
     source, results, texts = config.data.open("test"), {}, []
     for protocol in chosen:
