@@ -23,6 +23,7 @@ from jaxup._checks import (
     check_rank,
     check_shape,
     fail,
+    jit,
     pair,
     ratio,
     renamed,
@@ -63,7 +64,7 @@ def box_filter(x: jax.Array, *, radius: int | Pair) -> jax.Array:
         He, Sun, Tang, "Guided Image Filtering", PAMI 2013, section 3.4 (the mean filter of its Algorithm 1).
     """
     check_image("x", x)
-    return _box_mean(x.astype(accum_dtype(x)), pair("radius", radius, minimum=0)).astype(jnp.result_type(x))
+    return _box_filter(x, pair("radius", radius, minimum=0))
 
 
 def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = None) -> jax.Array:
@@ -101,11 +102,7 @@ def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = 
         if isinstance(sigma, jax.core.Tracer):
             fail("radius", "an integer where sigma is traced", None)
         radius = int(4 * float(sigma) + 0.5)
-    y = x.astype(accum_dtype(x))
-    near = falloff(sigma, y.dtype)  # once: the gradients of both axes add up in its dtype
-    for axis, r in zip((1, 2), pair("radius", radius, minimum=0), strict=True):
-        y = _smooth(y, near, r, axis)
-    return y.astype(jnp.result_type(x))
+    return _gaussian_filter(x, sigma, pair("radius", radius, minimum=0))
 
 
 @renamed("src", "x")
@@ -171,21 +168,7 @@ def guided_filter(
     check_scalar("eps", eps)
     step = check_int("subsample", subsample)
     ry, rx = pair("radius", radius, minimum=0)
-    dtype = accum_dtype(x, guide)
-    level, guide_level = _level(x.astype(dtype)), _level(guide.astype(dtype))
-    guides = [guide.astype(dtype) - guide_level]
-    if not per_channel:
-        guides = jnp.split(guides[0], guide.shape[-1], axis=-1)
-    slopes, intercept = _linear_model(
-        _every(x.astype(dtype) - level, step),
-        [_every(g, step) for g in guides],
-        (ry // step, rx // step),
-        jnp.asarray(eps, dtype),
-    )
-    if step > 1:
-        *slopes, intercept = (resize(m, size=x.shape[1:3], method="bilinear") for m in (*slopes, intercept))
-    filtered = sum((a * g for a, g in zip(slopes, guides, strict=True)), intercept)
-    return (filtered + level).astype(jnp.result_type(x))
+    return _guided_filter(x, guide, eps, (ry, rx), bool(per_channel), step)
 
 
 def check_guide(guide: jax.Array, grid: tuple[int | None, ...]) -> None:
@@ -227,6 +210,41 @@ def check_scalar(name: str, value: Any) -> None:
 def falloff(sigma: Number, dtype: jnp.dtype) -> jax.Array:
     """1 / (2 sigma^2), where sigma counts as 1e-9 at least; squared last, so that the gradient is finite in float32."""
     return 0.5 * jnp.square(1 / jnp.maximum(jnp.asarray(sigma, dtype), 1e-9))
+
+
+@jit(static_argnums=1)  # here and below so that eager calls are one program, not many
+def _box_filter(x: jax.Array, radius: Pair) -> jax.Array:
+    return _box_mean(x.astype(accum_dtype(x)), radius).astype(jnp.result_type(x))
+
+
+@jit(static_argnums=2)
+def _gaussian_filter(x: jax.Array, sigma: Number, radius: Pair) -> jax.Array:
+    y = x.astype(accum_dtype(x))
+    near = falloff(sigma, y.dtype)  # once: the gradients of both axes add up in its dtype
+    for axis, r in zip((1, 2), radius, strict=True):
+        y = _smooth(y, near, r, axis)
+    return y.astype(jnp.result_type(x))
+
+
+@jit(static_argnums=(3, 4, 5))
+def _guided_filter(
+    x: jax.Array, guide: jax.Array, eps: Number, radius: Pair, per_channel: bool, step: int
+) -> jax.Array:
+    dtype = accum_dtype(x, guide)
+    level, guide_level = _level(x.astype(dtype)), _level(guide.astype(dtype))
+    guides = [guide.astype(dtype) - guide_level]
+    if not per_channel:
+        guides = jnp.split(guides[0], guide.shape[-1], axis=-1)
+    slopes, intercept = _linear_model(
+        _every(x.astype(dtype) - level, step),
+        [_every(g, step) for g in guides],
+        (radius[0] // step, radius[1] // step),
+        jnp.asarray(eps, dtype),
+    )
+    if step > 1:
+        *slopes, intercept = (resize(m, size=x.shape[1:3], method="bilinear") for m in (*slopes, intercept))
+    filtered = sum((a * g for a, g in zip(slopes, guides, strict=True)), intercept)
+    return (filtered + level).astype(jnp.result_type(x))
 
 
 def _box_mean(x: jax.Array, radius: Pair) -> jax.Array:
