@@ -1,6 +1,7 @@
-"""Speed and memory of the operators and networks, as ratios to a reference that runs in the same process."""
+"""Speed and memory of the operators and networks, as ratios to a reference in the same process; scaling on paper."""
 
 from experiments.bench.networks import networks
 from experiments.bench.operators import run, upsamplers
+from experiments.bench.scaling import scaling
 
-COMMANDS = {"run": run, "upsamplers": upsamplers, "networks": networks}
+COMMANDS = {"run": run, "upsamplers": upsamplers, "networks": networks, "scaling": scaling}

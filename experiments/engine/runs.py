@@ -128,8 +128,8 @@ def parameters(network: nnx.Module) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
 
 
-def costs(build: Callable[[], nnx.Module], shape: Sequence[int]) -> tuple[int, float]:
-    """The number of weights of a network, and its multiply-adds for an input of this shape, by XLA's analysis of it.
+def costs(build: Callable[[], nnx.Module], *shapes: Sequence[int]) -> tuple[int, float]:
+    """The number of weights of a network, and its multiply-adds for inputs of these shapes, by XLA's analysis of it.
 
     XLA counts no products with zeros around an image, and counts sums, norms and activations as well. Nothing is
     computed.
@@ -137,8 +137,8 @@ def costs(build: Callable[[], nnx.Module], shape: Sequence[int]) -> tuple[int, f
     network = nnx.eval_shape(build)
     network.eval()
     graph, state = nnx.split(network)
-    x = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
-    analysis: Any = jax.jit(lambda state, x: nnx.merge(graph, state)(x)).lower(state, x).cost_analysis()
+    inputs = [jax.ShapeDtypeStruct(tuple(shape), jnp.float32) for shape in shapes]
+    analysis: Any = jax.jit(lambda state, *xs: nnx.merge(graph, state)(*xs)).lower(state, *inputs).cost_analysis()
     return parameters(network), float(analysis["flops"]) / 2
 
 

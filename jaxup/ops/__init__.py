@@ -15,6 +15,7 @@ from jaxup.ops.pac import pac_conv_transpose
 from jaxup.ops.pcdc import paired_difference_conv
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize, zero_upsample
+from jaxup.ops.rows import over_rows
 from jaxup.ops.sample import sample
 from jaxup.ops.similarity import similarity_upsample
 from jaxup.ops.unify import unify_features
@@ -43,6 +44,7 @@ __all__ = [
     "zero_upsample",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "over_rows",
     "box_filter",
     "gaussian_filter",
     "guided_filter",

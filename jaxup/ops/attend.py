@@ -19,6 +19,7 @@ from jaxup._checks import (
     jit,
     pair,
 )
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import (
     Offset,
     Offsets,
@@ -46,6 +47,7 @@ def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
     return weights / jnp.where(total > 0, total, 1)
 
 
+@by_rows("query", "key", "value", reach=lambda scale, kernel_size, **_: _radius(kernel_size, pair("scale", scale))[0])
 def attention_upsample(
     query: jax.Array,
     key: jax.Array,
@@ -110,6 +112,7 @@ def attention_upsample(
     return _attention_upsample(query, key, value, positions, (sy, sx), window, heads, bool(scaled))
 
 
+@by_rows("query", "key", reach=lambda scale, kernel_size, **_: _radius(kernel_size, pair("scale", scale))[0])
 def attention_kernels(
     query: jax.Array,
     key: jax.Array,

@@ -14,6 +14,7 @@ from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_shap
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar, falloff
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize, take_lines
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import (
     inside,
     merge_phases,
@@ -27,6 +28,7 @@ from jaxup.ops.windows import (
 Sums = tuple[list[jax.Array], jax.Array]  # of weighted values, one per channel, and of weights
 
 
+@by_rows("x", "guide", reach=lambda radius, **_: radius)
 def bilateral_filter(
     x: jax.Array,
     guide: jax.Array | None = None,
@@ -82,6 +84,7 @@ def bilateral_filter(
 
 
 @renamed("src", "x")
+@by_rows("x", "guide", "guide_lr", reach=lambda radius, **_: radius)
 def joint_bilateral_upsample(
     x: jax.Array,
     guide: jax.Array,

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxup._checks import accum_dtype, check_choice, check_float, check_image, check_odd, check_shape, fail, jit
+from jaxup.ops.rows import by_rows
 from jaxup.ops.sample import sample
 
 # The regular grid that the offsets start from: the paper's, and what its code makes of it (two conventions).
 GRIDS = ("centred", "shifted", "compressed")
 
 
+@by_rows("x", "weights", "offsets", reach=lambda window_size, **_: window_size // 2 + 1)
 def deformable_average(
     x: jax.Array, weights: jax.Array, offsets: jax.Array, *, window_size: int = 15, grid: str = "centred"
 ) -> jax.Array:

@@ -20,9 +20,11 @@ from jaxup._checks import (
     jit,
     pair,
 )
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import Offsets, neighbour, pad_window, split_phases, strided_offsets, window_average
 
 
+@by_rows("x", "kernels", reach=lambda scale, kernel_size, **_: -(-(kernel_size // 2) // pair("scale", scale)[0]))
 def downsample_reassemble(
     x: jax.Array, kernels: jax.Array, *, scale: int | Pair, kernel_size: int, groups: int = 1
 ) -> jax.Array:

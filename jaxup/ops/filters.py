@@ -29,6 +29,7 @@ from jaxup._checks import (
     renamed,
 )
 from jaxup.ops.resize import resize
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import pad_window
 
 Number = float | jax.Array
@@ -37,6 +38,7 @@ Number = float | jax.Array
 _ROUNDING = 4
 
 
+@by_rows("x", reach=lambda radius, **_: pair("radius", radius, minimum=0)[0])
 def box_filter(x: jax.Array, *, radius: int | Pair) -> jax.Array:
     r"""Mean over the part of the (2 ry + 1) x (2 rx + 1) window that lies inside the image.
 
@@ -67,6 +69,7 @@ def box_filter(x: jax.Array, *, radius: int | Pair) -> jax.Array:
     return _box_filter(x, pair("radius", radius, minimum=0))
 
 
+@by_rows("x", reach=lambda sigma, radius, **_: _gaussian_radius(sigma, radius)[0])
 def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = None) -> jax.Array:
     r"""Separable Gaussian smoothing; the outermost pixels are repeated beyond the border.
 
@@ -98,14 +101,15 @@ def gaussian_filter(x: jax.Array, *, sigma: Number, radius: int | Pair | None = 
     """
     check_image("x", x)
     check_scalar("sigma", sigma)
-    if radius is None:
-        if isinstance(sigma, jax.core.Tracer):
-            fail("radius", "an integer where sigma is traced", None)
-        radius = int(4 * float(sigma) + 0.5)
-    return _gaussian_filter(x, sigma, pair("radius", radius, minimum=0))
+    return _gaussian_filter(x, sigma, _gaussian_radius(sigma, radius))
 
 
 @renamed("src", "x")
+@by_rows(
+    "x",
+    "guide",
+    reach=lambda radius, subsample, **_: 2 * pair("radius", radius, minimum=0)[0] if subsample == 1 else None,
+)
 def guided_filter(
     x: jax.Array,
     guide: jax.Array,
@@ -210,6 +214,15 @@ def check_scalar(name: str, value: Any) -> None:
 def falloff(sigma: Number, dtype: jnp.dtype) -> jax.Array:
     """1 / (2 sigma^2), where sigma counts as 1e-9 at least; squared last, so that the gradient is finite in float32."""
     return 0.5 * jnp.square(1 / jnp.maximum(jnp.asarray(sigma, dtype), 1e-9))
+
+
+def _gaussian_radius(sigma: Number, radius: int | Pair | None) -> Pair:
+    if radius is not None:
+        return pair("radius", radius, minimum=0)
+    if isinstance(sigma, jax.core.Tracer):
+        fail("radius", "an integer where sigma is traced", None)
+    radius = int(4 * float(sigma) + 0.5)
+    return radius, radius
 
 
 @jit(static_argnums=1)  # here and below so that eager calls are one program, not many

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype, check_float, check_image, check_odd, check_shape, jit, pair
 from jaxup.ops.resize import bilinear_phases
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import merge_phases, pad_window, split_phases, window_average, window_offsets
 
 
+@by_rows("x", "weights", reach=lambda kernel_size, **_: kernel_size // 2 + 1)
 def fine_neighbour_attention(x: jax.Array, weights: jax.Array, *, scale: int | Pair, kernel_size: int) -> jax.Array:
     r"""Weighted sum over a K x K window, dilated by the scale, of the bilinearly upsampled map.
 

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype, check_divides, check_image, check_shape, fail, jit, pair
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import merge_phases, split_phases
 
 
+@by_rows("x", "index", reach=lambda **_: 0)
 def indexed_pool(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -> jax.Array:
     """Indexed pooling: the sum of index * x over each region of sy x sx pixels.
 
@@ -50,6 +52,7 @@ def _indexed_pool(x: jax.Array, index: jax.Array, scale: Pair) -> jax.Array:
     return jnp.sum(split_phases(indexed, scale), axis=(2, 4)).astype(x.dtype)
 
 
+@by_rows("x", "index", reach=lambda **_: 0)
 def indexed_upsample(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -> jax.Array:
     """Indexed upsampling: nearest interpolation, times an index per HR pixel.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype, check_float, check_image, check_odd, check_rank, check_shape, jit, pair
 from jaxup.ops.attend import masked_softmax
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import (
     Offsets,
     inside,
@@ -19,6 +20,7 @@ from jaxup.ops.windows import (
 )
 
 
+@by_rows("x", "guide", reach=lambda kernel, scale, **_: -(-(kernel.shape[0] // 2) // pair("scale", scale)[0]))
 def pac_conv_transpose(
     x: jax.Array, guide: jax.Array, kernel: jax.Array, *, scale: int | Pair, normalize_kernel: bool = False
 ) -> jax.Array:

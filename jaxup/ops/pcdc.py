@@ -17,9 +17,11 @@ from jaxup._checks import (
     pair,
 )
 from jaxup.ops.regions import convolve_groups
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import pad_window
 
 
+@by_rows("key", "query", reach=lambda kernel, dilation, **_: pair("dilation", dilation)[0] * (kernel.shape[0] // 2))
 def paired_difference_conv(
     key: jax.Array, query: jax.Array, kernel: jax.Array, *, dilation: int | Pair = 1, groups: int = 1
 ) -> jax.Array:

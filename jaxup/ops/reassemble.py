@@ -15,9 +15,11 @@ from jaxup._checks import (
     jit,
     pair,
 )
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import BORDERS, merge_phases, pad_window, split_phases, window_average, window_offsets
 
 
+@by_rows("x", "kernels", reach=lambda kernel_size, **_: kernel_size // 2)
 def reassemble(
     x: jax.Array,
     kernels: jax.Array,

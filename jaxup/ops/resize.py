@@ -6,7 +6,9 @@ taps. Its gradient is the transpose of A, applied the same way: the scatter of a
 """
 
 import functools
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_image, check_known_size, fail, jit, pair
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import merge_phases, split_phases
 
 METHODS = ("nearest", "nearest_exact", "bilinear", "bicubic", "area")
@@ -246,9 +249,24 @@ def resize(
     _check_options(method, align_corners, antialias, cubic_coefficient, border)
     coefficient = float((-0.5 if antialias else -0.75) if cubic_coefficient is None else cubic_coefficient)
     border = border or ("drop" if antialias else "clamp")
-    return _resize(x, output, (method, bool(align_corners), bool(antialias), coefficient, border))
+    options = method, bool(align_corners), bool(antialias), coefficient, border
+    return _resize_by(x, ratio=Fraction(output[0], x.shape[1]), width=output[1], options=options)
 
 
+def _resize_reach(ratio: Fraction, options: tuple[Any, ...], **_: Any) -> int | None:
+    """With `align_corners` positions depend on the height of the whole image."""
+    method, align_corners, antialias, *_ = options
+    taps = {"bilinear": 1, "bicubic": 2}.get(method, 0)
+    return None if align_corners else taps and math.ceil(taps * max(1, 1 / ratio if antialias else 1)) + 1
+
+
+@by_rows("x", reach=_resize_reach)
+def _resize_by(x: jax.Array, *, ratio: Fraction, width: int, options: tuple[Any, ...]) -> jax.Array:
+    """The height by its ratio, which is the same for a strip of rows."""
+    return _resize(x, (int(x.shape[1] * ratio), width), options)
+
+
+@by_rows("x", reach=lambda **_: 0)
 def zero_upsample(x: jax.Array, *, scale: int | Pair) -> jax.Array:
     """Insert zeros between pixels: out[s i, s j] = x[i, j], and 0 everywhere else.
 
@@ -276,6 +294,7 @@ def zero_upsample(x: jax.Array, *, scale: int | Pair) -> jax.Array:
     return merge_phases(phases)
 
 
+@by_rows("x", reach=lambda **_: 0)
 def pixel_shuffle(x: jax.Array, *, scale: int | Pair) -> jax.Array:
     """Turn channels into pixels: out[s i + u, s j + v, c] = x[i, j, c s s + u s + v], PyTorch's order.
 
@@ -306,6 +325,7 @@ def pixel_shuffle(x: jax.Array, *, scale: int | Pair) -> jax.Array:
     return merge_phases(phases.transpose(0, 1, 4, 2, 5, 3))
 
 
+@by_rows("x", reach=lambda **_: 0)
 def pixel_unshuffle(x: jax.Array, *, scale: int | Pair) -> jax.Array:
     """Turn pixels into channels: out[i, j, c s s + u s + v] = x[s i + u, s j + v, c].
 

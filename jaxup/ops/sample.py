@@ -19,6 +19,7 @@ from jaxup._checks import (
     jit,
     known,
 )
+from jaxup.ops.rows import by_rows
 
 METHODS = ("bilinear", "nearest")
 PADDINGS = ("zeros", "border", "reflection")
@@ -29,6 +30,7 @@ _LOOP_CHANNELS = 32
 Point = tuple[tuple[jax.Array, ...], jax.Array, jax.Array]
 
 
+@by_rows("x", "points", reach=lambda **_: None)
 def sample(
     x: jax.Array,
     points: jax.Array,

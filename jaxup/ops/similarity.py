@@ -3,6 +3,7 @@
 import jax
 
 from jaxup._checks import Pair, check_image, check_odd, check_shape, jit, pair
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import (
     merge_phases,
     pad_window,
@@ -13,6 +14,7 @@ from jaxup.ops.windows import (
 )
 
 
+@by_rows("query", "key", "value", reach=lambda kernel_size, **_: kernel_size // 2)
 def similarity_upsample(
     query: jax.Array, key: jax.Array, value: jax.Array, *, scale: int | Pair, kernel_size: int
 ) -> jax.Array:

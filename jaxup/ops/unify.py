@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxup._checks import accum_dtype, check_float, check_image, check_odd, check_rank, check_shape, fail, jit, known
+from jaxup.ops.rows import by_rows
 from jaxup.ops.tiling import TILE_BYTES, cut, fill_tiles, map_tiles
 from jaxup.ops.windows import inside, neighbour, pad_window, window_offsets
 
 
+@by_rows("x", reach=lambda basis, **_: basis.shape[0] // 2)
 def unify_features(x: jax.Array, basis: jax.Array) -> jax.Array:
     r"""Mean over the channels of the softmax of their responses to O filters.
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxup._checks import Pair, check_image, check_shape, fail, jit, pair
 from jaxup.ops.index import check_regions
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import merge_phases, split_phases
 
 
@@ -17,6 +18,7 @@ class MaxPooled(NamedTuple):
     indices: jax.Array
 
 
+@by_rows("x", reach=lambda **_: 0)
 def max_index(x: jax.Array, *, scale: int | Pair = 2) -> jax.Array:
     """The index map of max pooling: 1 at the first maximum, row by row, of each region of sy x sx pixels, else 0.
 
@@ -95,6 +97,7 @@ def _max_pool(x: jax.Array, scale: Pair) -> MaxPooled:
     return MaxPooled(values, row * width + col)
 
 
+@by_rows("x", "indices", reach=lambda **_: None)
 def max_unpool(
     x: jax.Array, indices: jax.Array, *, scale: int | Pair | None = None, size: int | Pair | None = None
 ) -> jax.Array:

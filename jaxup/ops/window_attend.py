@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxup._checks import accum_dtype, check_divides, check_image, check_int, check_shape, fail, jit, known
+from jaxup.ops.rows import by_rows
 from jaxup.ops.tiling import TILE_BYTES, cut, fill_tiles, map_tiles
 
 # Larger tiles of queries see many keys that only some of them may attend to.
@@ -29,6 +30,7 @@ def window_bounds(queries: int, keys: int, ratio: float) -> np.ndarray:
     return np.stack([start, np.maximum(stop, start + 1)], axis=1)
 
 
+@by_rows("query", "key", "value", reach=lambda **_: None)
 def window_attend(
     query: jax.Array, key: jax.Array, value: jax.Array, *, window_ratio: float, num_heads: int = 1
 ) -> jax.Array:
