@@ -17,6 +17,7 @@ from experiments.denoising.paper import COSTS, RESULTS
 from experiments.denoising.pictures import comparison, index_figure
 from experiments.denoising.training import TrainConfig
 from experiments.engine.figures import busiest_window
+from experiments.engine.processes import for_each
 from experiments.engine.progress import read_metrics
 from experiments.engine.report import leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
@@ -153,17 +154,21 @@ def evaluate_images(
     methods: Mapping[str, Method], images: Images, sigma: float, seed: int, folder: Path | None
 ) -> dict[str, dict[str, Scores]]:
     """Scores by method and image; a picture of every image into `folder`."""
-    scores: dict[str, dict[str, Scores]] = {method: {} for method in methods}
-    for index, (name, image) in enumerate(images.items()):
+    named = list(images.items())
+
+    def scores_of(index: int) -> dict[str, Scores]:
+        name, image = named[index]
         if min(image.shape) < 11:
             raise InputError(f"{name}: expected at least 11 x 11 pixels for SSIM, got {image.shape}")
         truth, noisy = image.astype(np.float32) / 255, with_noise(image, index, sigma, seed)
         results = {method: run(noisy) for method, run in methods.items()}
-        for method, result in results.items():
-            scores[method][name] = score(result, truth)
+        found = {method: score(result, truth) for method, result in results.items()}
         if folder is not None:
-            comparison(folder / f"{name}.png", results, truth, {m: scores[m][name]["PSNR"] for m in methods})
-    return scores
+            comparison(folder / f"{name}.png", results, truth, {m: found[m]["PSNR"] for m in methods})
+        return found
+
+    each = for_each(len(named), scores_of, alone=folder is not None)
+    return {method: {name: found[method] for (name, _), found in zip(named, each, strict=True)} for method in methods}
 
 
 def score(result: np.ndarray, truth: np.ndarray) -> Scores:

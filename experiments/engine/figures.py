@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from experiments.engine.processes import is_first
 from jaxup._writing import write_file
 from jaxup.files import InputError
 
@@ -172,7 +173,9 @@ def busiest_window(image: Array) -> tuple[slice, slice]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Saves a figure as PNG, whole or not at all; its directory is made if need be."""
+    """Saves a figure as PNG, whole or not at all; its directory is made if need be. The first process does."""
+    if not is_first():
+        return
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=150, format="png")
     path.parent.mkdir(parents=True, exist_ok=True)

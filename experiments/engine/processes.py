@@ -105,19 +105,31 @@ def of_this_process(tree: Tree) -> Tree:
     return jax.tree.map(lambda array: array.addressable_data(0), tree)
 
 
-def for_each(count: int, function: Callable[[int], T]) -> list[T]:
+def share(count: int) -> range:
+    """Which of 0 ... count - 1 this process does."""
+    return range(jax.process_index(), count, jax.process_count())
+
+
+def for_each(count: int, function: Callable[[int], T], *, alone: bool = False) -> list[T]:
     """What a function makes of 0 ... count - 1, shared among the processes, and known to all of them in the end.
 
     Args:
         count: how many.
         function: gives what JSON can hold.
+        alone: each process does everything, because more is wanted of it than what is returned, such as pictures.
     """
-    first, step = jax.process_index(), jax.process_count()
-    own = [function(i) for i in range(first, count, step)]
-    if step == 1:
-        return own
-    found = _all_processes(own)
-    return [found[i % step][i // step] for i in range(count)]
+    if alone or jax.process_count() == 1:
+        return [function(i) for i in range(count)]
+    found = _all_processes([function(i) for i in share(count)])
+    return [found[i % len(found)][i // len(found)] for i in range(count)]
+
+
+def summed(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Sums over the processes, known to all of them."""
+    if jax.process_count() == 1:
+        return list(arrays)
+    found = zip(*_all_processes([array.tolist() for array in arrays]), strict=True)
+    return [sum(map(np.array, each), start=np.zeros(())) for each in found]
 
 
 def _all_processes(value: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.engine.processes import is_first
 from jaxup._writing import write_file
 from jaxup.files import InputError
 
@@ -95,7 +96,8 @@ def beside_paper(rows: Sequence[Row], paper: Mapping[str, Mapping[str, str]]) ->
 
 def publish(out: Path | None, results: Any, text: str) -> None:
     """Prints the tables, and writes them to a directory, if there is one."""
-    print(text, flush=True)
+    if is_first():
+        print(text, flush=True)
     if out is not None:
         save_results(out, results, text)
 
@@ -122,7 +124,7 @@ def leaves_results(command: Callable[[Any], None]) -> Callable[[Any], None]:
     def run(config: Any) -> None:
         asked = getattr(config, "output", config)
         check_out(asked.out, getattr(asked, "pictures", False))
-        with _claimed(asked.out) if asked.out is not None else contextlib.nullcontext():
+        with _claimed(asked.out) if asked.out is not None and is_first() else contextlib.nullcontext():
             command(config)
 
     return run
@@ -160,6 +162,8 @@ class Output:
 
 def save_results(directory: Path, results: Any, text: str) -> None:
     """Writes results.json and table.md."""
+    if not is_first():
+        return
     directory.mkdir(parents=True, exist_ok=True)
     write_file(directory / "results.json", f"{json.dumps(results, indent=2)}\n".encode())
     write_file(directory / "table.md", f"{text}\n".encode())

@@ -18,6 +18,7 @@ from flax import nnx
 
 from experiments.engine.checkpoint import load_model
 from experiments.engine.config import RunConfig, load_config
+from experiments.engine.processes import is_first
 from experiments.engine.progress import read_metrics
 from jaxup.interop.keys import unfilled
 
@@ -101,7 +102,8 @@ def train_rows(train: Callable[[Any], Any], rows: Mapping[str, Training]) -> lis
     """Trains one network after the other, by label; those that were trained before are only read."""
     runs = []
     for label, config in rows.items():
-        print(f"training {label}: {config.run.steps} steps", flush=True)
+        if is_first():
+            print(f"training {label}: {config.run.steps} steps", flush=True)
         runs.append(Run(label, config, train(config)))
     return runs
 

@@ -12,6 +12,7 @@ from experiments.data import data_dir
 from experiments.data.matting import HELD_OUT_SEED, Examined, Generated, Matted, Source
 from experiments.data.matting_sets import TESTS
 from experiments.engine.config import RunConfig
+from experiments.engine.processes import for_each
 from experiments.engine.progress import progress
 from experiments.engine.report import Row, leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, load_runs
@@ -152,18 +153,19 @@ def examine(
 ) -> dict[str, dict[str, Errors]]:
     """Errors by method and image; the first images with what was made of them are added to `drawn`."""
     number = len(source) if count is None else min(count, len(source))
-    scores: dict[str, dict[str, Errors]] = {method: {} for method in methods}
     with progress(0, number) as show:
-        for index in range(number):
+
+        def errors_of(index: int) -> tuple[str, dict[str, Errors]]:
             sample = source[index]
             mattes = {name: method(sample.image, sample.trimap) for name, method in methods.items()}
             found = {name: errors(matte, sample) for name, matte in mattes.items()}
-            for name, values in found.items():
-                scores[name][sample.name] = values
             if drawn is not None and index < _PICTURES:
                 drawn.append(Sample(sample, mattes, {name: x["matlab"]["SAD"] for name, x in found.items()}))
             show(index + 1, None)
-    return scores
+            return sample.name, found
+
+        each = for_each(number, errors_of, alone=drawn is not None)
+    return {method: {name: found[method] for name, found in each} for method in methods}
 
 
 def errors(matte: np.ndarray, sample: Matted) -> Errors:

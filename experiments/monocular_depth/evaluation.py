@@ -12,6 +12,7 @@ import tyro
 from experiments.data.monocular import Source
 from experiments.data.monocular_batches import Example, Protocol, examined
 from experiments.engine.config import RunConfig
+from experiments.engine.processes import for_each
 from experiments.engine.report import Output, leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.monocular_depth.data import DataConfig, HeldOut, Manner
@@ -113,11 +114,15 @@ def constant(source: Source, how: Protocol) -> Method:
 
 def scores(method: Method, source: Source, how: Protocol) -> Row:
     """Means over the images as the protocol has them, and the rms of all their pixels."""
-    each = []
-    for example in _examples(source, how):
+
+    def errors_of(index: int) -> dict[str, float]:
+        example = examined(source[index], how)
         depths = (jnp.asarray(x[None]) for x in (method(example), example["depth"]))
-        each.append(depth_errors(*depths, valid=jnp.asarray(example["valid"][None]), convention=how.manner))
-    errors: Mapping[str, np.ndarray] = {name: np.array([float(e[name][0]) for e in each]) for name in each[0]}
+        found = depth_errors(*depths, valid=jnp.asarray(example["valid"][None]), convention=how.manner)
+        return {name: float(error[0]) for name, error in found.items()}
+
+    each = for_each(len(source), errors_of)
+    errors: Mapping[str, np.ndarray] = {name: np.array([e[name] for e in each]) for name in each[0]}
     means = depth_scores(errors, convention=how.manner)
     row: Row = {ours: means[name] for name, ours in _NAMES.items()}
     return row | {"rms (pixels)": depth_scores(errors, convention="pixels")["rmse"]}

@@ -10,6 +10,7 @@ from scipy.ndimage import uniform_filter
 
 from experiments.data.segmentation import IGNORED, Labelled
 from experiments.engine.figures import Panel, panel_figure
+from experiments.engine.processes import is_first
 from jaxup._writing import write_file
 
 RINGS = {"orange": (1.0, 0.55, 0.0), "cyan": (0.0, 0.9, 0.9), "pink": (1.0, 0.3, 0.8), "yellow": (0.95, 0.9, 0.0)}
@@ -33,6 +34,8 @@ def coloured(labels: np.ndarray) -> np.ndarray:
 
 def save_labels(path: Path, labels: np.ndarray) -> None:
     """Writes a label map as PNG with a palette, whose indices are the labels."""
+    if not is_first():
+        return
     image = Image.fromarray(labels.astype(np.uint8), "P")
     image.putpalette(palette().tobytes())
     buffer = io.BytesIO()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from experiments.data.segmentation import First, Source
 from experiments.engine.config import RunConfig
+from experiments.engine.processes import share, summed
 from experiments.engine.report import Output, leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.engine.trained import Trained
@@ -134,11 +135,12 @@ def scores(method: Method, source: Source) -> Row:
     """Per cent, of counts over all images at their own sizes."""
     count = len(source.classes)
     confusion, areas = np.zeros(()), np.zeros(())
-    for index in range(len(source)):
+    for index in share(len(source)):
         sample = source[index]
         found, labels = jnp.argmax(method(sample.image), -1), jnp.asarray(sample.labels[None])
         confusion = confusion + np.asarray(metrics.confusion_matrix(found, labels, num_classes=count))
         areas = areas + np.asarray(metrics.boundary_areas(found, labels, num_classes=count))
+    confusion, areas = summed(confusion, areas)
     result, boundary = metrics.class_scores(confusion), metrics.boundary_iou(areas)
     row: Row = {name: 100 * float(result[name]) for name in ("mIoU", "mAcc", "aAcc", "mDice")}
     row["bIoU"] = 100 * float(np.nanmean(boundary))

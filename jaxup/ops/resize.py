@@ -255,7 +255,7 @@ def resize(
 
 def _resize_reach(ratio: Fraction, options: tuple[Any, ...], **_: Any) -> int | None:
     """With `align_corners` positions depend on the height of the whole image."""
-    method, align_corners, antialias, *_ = options
+    method, align_corners, antialias = options[:3]
     taps = {"bilinear": 1, "bicubic": 2}.get(method, 0)
     return None if align_corners else taps and math.ceil(taps * max(1, 1 / ratio if antialias else 1)) + 1
 

@@ -36,14 +36,18 @@ class _Split(NamedTuple):
         return PartitionSpec(self.batch, self.rows)
 
     @property
-    def count(self) -> int:
+    def devices(self) -> int:
         """Of the devices that share the rows."""
         names = self.rows if isinstance(self.rows, tuple) else (self.rows,)
         return math.prod(self.mesh.shape[name] for name in names)
 
 
 def over_rows(
-    function: Callable[..., Any], *images: jax.Array, reach: int, mesh: AnyMesh | None = None, axis: str | None = None
+    *images: jax.Array,
+    function: Callable[..., Any],
+    reach: int,
+    mesh: AnyMesh | None = None,
+    axis: str | None = None,
 ) -> Any:
     """What a function makes of images whose rows are split over the devices of a mesh axis; nothing is gathered.
 
@@ -53,9 +57,8 @@ def over_rows(
     function it does not know, and this function is needed.
 
     Args:
-        function: of the images; gives one or several arrays [B, H', ...]. It is not made anew for each call, as jitted
-            functions are not.
         images: [B, H, W, ...]. Those that are not split yet will be.
+        function: of the images; gives one or several arrays [B, H', ...]. One and the same object is compiled once.
         reach: how many rows the function looks up and down from one, in rows of the lowest image.
         mesh: none: that of the images, or the one in use (`jax.set_mesh`).
         axis: of the mesh; none: that of the images, or the only one.
@@ -70,8 +73,11 @@ def over_rows(
     Example:
         >>> import jax.numpy as jnp
         >>> mesh = jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Auto,))
-        >>> over_rows(lambda x: jnp.repeat(x, 2, axis=1), jnp.ones((1, 4, 3, 1)), reach=0, mesh=mesh).shape
-        (1, 8, 3, 1)
+        >>> over_rows(jnp.ones((1, 4, 3, 1)), function=lambda x: 2 * x, reach=0, mesh=mesh).shape
+        (1, 4, 3, 1)
+
+    Reference:
+        Halo exchange, as solvers on grids have it; the operators' own references say what is computed.
     """
     check_int("reach", reach, 0)
     if not images or any(x.ndim < 3 for x in images):
@@ -153,12 +159,12 @@ def _split_of(arguments: tuple[Any, ...]) -> _Split | None:
     for x in arguments:
         if not isinstance(x, jax.Array) or x.ndim < 3:
             continue
-        sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
-        spec = sharding.spec if isinstance(sharding, NamedSharding) else ()
+        sharding: Any = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
+        spec = sharding.spec if isinstance(sharding, NamedSharding) else PartitionSpec()
         if len(spec) < 2 or spec[1] is None:
             continue
         split = _Split(sharding.mesh, spec[0], spec[1])
-        if split.count > 1:
+        if split.devices > 1:
             if any(name is not None for name in spec[2:]):
                 fail("sharding", "batch and rows that are split, and nothing else", spec)
             return split
@@ -174,7 +180,7 @@ def _on_strips(
     tables: tuple[Any, ...] = (),
 ) -> Any:
     """`reach` is a number of rows and the height of the grid on which they are counted."""
-    count, heights = split.count, [x.shape[1] for x in images]
+    count, heights = split.devices, [x.shape[1] for x in images]
     kinds = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (images, tables))
     results = jax.eval_shape(lambda images, tables: function(*images, *tables), *kinds)
     outputs = [y.shape[1] for y in jax.tree.leaves(results)]
@@ -202,9 +208,9 @@ def _on_strips(
 
     if AxisType.Explicit in split.mesh.axis_types:
         images = tuple(jax.sharding.reshard(x, NamedSharding(split.mesh, split.spec)) for x in images)
-    specs = {"in_specs": (split.spec, PartitionSpec()), "out_specs": split.spec}
+    given, made = (split.spec, PartitionSpec()), split.spec
     # Without the check of what varies over devices: loops of operators begin with constants.
-    return jax.shard_map(local, mesh=split.mesh, check_vma=False, **specs)(images, tables)
+    return jax.shard_map(local, mesh=split.mesh, in_specs=given, out_specs=made, check_vma=False)(images, tables)
 
 
 def _with_neighbours(x: jax.Array, margin: int, axis: Any, count: int) -> jax.Array:

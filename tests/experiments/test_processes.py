@@ -23,7 +23,8 @@ from experiments.data import (
     super_resolution,
     training_batches,
 )
-from experiments.engine.processes import for_each
+from experiments.engine import processes
+from experiments.engine.processes import for_each, summed
 from experiments.engine.progress import read_metrics
 from jaxup.files import InputError
 from tests.experiments.tiny_run import tiny_batches
@@ -110,8 +111,20 @@ def test_batches_that_processes_cannot_share(monkeypatch):
         read(monkeypatch, tiny_batches, 8, 3, 1)
 
 
-def test_one_process_does_all_of_the_work():
+def test_the_work_is_shared(monkeypatch):
+    """Of two processes, of which the other one is simulated."""
     assert for_each(5, lambda i: i * 0.1) == [i * 0.1 for i in range(5)]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    other = {0: [0.1, 0.3], 1: [0.0, 0.2, 0.4]}
+    for index in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        monkeypatch.setattr(
+            processes, "_all_processes", lambda own, index=index: [own, other[index]][:: 1 if index == 0 else -1]
+        )
+        assert for_each(5, lambda i: i / 10) == [0.0, 0.1, 0.2, 0.3, 0.4]
+        assert for_each(5, lambda i: i / 10, alone=True) == [0.0, 0.1, 0.2, 0.3, 0.4]
+    monkeypatch.setattr(processes, "_all_processes", lambda own: [own, own])
+    np.testing.assert_array_equal(summed(np.array([1, 2]), np.zeros(()))[0], [2, 4])
 
 
 def free_port():
@@ -162,6 +175,9 @@ def test_devices_and_processes_train_as_one_device(tmp_path):
     trained(run_dir, 3, 8)
     trained(run_dir, 6, 4, by_slurm)
     shutil.copytree(run_dir, tmp_path / "eight")
+    with np.load(run_dir / "weights.npz") as found:  # what the two processes did together
+        np.testing.assert_array_equal(found["each"], np.arange(5) / 3)
+        np.testing.assert_array_equal(found["sum"], [3, 3])
     np.testing.assert_allclose(trained(run_dir, 9, 1), expected, rtol=1e-5)
     np.testing.assert_allclose(trained(tmp_path / "eight", 9, 8), expected, rtol=1e-5)
 

@@ -13,7 +13,7 @@ from flax import nnx
 from experiments.__main__ import _processes
 from experiments.data.batching import batched
 from experiments.engine.config import RunConfig
-from experiments.engine.processes import join
+from experiments.engine.processes import for_each, join, summed
 from experiments.engine.train import fit
 
 
@@ -71,5 +71,7 @@ if __name__ == "__main__":
         join(*processes)
     trained = train(RunConfig(directory, steps=steps, log_every=2, save_every=3))
     leaves = jax.tree.leaves(nnx.state(trained, nnx.Not(nnx.RngState)))
+    shared = {"each": for_each(5, lambda i: i / 3), "sum": summed(np.full(2, jax.process_index() + 1))[0]}
     if jax.process_index() == 0:
-        np.savez(directory / "weights.npz", *[np.asarray(leaf) for leaf in leaves])
+        shared = shared if jax.process_count() > 1 else {}
+        np.savez(directory / "weights.npz", *[np.asarray(leaf) for leaf in leaves], **shared)

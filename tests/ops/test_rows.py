@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxup import ops
 from tests.compare import assert_close
 from tests.registry import EXAMPLES
-from tests.registry.examples import marked, tiered
+from tests.registry.examples import marked
 from tests.test_matrix import GRADIENTS, ROUNDING, with_gradients
 
 DEVICES = 4
@@ -20,12 +20,10 @@ GRID = (16, 3)
 # What is read for one row may be anywhere in the image.
 ANYWHERE = ("resize_bilinear_align_corners", "window_attend", "max_unpool", "sample", "sample_nearest")
 UNEQUAL = ("resize_bicubic_antialias", "resize_area")  # their sizes have no divisor that the devices can share
-OVER_AUTO = (
-    "attention_upsample",
-    "resize_bilinear",
-    "pixel_shuffle",
-    "joint_bilateral_upsample",
-)  # the others by night
+# Of each kind one or two; the others by night.
+OFTEN = ("attention_upsample", "reassemble", "downsample_reassemble", "bilateral_filter", "deformable_average")
+OFTEN += ("gaussian_filter", "joint_bilateral_upsample_any_ratio", "resize_bilinear", "pac_conv_transpose")
+OVER_AUTO = ("attention_upsample", "reassemble", "resize_bilinear")
 
 pytestmark = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"needs {DEVICES} devices")
 
@@ -58,7 +56,7 @@ SHARED = [example for example in EXAMPLES if shared(example)]
 by_name = partial(pytest.mark.parametrize, "example", ids=lambda example: example.name)
 
 
-@by_name(tiered(SHARED, named(("attention_upsample", "resize_bilinear"))))
+@by_name(marked(SHARED, named(("resize_bilinear",)), [e for e in SHARED if e.name not in OFTEN]))
 def test_operators_over_explicit_axes(example):
     """Compiled with all gradients: JAX knows how arguments are split, and so do the operators."""
     inputs = example.inputs(2, GRID)
@@ -84,7 +82,7 @@ def test_operators_outside_of_compiled_functions(example):
     assert "shard_map" in traced and "all_gather" not in traced
 
 
-@by_name(marked(SHARED, named(("reassemble",)), [e for e in SHARED if e.name not in OVER_AUTO]))
+@by_name(marked(SHARED, (), [e for e in SHARED if e.name not in OVER_AUTO]))
 def test_over_rows_over_auto_axes(example):
     """In a compiled function over Auto axes, where nobody but the caller knows."""
     inputs, count = example.inputs(2, GRID), len(example.inputs.images(1, 1))
@@ -93,7 +91,7 @@ def test_over_rows_over_auto_axes(example):
 
     def over_rows(*arrays):
         tables = arrays[count:]
-        return ops.over_rows(lambda *images: example.fn(*images, *tables), *arrays[:count], reach=6, mesh=mesh)
+        return ops.over_rows(*arrays[:count], function=lambda *images: example.fn(*images, *tables), reach=6, mesh=mesh)
 
     split = type(example)(example.name, over_rows, example.inputs, example.scratch, example.differentiable)
     arguments = placed(example, mesh, inputs)
@@ -130,7 +128,7 @@ def test_margins_higher_than_the_rows_of_a_device(kind):
     x, mesh = np.random.default_rng(0).normal(size=(2, 16, 2, 1)).astype(np.float32), mesh_of(kind)
     with jax.set_mesh(mesh):
         split = jax.device_put(x, NamedSharding(mesh, SPLIT))
-        run = jax.jit(lambda x: ops.over_rows(blurred, x, reach=5, axis="rows")).lower(split).compile()
+        run = jax.jit(lambda x: ops.over_rows(x, function=blurred, reach=5, axis="rows")).lower(split).compile()
     assert_only_neighbours(run)
     np.testing.assert_allclose(run(split), blurred(jnp.asarray(x)), rtol=1e-6)
 
@@ -164,6 +162,6 @@ def test_refusals_are_clear(function, spec, message):
 
 def test_over_rows_needs_an_axis():
     with pytest.raises(ValueError, match="axis: expected one of the mesh"):
-        ops.over_rows(blurred, jnp.ones((1, 16, 2, 1)), reach=5)
+        ops.over_rows(jnp.ones((1, 16, 2, 1)), function=blurred, reach=5)
     with pytest.raises(ValueError, match="reach: expected"):
-        ops.over_rows(blurred, jnp.ones((1, 16, 2, 1)), reach=-1, mesh=mesh_of(AxisType.Auto))
+        ops.over_rows(jnp.ones((1, 16, 2, 1)), function=blurred, reach=-1, mesh=mesh_of(AxisType.Auto))
