@@ -22,6 +22,12 @@ from jaxup._checks import Pair, check_int, fail, jit
 F = TypeVar("F", bound=Callable[..., Any])
 AnyMesh = Mesh | AbstractMesh
 
+# Typed: JAX's own have no annotations.
+_spec: Callable[..., PartitionSpec] = PartitionSpec
+_struct: Callable[..., Any] = jax.ShapeDtypeStruct
+_reshard: Callable[..., jax.Array] = jax.sharding.reshard
+_ppermute: Callable[..., jax.Array] = lax.ppermute
+
 
 class _Split(NamedTuple):
     """How images are spread: a mesh, and the names of its axes for batch and rows."""
@@ -33,7 +39,7 @@ class _Split(NamedTuple):
     @property
     def spec(self) -> PartitionSpec:
         """Of images."""
-        return PartitionSpec(self.batch, self.rows)
+        return _spec(self.batch, self.rows)
 
     @property
     def devices(self) -> int:
@@ -160,7 +166,7 @@ def _split_of(arguments: tuple[Any, ...]) -> _Split | None:
         if not isinstance(x, jax.Array) or x.ndim < 3:
             continue
         sharding: Any = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else x.sharding
-        spec = sharding.spec if isinstance(sharding, NamedSharding) else PartitionSpec()
+        spec = sharding.spec if isinstance(sharding, NamedSharding) else _spec()
         if len(spec) < 2 or spec[1] is None:
             continue
         split = _Split(sharding.mesh, spec[0], spec[1])
@@ -181,7 +187,7 @@ def _on_strips(
 ) -> Any:
     """`reach` is a number of rows and the height of the grid on which they are counted."""
     count, heights = split.devices, [x.shape[1] for x in images]
-    kinds = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (images, tables))
+    kinds = jax.tree.map(lambda x: _struct(x.shape, x.dtype), (images, tables))
     results = jax.eval_shape(lambda images, tables: function(*images, *tables), *kinds)
     outputs = [y.shape[1] for y in jax.tree.leaves(results)]
     rows = math.gcd(reach[1], *heights, *outputs)
@@ -207,8 +213,8 @@ def _on_strips(
         return jax.tree.map(lambda y, r: lax.dynamic_slice_in_dim(y, (first - start) * r, own * r, 1), found, ratios)
 
     if AxisType.Explicit in split.mesh.axis_types:
-        images = tuple(jax.sharding.reshard(x, NamedSharding(split.mesh, split.spec)) for x in images)
-    given, made = (split.spec, PartitionSpec()), split.spec
+        images = tuple(_reshard(x, NamedSharding(split.mesh, split.spec)) for x in images)
+    given, made = (split.spec, _spec()), split.spec
     # Without the check of what varies over devices: loops of operators begin with constants.
     return jax.shard_map(local, mesh=split.mesh, in_specs=given, out_specs=made, check_vma=False)(images, tables)
 
@@ -227,6 +233,6 @@ def _beyond(x: jax.Array, margin: int, axis: Any, count: int, down: bool) -> lis
         piece, height = parts[-1] if parts else x, min(margin, x.shape[1])
         first = 0 if down else piece.shape[1] - height
         piece = lax.slice_in_dim(piece, first, first + height, axis=1)
-        parts.append(lax.ppermute(piece, axis, towards))
+        parts.append(_ppermute(piece, axis, towards))
         margin -= height
     return parts
