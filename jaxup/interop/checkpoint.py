@@ -88,16 +88,20 @@ def refuse(path: Path, expected: str, actual: object) -> NoReturn:
 @contextlib.contextmanager
 def reading(path: Path, expected: str) -> Iterator[None]:
     """Turn whatever a reader raises on a damaged file into one line; that there is no such file stays an OSError."""
-    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-        refuse(path, "a file", "something else")  # a pipe or a device, which may have no end
-    with path.open("rb"):
-        pass
+    _check_file(path)
     try:
         yield
     except Exception as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"an object of {found[1]}" if found else str(error).split(". ")[0].strip() or type(error).__name__
         refuse(path, expected, reason)
+
+
+def _check_file(path: Path) -> None:
+    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+        refuse(path, "a file", "something else")  # a pipe or a device, which may have no end
+    with path.open("rb"):
+        pass
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -121,6 +125,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]
 
 
 def _load_torch(path: Path) -> Any:
+    _check_file(path)
     torch = require("torch", path)
     with reading(path, "a file of tensors that torch.load(weights_only=True) accepts"):
         return load_torch(torch, path)

@@ -113,7 +113,7 @@ def park_interpolate(
         >>> import jax.numpy as jnp
         >>> guide = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 6, 1)
         >>> x = jnp.array([2.0, 0.0, 0.0, 0.0, 3.0, 0.0]).reshape(1, 1, 6, 1)
-        >>> park_interpolate(x, guide, confidence=(x > 0) * 1.0, sigma_depth=1.0).round(1).ravel()
+        >>> park_interpolate(x, guide, confidence=(x > 0).astype(x.dtype), sigma_depth=1.0).round(1).ravel()
         Array([2., 2., 2., 3., 3., 3.], dtype=float32)
 
     Reference:

@@ -93,7 +93,7 @@ def sd_filter(
         >>> import jax.numpy as jnp
         >>> guide = jnp.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 6, 1)
         >>> x = jnp.array([2.0, 0.0, 0.0, 0.0, 8.0, 0.0]).reshape(1, 1, 6, 1)
-        >>> sd_filter(x, guide, confidence=(x > 0) * 1.0).round(2).ravel()
+        >>> sd_filter(x, guide, confidence=(x > 0).astype(x.dtype)).round(2).ravel()
         Array([2., 2., 2., 8., 8., 8.], dtype=float32)
 
     Reference:

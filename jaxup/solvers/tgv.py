@@ -103,7 +103,8 @@ def tgv_interpolate(
     Example:
         >>> import jax.numpy as jnp
         >>> guide, x = jnp.ones((1, 1, 6, 1)), jnp.array([1.0, 0.0, 3.0, 0.0, 5.0, 0.0]).reshape(1, 1, 6, 1) / 6
-        >>> 6 * tgv_interpolate(x, guide, confidence=(x > 0) * 1.0, tolerance=1e-6).round(2).ravel()
+        >>> found = tgv_interpolate(x, guide, confidence=(x > 0).astype(x.dtype), tolerance=1e-6)
+        >>> (6 * found).round(1).ravel()
         Array([1., 2., 3., 4., 5., 6.], dtype=float32)
 
     Reference:
