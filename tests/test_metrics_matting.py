@@ -123,6 +123,7 @@ def test_matting_input_errors():
             measure(x.astype(np.uint8), x, unknown=x)
 
 
+@pytest.mark.thorough
 def test_under_a_mesh():
     """Errors and losses of a batch that is spread over the devices are those of the whole."""
     x, truth, unknown = (a.astype(np.float32) for a in mattes((2, 8, 9)))

@@ -114,6 +114,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment, number", list(zip(MOMENTS, itertools.cycle(SIGNALS), strict=False)), ids=str)
+@pytest.mark.first(4)
 def test_a_signal_saves_and_the_run_goes_on(tmp_path, whole, monkeypatch, capsys, moment, number):
     """In the same bits, whatever it was doing; the exit status says which signal it was."""
     handlers = [signal.getsignal(each) for each in SIGNALS]
@@ -226,6 +227,7 @@ def test_a_directory_that_was_locked_and_nothing_more_is_new(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyError("x"), MemoryError(), ValueError("a\nb")])
 @pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.first(4)
 def test_a_source_that_raises_names_the_sample(tmp_path, error, threads):
     def at(index):
         if index == 13:

@@ -1,5 +1,6 @@
 """The super-resolution experiment: its data, and its commands as their users run them."""
 
+import functools
 import json
 import shutil
 from dataclasses import replace
@@ -153,12 +154,24 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(folder, tmp_path_factory):
-    """Attention with two seeds, and deconvolution."""
+def run_of(folder, tmp_path_factory):
+    """The directory of a run by its name, which is trained the first time."""
     path = tmp_path_factory.mktemp("runs")
-    for name, options in {"a": (), "b": ("--seed", 1), "c": ("--upsampler", "deconvolution")}.items():
-        assert train(path / name, "--train-dirs", folder, *options) == 0
-    return path
+
+    @functools.cache
+    def trained(name):
+        options = {"a": (), "b": ("--seed", 1), "c": ("--upsampler", "deconvolution")}
+        assert train(path / name, "--train-dirs", folder, *options[name]) == 0
+        return path / name
+
+    return trained
+
+
+@pytest.fixture(scope="module")
+def runs(run_of):
+    """Attention with two seeds, and deconvolution."""
+    directories = [run_of(name) for name in "abc"]
+    return directories[0].parent
 
 
 @pytest.mark.thorough
@@ -203,6 +216,7 @@ def test_without_any_download(tmp_path, capsys):
 
 
 @pytest.mark.thorough
+@pytest.mark.thorough
 def test_runs_of_one_upsampler_are_told_apart_by_directory(runs, tmp_path):
     """Configurations that differ in more than the seed, here in the learning rate of a copied run, are not averaged."""
     other = shutil.copytree(runs / "c", tmp_path / "other")
@@ -222,7 +236,7 @@ def test_pictures_show_where_results_differ():
     assert most_different([second[:30]], truth[:30])[0] == slice(0, 30)
 
 
-def test_bad_folders(runs, folder, tmp_path, capsys):
+def test_bad_folders(folder, tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
     broken = save(tmp_path / "broken", a=photograph(40, 40), b=photograph(40, 40))
@@ -250,16 +264,17 @@ def test_bad_folders(runs, folder, tmp_path, capsys):
         ("train --upsampler bilinear --kernel-size 3", "kernel_size: has no effect on bilinear, only on attention and"),
         ("train --upsampler deconvolution --scaled", "scaled: has no effect on deconvolution, only on attention"),
         ("train --upsampler sapa", "upsampler: expected one of"),
-        ("evaluate --run-dir {runs}/a --scales 4", "scales: expected those of the runs, [2], among them, got [4]"),
+        ("evaluate --run-dir {run} --scales 4", "scales: expected those of the runs, [2], among them, got [4]"),
         ("evaluate --scales 0", "scales: expected an integer >= 1, got 0"),
         ("evaluate --images 0", "images: expected at least 1, got 0"),
         ("evaluate --crop 20 --scales 2 8", "camera: 20 x 20 pixels, expected at least 27 for 8x"),
     ],
 )
-def test_what_has_no_effect_is_refused(words, message, runs, tmp_path, capsys):
+def test_what_has_no_effect_is_refused(words, message, run_of, tmp_path, capsys):
     """In one line, before any work."""
-    words = words.format(runs=runs).split()
+    words = words.format(run=run_of("c")).split() if "{run}" in words else words.split()
     words += ["--run-dir", str(tmp_path / "new")] if words[0] == "train" else []
+    capsys.readouterr()  # what the training said
     assert main(["super-resolution", *words]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and message in error and "\n" not in error

@@ -75,7 +75,7 @@ def reference(example: ModuleExample) -> Any:
     return with_gradients(graph)(params, rest, *example.inputs())
 
 
-@modules("rngs", each=False)
+@modules("rngs", each=False, families=3)
 def test_parameters_depend_on_rngs_only(example):
     params = [nnx.state(example.build(rngs=nnx.Rngs(seed)), nnx.Param) for seed in (0, 0, 1)]
     chex.assert_trees_all_equal(params[0], params[1])
@@ -85,7 +85,7 @@ def test_parameters_depend_on_rngs_only(example):
             chex.assert_trees_all_equal(params[0], params[2])
 
 
-@modules(each=False)
+@modules(each=False, families=5)
 @pytest.mark.parametrize("jit", [jax.jit, slow(nnx.jit)], ids=["jax", "nnx"])
 def test_jit_of_the_module(example, jit):
     assert_close(jit(lambda m, *xs: m(*xs))(example.make(), *example.inputs()), reference(example)[0], ROUNDING)
@@ -112,7 +112,7 @@ def test_nnx_grad(example):
     assert_close(jax.tree.leaves(gradients), jax.tree.leaves(reference(example)[1][0]), ROUNDING, NOISE)
 
 
-@modules("dtype", each=False)
+@modules("dtype", each=False, families=4)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, slow(jnp.float16)], ids=["bfloat16", "float16"])
 def test_half_precision(example, dtype):
     """Parameters and their gradients stay float32 while the computation is done in `dtype`."""
@@ -137,7 +137,7 @@ def test_empty_batch(example):
         assert empty.shape == (0, *y.shape[1:])
 
 
-@modules(each=False, rest=slow)
+@modules(each=False, rest=slow, families=4)
 @pytest.mark.parametrize("grid", [(1, 1), slow((1, 5))], ids=["pixel", "line"])
 def test_one_pixel_and_one_line(example, grid):
     graph, state = nnx.split(example.make())

@@ -84,6 +84,7 @@ def images(grid=GRID, batch=2, channels=2):
 
 
 @each
+@pytest.mark.first(2)
 def test_equals_the_direct_solution(name):
     run, oracle = SOLVERS[name]
     x, guide, trust = images()
@@ -117,6 +118,7 @@ def test_properties(name):
 
 
 @each
+@pytest.mark.first(2)
 def test_gradients(name):
     """Of data, guide and confidence, behind the solution."""
     run = SOLVERS[name][0]
@@ -138,12 +140,14 @@ def test_gradients(name):
 
 @pytest.mark.parametrize("grid", [(1, 1), thorough((1, 6)), thorough((6, 1))], ids=str)
 @each_upsampling
+@pytest.mark.first(2)
 def test_tiny_images(name, grid):
     x, guide = np.full((1, *grid, 1), 0.4, np.float32), random(1, *grid, 3)
     np.testing.assert_allclose(UPSAMPLE[name](x, guide), 0.4, rtol=1e-6)
 
 
 @each_upsampling
+@pytest.mark.first(2)
 def test_upsampling_in_any_ratio_without_the_holes(name):
     """Upsampling is interpolation of the pixels at the centres of their blocks; the guide has the edge."""
     guide = jnp.where(jnp.arange(30) < 14, 0.1, 0.9)[None, None, :, None].repeat(15, 1).repeat(3, 3)
@@ -245,5 +249,6 @@ def test_bad_input(run, options, message):
 @pytest.mark.parametrize(
     "case", [*goldens.cases("mrf_depth/*"), *goldens.cases("sd_filter/*"), *goldens.cases("tgv_depth/*")]
 )
+@pytest.mark.first(2)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
