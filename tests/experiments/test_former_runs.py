@@ -24,6 +24,7 @@ from experiments.joint_upsampling.classical import FILTERS
 from experiments.reconstruction.training import TrainConfig as ReconstructionConfig
 
 FORMER = Path(__file__).parent / "former_runs"
+REARRANGED = ("joint_upsampling", "reconstruction")  # their convolutions have other forms since, which round otherwise
 
 
 def unpacked(task, run_dir):
@@ -53,7 +54,7 @@ def this_machine():
 
 def assert_as_before(task, found):
     """Bit for bit where the machine and its packages are the same, else to the rounding of other compilers."""
-    exact = json.loads((FORMER / "machine.json").read_text()) == this_machine()
+    exact = task not in REARRANGED and json.loads((FORMER / "machine.json").read_text()) == this_machine()
     with np.load(FORMER / f"{task}.npz") as expected:
         assert expected.keys() == found.keys()
         for name, array in found.items():
