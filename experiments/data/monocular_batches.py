@@ -15,6 +15,7 @@ from scipy import ndimage
 from experiments.data.batching import batched
 from experiments.data.monocular import Frame, Source
 from experiments.engine.samples import Named
+from jaxup._colours import LUMA
 from jaxup.files import InputError
 
 Example = dict[str, np.ndarray]
@@ -26,7 +27,7 @@ _DEGREES, _JITTER, _LIGHTING = 5.0, 0.4, 0.1
 _COMPONENTS = np.array(  # principal components of the colours of ImageNet, times their deviations
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
 ) * np.array([0.2175, 0.0188, 0.0045])
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+_GREY = np.array(LUMA, np.float32)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ class Trained(nnx.Module):
     Args:
         network: `network(x, rngs=)`, and `network.outputs(x, rngs=)` where it has further ones.
         seed: of the dropout.
-        fixed: names of its parts whose norms keep their statistics in training, with spaces between them.
+        fixed: names of its parts whose norms keep their statistics in training.
     """
 
-    def __init__(self, network: Any, seed: int, fixed: str = ""):
+    def __init__(self, network: Any, seed: int, fixed: tuple[str, ...] = ()):
         self.network, self.random, self.fixed = network, nnx.Rngs(seed), fixed
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -33,5 +33,5 @@ class Trained(nnx.Module):
     def train(self, **attributes: Any) -> None:
         """Training mode, but for norms that are fixed."""
         super().train(**attributes)
-        for part in self.fixed.split():
+        for part in self.fixed:
             getattr(self.network, part).eval()

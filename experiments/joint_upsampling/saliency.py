@@ -16,10 +16,11 @@ from experiments.joint_upsampling.evaluation import as_methods, compare
 from experiments.joint_upsampling.paper import SALIENCY
 from experiments.joint_upsampling.training import TrainConfig
 from jaxup._checks import check_int
+from jaxup._colours import LUMA
 from jaxup.files import InputError
 from jaxup.metrics import weighted_f_measure
 
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMINANCE = np.array(LUMA, np.float32)
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,9 @@ def _row(model: str) -> str:
     return "m2o-nl-c" if model in NORMALISATIONS else model
 
 
-def encoder_parts(network: Any) -> str:
+def encoder_parts(network: Any) -> tuple[str, ...]:
     """What of a network has weights of a published backbone, by name."""
-    return "stem stages" if isinstance(network, A2UMatting) else "encoder"
+    return ("stem", "stages") if isinstance(network, A2UMatting) else ("encoder",)
 
 
 def loss_margin(config: NetworkConfig) -> float:

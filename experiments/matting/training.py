@@ -71,7 +71,7 @@ class TrainConfig:
     def build(self) -> Trained:
         """Its network with the initial weights."""
         network = self.network.build(self.run.seed)
-        return Trained(network, self.run.seed + 1, encoder_parts(network) if self.fixed_norms else "")
+        return Trained(network, self.run.seed + 1, encoder_parts(network) if self.fixed_norms else ())
 
     def check(self) -> None:
         """Refuses what cannot be trained."""

@@ -54,7 +54,9 @@ class TrainConfig:
 
     def trained(self, classes: int) -> Trained:
         """The same, for so many classes."""
-        return Trained(self.network.build(classes, self.run.seed), self.run.seed + 1, "encoder" * self.fixed_norms)
+        return Trained(
+            self.network.build(classes, self.run.seed), self.run.seed + 1, ("encoder",) if self.fixed_norms else ()
+        )
 
     def check(self) -> None:
         """Refuses what cannot be trained."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_choice, check_features, check_int, check_odd, check_shape, fail, pair
+from jaxup._colours import LUMA
 from jaxup.models.dkn_streams import Maps, dkn_stream, fdkn_stream
 from jaxup.models.joint import BICUBIC_REACH
 from jaxup.ops.deform import GRIDS, deformable_average
@@ -19,7 +20,6 @@ from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize
 
 _BEFORE, _AFTER = 25, 24  # pixels that DKN's receptive field reaches to the left and right
 _STRIDE = 4  # of the strided layers together, and of FDKN's cells
-_LUMINANCE = (0.299, 0.587, 0.114)
 
 
 class DKN(nnx.Module):
@@ -259,7 +259,7 @@ def _from_cells(y: jax.Array, size: tuple[int, ...]) -> jax.Array:
 
 
 def _luminance(guide: jax.Array) -> jax.Array:
-    weights = jnp.array(_LUMINANCE, accum_dtype(guide))[None, None, None]
+    weights = jnp.array(LUMA, accum_dtype(guide))[None, None, None]
     return jnp.sum(weights * guide.astype(weights.dtype), axis=-1, keepdims=True).astype(guide.dtype)
 
 

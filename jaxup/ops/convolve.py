@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxup._checks import Pair, known
+from jaxup._checks import Pair, accum_dtype, known
 
 # Pixels whose patches are formed at a time.
 _BLOCK = 1024
@@ -24,58 +24,71 @@ def convolve(
     lhs_dilation: Sequence[int] = (1, 1),
     rhs_dilation: Sequence[int] = (1, 1),
     feature_group_count: int = 1,
+    precision: Any = None,
     **options: Any,
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` of NHWC and HWIO, which modules pass to `nnx.Conv`.
 
     Where nothing is strided, dilated or grouped, it is made of what is fast on CPUs: a convolution without any padding
     takes 2 to 4 times as long as one with a column of zeros, which is cut away again; and the gradient with respect to
-    the kernel 2 to 13 times as long as products of patches, the longest where the number of outputs is odd.
+    the kernel 2 to 13 times as long as products of patches, the longest where the number of outputs is odd. That
+    gradient is summed in float32 or more.
     """
     if isinstance(padding, str):
         sizes = [d * (k - 1) + 1 for d, k in zip(rhs_dilation, kernel.shape, strict=False)]
         padding = jax.lax.padtype_to_pads(x.shape[1:3], sizes, strides, padding)
     plain = tuple(strides) == tuple(lhs_dilation) == tuple(rhs_dilation) == (1, 1) and feature_group_count == 1
     if not plain or kernel.shape[:2] == (1, 1):
-        options |= {"feature_group_count": feature_group_count, "lhs_dilation": lhs_dilation}
+        options |= {"feature_group_count": feature_group_count, "lhs_dilation": lhs_dilation, "precision": precision}
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, rhs_dilation=rhs_dilation, **options)
     (top, bottom), (left, right) = padding
-    return _convolve(x, kernel, ((top, bottom), (left, right)))
+    return _convolve(x, kernel, ((top, bottom), (left, right)), precision)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    return _at_once(x, kernel, padding)
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _convolve(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
+    return _at_once(x, kernel, padding, precision)
 
 
 @_convolve.defjvp
 def _convolve_jvp(
-    padding: Padding, primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+    padding: Padding,
+    precision: Any,
+    primals: tuple[jax.Array, jax.Array],
+    tangents: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
     """Both terms are linear in the tangents, so that reverse mode transposes them."""
     (x, kernel), (d_x, d_kernel) = primals, tangents
+    how: dict[str, Any] = dict(padding=padding, precision=precision)
     of_kernel = jax.lax.platform_dependent(
-        x, d_kernel, cpu=partial(_by_patches, padding=padding), default=partial(_at_once, padding=padding)
+        x, d_kernel, cpu=partial(_by_patches, **how), default=partial(_at_once, **how)
     )
-    return _at_once(x, kernel, padding), _at_once(d_x, kernel, padding) + of_kernel
+    return _at_once(x, kernel, **how), _at_once(d_x, kernel, **how) + of_kernel
 
 
-def _at_once(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+def _at_once(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
     rows, columns = padding
     bare = padding == ((0, 0), (0, 0))
     y = jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), (rows, (0, 1) if bare else columns), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        kernel,
+        (1, 1),
+        (rows, (0, 1) if bare else columns),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
     )
     return y[:, :, :-1] if bare else y
 
 
-def _by_patches(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+def _by_patches(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
     """The convolution as products of patches, a few rows at a time; for the transpose, they are formed anew.
 
     In that the output channels come first: the other order takes twice as long.
     """
     rows, columns, channels, features = kernel.shape
     (top, bottom), sides = padding
+    dtype, wide = jnp.result_type(x), accum_dtype(x)  # the transpose adds up the blocks of all rows
+    x, kernel = x.astype(wide), kernel.astype(wide)
     height, width = x.shape[1] + top + bottom - rows + 1, x.shape[2] + sum(sides) - columns + 1
     at_a_time = max(1, min(known(height), _BLOCK // max(1, known(x.shape[0]) * known(width))))
     count = -(-height // at_a_time)
@@ -86,8 +99,9 @@ def _by_patches(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     def block(by_feature: jax.Array, n: jax.Array) -> jax.Array:
         part = jax.lax.dynamic_slice_in_dim(x, n * at_a_time, at_a_time + rows - 1, axis=1)
         shifted = [part[:, i : i + at_a_time, j : j + width] for i in range(rows) for j in range(columns)]
-        return jax.lax.dot_general(by_feature, jnp.concatenate(shifted, axis=3), (((1,), (3,)), ((), ())))
+        dimensions = (((1,), (3,)), ((), ()))
+        return jax.lax.dot_general(by_feature, jnp.concatenate(shifted, axis=3), dimensions, precision=precision)
 
     out = jax.lax.map(partial(block, by_feature), jnp.arange(count))
     out = jnp.moveaxis(out, (0, 1), (1, -1))
-    return out.reshape(out.shape[0], count * at_a_time, width, features)[:, :height]
+    return out.reshape(out.shape[0], count * at_a_time, width, features)[:, :height].astype(dtype)

@@ -12,6 +12,7 @@ import numpy as np
 from jax.scipy.sparse.linalg import cg
 
 from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_positive, check_shape, fail, jit, renamed
+from jaxup._colours import YUV
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar
 from jaxup.ops.resize import resize
 from jaxup.ops.windows import source_cells
@@ -19,8 +20,6 @@ from jaxup.solvers.samples import fill_images, trusted
 
 # Rounds of the fixed-point iteration that makes the blur doubly stochastic; it converges in a few.
 _BALANCE_ROUNDS = 20
-# RGB in 0 .. 1 to luma and two chromas (ITU-R BT.601).
-_YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 
 
 @renamed("target", "x")
@@ -197,7 +196,7 @@ def _grid(guide: jax.Array, sigmas: tuple[float, float, float]) -> _Grid:
     """Quantise position and colour; vertices are the distinct codes, sorted, and as many unused ones as are left."""
     height, width, channels = guide.shape
     spatial, luma, chroma = sigmas
-    colours = guide if channels == 1 else guide @ jnp.asarray(_YUV.T, guide.dtype)
+    colours = guide if channels == 1 else guide @ jnp.asarray(YUV.T, guide.dtype)
     rows, columns = jnp.indices((height, width), guide.dtype)
     axes = [(rows / spatial, (height - 1) / spatial), (columns / spatial, (width - 1) / spatial)]
     axes += [(colours[..., 0] / luma, 1 / luma)]

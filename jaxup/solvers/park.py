@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxup._checks import Ratio, check_image, check_int, check_positive, check_shape, fail, jit
+from jaxup._colours import YUV
 from jaxup.ops.filters import Number, box_filter, check_larger_guide, check_scalar, falloff
 from jaxup.ops.resize import resize
 from jaxup.solvers.linear import (
@@ -25,8 +25,6 @@ from jaxup.solvers.linear import (
 from jaxup.solvers.samples import fill, fill_images, place, prepare, trusted
 from jaxup.solvers.superpixels import superpixels
 
-# RGB in 0 .. 1 to luma and two chromas (ITU-R BT.601).
-_YUV = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 # Added to every weight, so that no part of an image is cut off from all data.
 _LEAST = 1e-6
 _FLOOR = 0.01  # of the sums that weights are divided by, so that those of a pixel between edges stay small
@@ -190,7 +188,7 @@ def _solve(
 ) -> tuple[jax.Array, Report]:
     guess = fill(data, weight) if guess is None else guess
     if guide.shape[1] == 3:
-        guide = jnp.einsum("ij,bjhw->bihw", jnp.asarray(_YUV, guide.dtype), guide)
+        guide = jnp.einsum("ij,bjhw->bihw", jnp.asarray(YUV, guide.dtype), guide)
     links = _local(guide, guess, numbers, sizes[1])
     distant, offsets = _structure(guide, numbers, sizes[0])
     iterations, tolerance = stopping

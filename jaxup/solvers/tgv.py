@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxup._checks import Ratio, check_choice, check_int, check_positive, fail, jit
+from jaxup._colours import LUMA
 from jaxup.ops.filters import Number, check_scalar
 from jaxup.solvers.linear import Progress, Report, inside, shift, total
 from jaxup.solvers.samples import fill, prepare, upsample
 
 FORMS = ("paper", "official")
-_LUMA = np.array([0.299, 0.587, 0.114])
 # Of Gaussian smoothing before gradients are taken: sigma 0.5 over 3 x 3 pixels.
 _SMOOTH = np.exp(-np.array([1.0, 0.0, 1.0]) / (2 * 0.5**2))
 _LEAST = 1e-8  # gradients without direction, and the least weight across an edge
@@ -172,7 +172,7 @@ def _interpolate(
 ) -> tuple[jax.Array, Report]:
     weight, a0, a1, beta, gamma = numbers
     if guide.shape[1] == 3:
-        guide = jnp.einsum("bchw,c->bhw", guide, jnp.asarray(_LUMA, guide.dtype))[:, None]
+        guide = jnp.einsum("bchw,c->bhw", guide, jnp.asarray(LUMA, guide.dtype))[:, None]
     problem = Problem(data, weight * trust, edge_tensor(guide, beta, gamma, form), (a0, a1))
     start = data if form == "official" else fill(data, trust)
     u, ended = _standstill(problem, jax.lax.stop_gradient(start), form, rule, progress)

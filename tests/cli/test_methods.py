@@ -81,7 +81,9 @@ def test_any_ratio(folder, capsys, method, low, high, shown):
     assert run("--method", method, *(() if " " in shown else ("--scale", shown))) == 0
     out, err = capsys.readouterr()
     assert out == f"out.png: {high[1]} x {high[0]}, uint16, {method} {shown}x\n"
-    lines = [line for line in err.splitlines() if not line.startswith("step ") and "converged" not in line]
+    said = [line for line in err.splitlines() if not line.startswith("step ")]
+    lines = [line for line in said if "not converged" not in line]
+    assert len(said) == len(lines) or method == "tgv"  # which needs more than its 1000 steps here
     assert len(lines) == (" " in shown) == ("do they show the same view?" in err)
     result, hole = read_depth(Path("out.png")), np.zeros(low, bool)
     hole[3, 1] = True

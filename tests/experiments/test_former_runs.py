@@ -24,7 +24,9 @@ from experiments.joint_upsampling.classical import FILTERS
 from experiments.reconstruction.training import TrainConfig as ReconstructionConfig
 
 FORMER = Path(__file__).parent / "former_runs"
-REARRANGED = ("joint_upsampling", "reconstruction")  # their convolutions have other forms since, which round otherwise
+# What rounds otherwise since: means of whole blocks are summed rows first; and XLA makes code in one piece, not one per
+# thread (`tests/__init__.py`), under whose former setting this one agrees bit for bit.
+REARRANGED = ("joint_upsampling", "reconstruction")
 
 
 def unpacked(task, run_dir):
@@ -53,7 +55,7 @@ def this_machine():
 
 
 def assert_as_before(task, found):
-    """Bit for bit where the machine and its packages are the same, else to the rounding of other compilers."""
+    """Bit for bit where machine, packages and arithmetic are the same, else to the rounding of other compilers."""
     exact = task not in REARRANGED and json.loads((FORMER / "machine.json").read_text()) == this_machine()
     with np.load(FORMER / f"{task}.npz") as expected:
         assert expected.keys() == found.keys()

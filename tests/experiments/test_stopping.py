@@ -68,6 +68,14 @@ def trained(run_dir, data=None, **options):
     return np.asarray(model.kernel[...]).tobytes()
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_terminal():
+    """What a script starts in its background ignores SIGINT, and so would all that these tests start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("whole"))

@@ -47,3 +47,24 @@ def test_patches_of_the_gradient_are_formed_by_and_by():
     run = jax.jit(lambda ct, x, kernel: jax.vjp(lambda k: convolve(x, k, (1, 1), "SAME"), kernel)[1](ct))
     used = run.lower(ct, x, kernel).compile().memory_analysis().temp_size_in_bytes
     assert used <= 3.5 * 4 * 128 * 64 * 32
+
+
+def test_gradients_of_16_bits_are_summed_in_float32(monkeypatch):
+    """Each of 512 blocks adds 8 to a sum that bfloat16 would not let pass 2048."""
+    monkeypatch.setattr("jaxup.ops.convolve._BLOCK", 1)
+    x, kernel = jnp.ones((1, 512, 10, 1), jnp.bfloat16), jnp.ones((1, 3, 1, 1), jnp.bfloat16)
+    gradient = jax.grad(lambda k: jnp.sum(convolve(x, k, (1, 1), "VALID").astype(jnp.float32)))(kernel)
+    assert gradient.dtype == jnp.bfloat16 and (gradient == 4096).all()
+
+
+def test_precision_is_handed_on():
+    x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 1))
+
+    def run(x, kernel):
+        pull = jax.vjp(lambda k: convolve(x, k, (1, 1), "SAME", precision="highest"), kernel)[1]
+        return pull(jnp.ones((1, 4, 4, 1)))
+
+    with jax.default_matmul_precision("default"):
+        program = str(jax.make_jaxpr(run)(x, kernel))
+    products = [line for line in program.splitlines() if "conv_general_dilated[" in line or "dot_general[" in line]
+    assert products and program.count("HIGHEST") >= 2 * len(products)

@@ -31,6 +31,14 @@ def test_sums_are_in_float32():
     np.testing.assert_allclose(y, 512 * (1 + 2**-7), rtol=2**-8)
 
 
+def test_gradients_of_16_bits():
+    """Sums of 512 pixels and of 512 outputs, which bfloat16 alone would not count beyond 256."""
+    x, kernel = jnp.ones((1, 8, 64, 3), jnp.bfloat16), jnp.ones((1, 1, 3, 512), jnp.bfloat16)
+    run = jax.grad(lambda x, k: jnp.sum(pointwise_conv(x, k, (1, 1), "VALID").astype(jnp.float32)), (0, 1))
+    for gradient in run(x, kernel):
+        assert gradient.dtype == jnp.bfloat16 and (gradient == 512).all()
+
+
 def test_module():
     """In the place of the convolution of a Flax module, with its type, precision and bias."""
     options = dict(strides=2, padding="SAME", dtype=jnp.bfloat16, precision="highest")
