@@ -204,7 +204,7 @@ def test_mattes_are_made_as_the_official_code_does(kind, size):
 
 def test_norms_that_are_fixed():
     for fixed in (False, True):
-        network = Trained(Tiny(nnx.Rngs(0)), 0, "encoder" * fixed)
+        network = Trained(Tiny(nnx.Rngs(0)), 0, ("encoder",) if fixed else ())
         network.train()
         dropped = nnx.jit(lambda network, x: network.dropped(x))(network, jnp.ones((2, 4, 4, 4)))
         norm = network.network.encoder[1]

@@ -18,7 +18,7 @@ def modes(module):
 
 def test_fixed_norms():
     """Those of the encoder stay as they are in training, the decoder's are trained."""
-    for fixed, expected in (("", {False}), ("encoder", {True})):
+    for fixed, expected in (((), {False}), (("encoder",), {True})):
         model = nnx.eval_shape(lambda fixed=fixed: Trained(SegNet(3, features=8, rngs=nnx.Rngs(0)), 1, fixed))
         model.train()
         assert modes(model.network.encoder) == expected
