@@ -65,13 +65,13 @@ def compiled(example: Example) -> Callable[..., Any]:
     return jax.jit(with_gradients(example))
 
 
-@one_of_a_family
+@the_others_by_night
 def test_jit_equals_eager(example):
     inputs = example.inputs()
     assert_close(compiled(example)(*inputs)[0], example.fn(*inputs), ROUNDING)
 
 
-@one_of_a_family
+@the_others_by_night
 def test_vmap_equals_batch(example):
     inputs = example.inputs()
     count = len(example.inputs.images(1, 1))
@@ -163,7 +163,7 @@ def test_double_precision(example):
     assert_close(single[1], gradients, GRADIENTS)
 
 
-@one_of_a_family
+@the_others_by_night
 def test_second_eager_call_compiles_nothing(example):
     """An operator that makes a closure for a loop or a `jit` anew would compile at every call."""
     inputs, events = example.inputs(), []

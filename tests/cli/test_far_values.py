@@ -17,7 +17,7 @@ IDENTITY = Method(lambda target, guide: target, None)
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
-@pytest.mark.first(2)
+@pytest.mark.first(2, 6)
 def test_far_values_spoil_nothing(name):
     """Codes of pixels without depth come back as they are; elsewhere the result is as if they were NaN."""
     true, guide = step(48, 64, near=1.0, far=3.0)

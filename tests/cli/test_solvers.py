@@ -17,7 +17,7 @@ pytest.importorskip("scipy", reason="SciPy is not installed")
 SOLVERS = [name for name, method in CLASSICAL.items() if method.solver]
 
 
-@pytest.mark.parametrize("name", marked(SOLVERS, ["fgi", "mrf"]))
+@pytest.mark.parametrize("name", marked(SOLVERS, ["fgi", "mrf"], ["park", "fbs"]))
 def test_sparse_samples_are_completed(folder, name):
     """As many pixels as the image has, most of them without depth, of which --fill leaves none."""
     true, guide = step(24, 32)
@@ -31,7 +31,7 @@ def test_sparse_samples_are_completed(folder, name):
     np.testing.assert_array_equal(read_depth(Path("holes.png")) == 0, samples == 0)
 
 
-@pytest.mark.parametrize("name", marked(SOLVERS, ["fgi", "mrf"]))
+@pytest.mark.parametrize("name", marked(SOLVERS, ["fgi", "mrf"], ["sdf", "tgv"]))
 def test_what_has_no_confidence_does_not_count(folder, name):
     true, guide = step(24, 32)
     depth = sampled(true, 6, 8).astype(np.uint16)

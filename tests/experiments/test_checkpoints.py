@@ -247,7 +247,7 @@ def check_mutations(saved, folder, numbers):
 
 @pytest.mark.thorough
 def test_mutated_files(saved, tmp_path):
-    check_mutations(saved, tmp_path, range(2 * len(MUTATIONS)))
+    check_mutations(saved, tmp_path, range(len(MUTATIONS)))
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def read(path):
     return np.asarray(Image.open(path)).astype(np.float64)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # filter, with the same networks, by default
 def test_denoising_is_compared(run_dir, tmp_path, capsys):
     options = ["--scenes", 2, "--scene-size", 32, "--run-dir", run_dir, "--out", tmp_path / "out", "--pictures"]
     assert run("denoise", *options) == 0

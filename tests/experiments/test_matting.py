@@ -369,7 +369,7 @@ def test_published_names(model):
         assert float(leaf[...].ravel()[0]) == pytest.approx(wanted), path
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # of a tiny network by default
 def test_smoke(tmp_path, capsys):
     assert run("table", "--smoke", "--run-dir", tmp_path / "table") == 0
     rows = json.loads((tmp_path / "table/results.json").read_text())["generated"]["table"]

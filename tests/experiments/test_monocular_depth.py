@@ -297,7 +297,7 @@ def test_published_names(config):
     assert ours == theirs
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # of a tiny network by default
 def test_smoke_of_every_command(tmp_path, capsys):
     """With the network itself; a run that is over is not trained again."""
     models = ["--models", "fastdepth-shared_o2o"]
@@ -315,6 +315,7 @@ def test_smoke_of_every_command(tmp_path, capsys):
 
 
 @pytest.mark.thorough
+@pytest.mark.first(0, 2)
 @pytest.mark.parametrize(
     "config",
     [

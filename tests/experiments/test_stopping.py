@@ -293,7 +293,7 @@ def test_a_source_that_hangs_is_reported_and_can_be_stopped(tmp_path, whole, mon
     assert trained(tmp_path) == whole
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # one signal in the process itself by default
 @pytest.mark.parametrize("number", SIGNALS, ids=str)
 def test_processes_that_are_stopped_again_and_again(tmp_path, number):
     """Stopped during imports, compilation or steps, once or twice; the end is that of a run that was not."""

@@ -31,13 +31,19 @@ SYMBOLIC = [  # upsamplers that can be exported with a symbolic height and width
 NOISE = 1e-6  # of the largest gradient: what remains of gradients that vanish identically
 
 
-def modules(*required: str, each: bool = True, families: int = 0, **options: Any) -> pytest.MarkDecorator:
+def modules(
+    *required: str, each: bool = True, families: int = 0, siblings: Any = None, **options: Any
+) -> pytest.MarkDecorator:
     """The modules whose constructors have the given options, or by default one of each family, unless `each`.
 
     `families`: of the last ones of these only, which compile faster than the first.
+    `siblings`: the mark of those that are not the first of their family, if it is not the usual one.
     """
     taking = [e for e in MODULES if all(e.takes(name) for name in required)]
-    examples = tiered(taking, None if each else firsts(taking)[-families:], **options)
+    first = firsts(taking)
+    rest = [siblings(e) for e in taking if e not in first] if siblings else []
+    tiers = tiered(first if siblings else taking, None if each else first[-families:], **options)
+    examples = [*tiers, *rest]
     return pytest.mark.parametrize("example", examples, ids=lambda example: example.name)
 
 
@@ -75,7 +81,7 @@ def reference(example: ModuleExample) -> Any:
     return with_gradients(graph)(params, rest, *example.inputs())
 
 
-@modules("rngs", each=False, families=3)
+@modules("rngs", each=False, families=3, siblings=slow)
 def test_parameters_depend_on_rngs_only(example):
     params = [nnx.state(example.build(rngs=nnx.Rngs(seed)), nnx.Param) for seed in (0, 0, 1)]
     chex.assert_trees_all_equal(params[0], params[1])
@@ -85,7 +91,7 @@ def test_parameters_depend_on_rngs_only(example):
             chex.assert_trees_all_equal(params[0], params[2])
 
 
-@modules(each=False, families=5)
+@modules(each=False, families=5, siblings=slow)
 @pytest.mark.parametrize("jit", [jax.jit, slow(nnx.jit)], ids=["jax", "nnx"])
 def test_jit_of_the_module(example, jit):
     assert_close(jit(lambda m, *xs: m(*xs))(example.make(), *example.inputs()), reference(example)[0], ROUNDING)
@@ -144,7 +150,7 @@ def test_one_pixel_and_one_line(example, grid):
     assert_finite(forward(graph)(state, *example.inputs(grid=grid)))
 
 
-@modules(each=False, families=3)
+@modules(each=False, families=3, siblings=slow)
 def test_linen_view(example):
     """`nnx.bridge.to_linen` has the same parameter tree and, given the same parameters, the same output."""
     module, inputs = example.make(), example.inputs()

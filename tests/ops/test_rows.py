@@ -74,7 +74,7 @@ def test_operators_over_explicit_axes(example):
 
 
 @by_name(SHARED)
-@pytest.mark.first(10)
+@pytest.mark.first(10, 18)
 def test_operators_outside_of_compiled_functions(example):
     """Traced only: what an array is split by is known there over Auto axes, too."""
     mesh = mesh_of(AxisType.Auto)

@@ -15,7 +15,7 @@ NIGHTLY = {case for case in CASES if not case.endswith(OFTEN)}
 
 
 @pytest.mark.parametrize("case", marked(CASES, (), NIGHTLY))
-@pytest.mark.first(0, 3)
+@pytest.mark.first(0, 1)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
