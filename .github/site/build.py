@@ -9,7 +9,6 @@ warns. Docstrings are plain text in Google's style: what Markdown would take for
 import importlib
 import inspect
 import json
-import os
 import re
 import shutil
 import sys
@@ -21,16 +20,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
 import pdoc.doc
 import pdoc.docstrings
 import pdoc.render
 import pdoc.search
 from pdoc.render_helpers import format_signature, to_html
 
+from jaxup.nn import UPSAMPLERS
+
+ROOT = Path(__file__).parents[2]
 PUBLIC: Mapping[str, str] = json.loads((ROOT / "tests/api.lock").read_text())["names"]
 SPACES = ["jaxup", *(name for name, kind in PUBLIC.items() if kind == "module")]
 TEXTS = Path(".github/site/pages")
@@ -43,6 +41,7 @@ MENU = {
     "Measured": [TEXTS / "measured.md", Path("experiments/RESULTS.md"), Path("experiments/BENCHMARKS.md")],
     "Project": [Path(".github/CONTRIBUTING.md")],
 }
+SOURCES = [source for sources in MENU.values() for source in sources]
 KEPT = {"*": "\ue000", "<": "\ue001"}  # characters of docstrings that Markdown is not to see, and what it sees
 SHORT = {  # how annotations and defaults print -> what one writes
     "jax.jaxlib._jax.Array": "jax.Array",
@@ -83,7 +82,7 @@ def page(source: Path, out: Path) -> str:
     """A text as a page of the site; pictures that it shows are copied beside it."""
     html = to_html(text(source))
     toc = html.toc_html or ""
-    pages = {(ROOT / text).resolve(): address(text) for text in sum(MENU.values(), [])}
+    pages = {(ROOT / text).resolve(): address(text) for text in SOURCES}
 
     def moved(match: re.Match[str]) -> str:
         attribute, link, anchor = match.groups(default="")
@@ -95,14 +94,17 @@ def page(source: Path, out: Path) -> str:
             return f'{attribute}="{target.name}"'
         sys.exit(f"{source}: {link} is neither a page of the site nor a picture")
 
+    html = re.sub(r"<td([^>]*)>(?=(?:(?!</td>).){60})", r'<td class="long"\1>', html)
     html = re.sub(r'(href|src)="([^":#]+)(#[^"]*)?"', moved, html)
     return pdoc.render.env.get_template("page.html.jinja2").render(title=title(source), html=html, toc=toc)
 
 
 def linked(html: str, root: str) -> str:
-    """Links names of the interface in code: `ops.sample`, and `sample` where one namespace alone has it."""
+    """Links names of the interface in code: `ops.sample`, `sample` where one namespace alone has it, and `sapa`."""
     last = [name.rpartition(".")[2] for name in PUBLIC]
     short = {name.rpartition(".")[2]: name for name in PUBLIC if last.count(name.rpartition(".")[2]) == 1}
+    modules = {name: entry.module.__name__ for name, entry in UPSAMPLERS.items()}
+    short |= {name: f"jaxup.nn.{module}" for name, module in modules.items() if module != "Resize"}
 
     def link(match: re.Match[str]) -> str:
         name = short.get(match[1], match[1] if match[1].startswith("jaxup.") else f"jaxup.{match[1]}")
@@ -112,7 +114,7 @@ def linked(html: str, root: str) -> str:
         target = where(name) if PUBLIC[name] == "module" else f"{where(space)}#{member}"
         return f'<a href="{root}{target}">{match[0]}</a>'
 
-    return re.sub(r"(?<!<a>)<code>((?:\w+\.)*\w+)</code>(?!</a>)", link, html)
+    return re.sub(r"<code>((?:\w+\.)*\w+)</code>(?!</a>)", link, html)
 
 
 def where(space: str) -> str:
@@ -227,7 +229,7 @@ def main() -> None:
         group: [(title(source), address(source)) for source in sources] for group, sources in MENU.items()
     }
     pdoc.render.configure(docformat="google", template_directory=ROOT / ".github/site/templates")
-    for source in sum(MENU.values(), []):
+    for source in SOURCES:
         finish(out / address(source), page(source, out))
     modules = {name: pdoc.doc.Module(importlib.import_module(name)) for name in SPACES}
     for name, module in modules.items():
@@ -235,7 +237,7 @@ def main() -> None:
     (out / "search.js").write_text(restored(pdoc.render.search_index(modules)))
     if found := faults(out):
         sys.exit("\n".join(found))
-    print(f"{len(PUBLIC)} names on {len(modules)} pages, {sum(map(len, MENU.values()))} others: {out}/index.html")
+    print(f"{len(PUBLIC)} names on {len(modules)} pages, {len(SOURCES)} others: {out}/index.html")
 
 
 if __name__ == "__main__":
