@@ -13,10 +13,10 @@ from jaxup.nn import UPSAMPLERS
 
 # One file per paper: those of the upsamplers, and of whole networks.
 _BACKBONES = {"backbones", "mit", "swin", "vit"}
-_SEGMENTATION = {"fpn", "maskformer", "mmseg", "pspnet", "segformer", "segmenter", "segnet", "transunet", "upernet"}
+_SEGMENTATION = {"deeplab", "fpn", "maskformer", "mmseg", "pspnet", "segformer", "segmenter", "segnet", "transunet"}
 _MATTING = {"a2u_matting", "indexnet_matting"}
 _DEPTH = {"fastdepth", "hu"}
-_NETWORKS = {"djf", "dkn", "dmsg"} | _BACKBONES | _SEGMENTATION | _MATTING | _DEPTH
+_NETWORKS = {"djf", "dkn", "dmsg"} | _BACKBONES | _SEGMENTATION | {"upernet"} | _MATTING | _DEPTH
 _FILES = sorted({entry.converter for entry in UPSAMPLERS.values() if entry.converter} | _NETWORKS)
 
 # By official class names.

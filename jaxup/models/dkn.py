@@ -198,7 +198,17 @@ class FDKN(nnx.Module):
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Enlarge x to the size of the guide."""
-        target = _enlarged(x, guide, self)
+        return self._run(_enlarged(x, guide, self), guide)
+
+    def each_channel(self, x: jax.Array, guide: jax.Array) -> jax.Array:
+        """Every channel of x [B, h, w, C] as a map by itself, all with the same weights; the guide is seen once."""
+        batch, height, width, channels = x.shape
+        maps = jnp.moveaxis(x, 3, 1).reshape(batch * channels, height, width, 1)
+        y = self._run(_enlarged(maps, guide, self, channels), guide)
+        return jnp.moveaxis(y.reshape(batch, channels, *y.shape[1:3]), 1, 3)
+
+    def _run(self, target: jax.Array, guide: jax.Array | None) -> jax.Array:
+        """The network for maps of the size of the guide, of which each image may have several."""
         seen = _luminance(guide) if self.luminance and guide is not None else guide
         maps = _maps(self, _to_cells(target), None if seen is None else _to_cells(seen))
         weights, offsets = kernels(maps, self)
@@ -228,8 +238,8 @@ def _check_options(network: DKN | FDKN) -> None:
         check_odd("kernel_size", network.kernel_size)
 
 
-def _enlarged(x: jax.Array, guide: jax.Array | None, network: DKN | FDKN) -> jax.Array:
-    """The depth in the size of the guide, after checks of both."""
+def _enlarged(x: jax.Array, guide: jax.Array | None, network: DKN | FDKN, maps: int = 1) -> jax.Array:
+    """The depth in the size of the guide, after checks of both; `maps` for each guide."""
     guide_features = network.guide_features
     check_features("x", x, 1)
     if (guide is None) != (guide_features is None):
@@ -238,7 +248,7 @@ def _enlarged(x: jax.Array, guide: jax.Array | None, network: DKN | FDKN) -> jax
     if guide is None or guide_features is None:
         return x
     check_features("guide", guide, guide_features)
-    check_shape("guide", guide, (x.shape[0], None, None, None))
+    check_shape("guide", guide, (x.shape[0] // maps, None, None, None))
     return resize(x, size=guide.shape[1:3], method="bicubic", cubic_coefficient=network.cubic_coefficient)
 
 
@@ -264,9 +274,11 @@ def _luminance(guide: jax.Array) -> jax.Array:
 
 
 def _maps(network: DKN | FDKN, target: jax.Array, guide: jax.Array | None) -> list[Maps]:
-    """What each stream makes of its image."""
+    """What each stream makes of its image; that of a guide for each of its maps."""
     images = (network.depth_stream, target), (network.guide_stream, guide)
-    return [stream.scores(image) for stream, image in images if stream is not None and image is not None]
+    found = [stream.scores(image) for stream, image in images if stream is not None and image is not None]
+    repeats = target.shape[0] // max(1, found[-1][0].shape[0])
+    return [*found[:-1], jax.tree.map(lambda y: jnp.repeat(y, repeats, axis=0), found[-1])] if repeats > 1 else found
 
 
 def kernels(maps: Sequence[Maps], network: DKN | FDKN) -> Maps:

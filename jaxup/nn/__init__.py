@@ -11,6 +11,7 @@ from jaxup.nn.aspp import ASPP
 from jaxup.nn.attention import AttentionUpsample, JointAttentionUpsample
 from jaxup.nn.basic import Deconvolution, PixelShuffle, Resize
 from jaxup.nn.carafe import CARAFE
+from jaxup.nn.dgf import DeepGuidedFilter
 from jaxup.nn.doubling import Iterated
 from jaxup.nn.dysample import DySample
 from jaxup.nn.factory import UPSAMPLERS, make_upsampler
@@ -49,6 +50,7 @@ __all__ = [
     "IndexedUpsample",
     "ASPP",
     "MaxUnpool",
+    "DeepGuidedFilter",
     "ReSFU",
     "AnyUp",
 ]

@@ -87,11 +87,20 @@ def fcn(module, x):
     return {"feat": found["features"][-1], "logits": found["logits"], "full": full(found["logits"], x)}
 
 
+def deeplab(inputs, params, config):
+    """Images of the official network are B, G, R. Of the three scales, its second output is resized to the first."""
+    found = build("MS_Deeplab", params, {**config, "NoLabels": config["labels"]}).outputs(inputs["x"][..., ::-1])
+    whole, middle, small = found["scales"]
+    middle = ops.resize(middle, size=whole.shape[1:3], method="bilinear", align_corners=True)
+    return {"s100": whole, "s075": middle, "s050": small, "max": found["coarse"]}
+
+
 OPERATORS: dict[str, Function] = {
     "SegFormer (NVlabs names)": network("nvlabs.SegFormer", nvlabs, segformer),
     "SegFormer (mmseg 1.x)": network("mmseg.SegFormer", mmseg, segformer),
     "SegformerForSemanticSegmentation": network("SegformerForSemanticSegmentation", hugging_face, segformer),
     "Segmenter": network("segm.Segmenter", segmenter, padded),
     "Segmenter FCN head (mmseg names)": network("mmseg.Segmenter", segmenter_mmseg, fcn),
+    "DeepLab-v2 (ResNet-101, three scales)": deeplab,
     "ReSFU guide extractor": converted("shallow_feat_extractor", "x"),
 }

@@ -63,6 +63,11 @@ MODULES = [
         nightly=True,
     ),
     ModuleExample(
+        "DeepGuidedFilter",
+        partial(nn.DeepGuidedFilter, 2, 3, features=4, radius=2),
+        Inputs(lambda h, w: [(h, w, 2), (2 * h, 3 * w, 3)]),
+    ),
+    ModuleExample(
         "PacJointUpsample",
         partial(nn.PacJointUpsample, 2, 3, scale=2, features=3, key_features=2, kernel_size=3, pac_kernel_size=3),
         Inputs(lambda h, w: [(h, w, 2), (2 * h, 2 * w, 3)]),

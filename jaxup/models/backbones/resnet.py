@@ -19,22 +19,34 @@ DEPTHS = {
     152: ((3, 8, 36, 3), True),
 }
 STEMS = ("plain", "deep")
+STYLES = ("pytorch", "caffe")
 _STRIDES = (1, 2, 2, 2)
 
 
 class _Block(nnx.Module):
     """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with a quarter of the channels between; and the shortcut.
 
-    The stride is in the first 3x3 convolution, and so is the dilation: the second one of a basic block has none.
+    The stride is in the first 3x3 convolution, and so is the dilation: the second one of a basic block has none. Of
+    Caffe's style the stride is in the first convolution of all.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, bottleneck: bool, stride: int, dilation: int, dtype: Any, rngs: nnx.Rngs
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bottleneck: bool,
+        stride: int,
+        dilation: int,
+        style: str,
+        dtype: Any,
+        rngs: nnx.Rngs,
     ):
         options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         inner = outputs // 4 if bottleneck else outputs
-        convs = [ConvNorm(inputs, inner, 1, **options)] if bottleneck else []
-        convs.append(ConvNorm(inner if bottleneck else inputs, inner, 3, stride=stride, dilation=dilation, **options))
+        first, later = (stride, 1) if bottleneck and style == "caffe" else (1, stride)
+        convs = [ConvNorm(inputs, inner, 1, stride=first, **options)] if bottleneck else []
+        convs.append(ConvNorm(inner if bottleneck else inputs, inner, 3, stride=later, dilation=dilation, **options))
         convs.append(ConvNorm(inner, outputs, 1 if bottleneck else 3, activation=None, **options))
         self.convs = nnx.List(convs)
         changes = stride > 1 or inputs != outputs
@@ -59,6 +71,10 @@ class ResNet(nnx.Module):
     last two have 2 and 4. The first block of such a stage has half of it, as in torchvision and in mmsegmentation's
     PSPNet; `contract_dilation=False` gives it the whole, as mmsegmentation's class does by itself.
 
+    Of Caffe's style, the stride of a bottleneck is in its first 1x1 convolution, and max pooling has a further window
+    where the stem's map has an even height or width, so that maps are one larger: (n + 1) // 2 after the stem, then
+    (n + 2) // 2, then (n + 1) // 2 at each further stride.
+
     Args:
         in_features: channels of the image.
         depth: 18, 34, 50, 101 or 152; or the numbers of blocks of the four stages, with `bottleneck` given.
@@ -68,13 +84,15 @@ class ResNet(nnx.Module):
         stem: "plain" or "deep".
         output_stride: of the last map: 8, 16 or 32.
         contract_dilation: see above.
+        style: "pytorch", or "caffe", see above.
         num_classes: of a classifier for `classify`, or None.
         dtype: the type in which layers compute; parameters are float32, and so are norms.
         rngs: source of the initial parameters.
 
     Returns:
         `module(x)`: image [B, H, W, Cin] -> five maps at the strides `module.strides` with `module.features` channels,
-        [B, ceil(H / stride), ceil(W / stride), features], in the dtype of x. The first is the stem's before pooling.
+        [B, ceil(H / stride), ceil(W / stride), features] (in Caffe's style: see above), in the dtype of x. The first is
+        the stem's before pooling.
 
     Raises:
         ValueError: a wrong option, or an x that is not a floating-point array [B, H, W, Cin].
@@ -101,6 +119,7 @@ class ResNet(nnx.Module):
         stem: str = "plain",
         output_stride: int = 32,
         contract_dilation: bool = True,
+        style: str = "pytorch",
         num_classes: int | None = None,
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -109,6 +128,8 @@ class ResNet(nnx.Module):
         self.in_features = check_int("in_features", in_features)
         check_choice("stem", stem, STEMS)
         check_choice("output_stride", output_stride, (8, 16, 32))
+        check_choice("style", style, STYLES)
+        self.style = style
         blocks, bottleneck = _blocks(depth, bottleneck)
         widths = [w * (4 if bottleneck else 1) for w in (64, 128, 256, 512)] if widths is None else widths
         stages = dilated(_STRIDES, output_stride, start=4)
@@ -128,6 +149,7 @@ class ResNet(nnx.Module):
                         bottleneck=bottleneck,
                         stride=1 if i else stride,
                         dilation=dilation,
+                        style=style,
                         **options,
                     )
                     for i, dilation in enumerate(dilations)
@@ -140,7 +162,7 @@ class ResNet(nnx.Module):
         check_features("x", x, self.in_features)
         y = through(self.stem, x)
         maps = [y]
-        y = max_pool(y, 3, padding=1)
+        y = max_pool(y, 3, padding=[(1, 2 - n % 2 if self.style == "caffe" else 1) for n in y.shape[1:3]])
         for stage in self.stages:
             y = through(stage, y)
             maps.append(y)

@@ -1,5 +1,6 @@
 """Segmentation networks, one a file, each with any upsampler in the places where the papers put one."""
 
+from jaxup.models.segmentation.deeplabv2 import DeepLabV2
 from jaxup.models.segmentation.fpn import FPN, FPNHead, SemanticFPN
 from jaxup.models.segmentation.inference import slide, whole
 from jaxup.models.segmentation.maskformer import MaskFormer, semantic
@@ -13,6 +14,7 @@ from jaxup.models.segmentation.upernet import UperNet, UperNetHead
 from jaxup.models.segmentation.upsampling import Upsampling
 
 __all__ = [
+    "DeepLabV2",
     "FPN",
     "FPNHead",
     "MaskFormer",
