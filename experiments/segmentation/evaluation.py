@@ -27,6 +27,7 @@ from jaxup import metrics
 from jaxup.files import InputError
 from jaxup.models.segmentation import slide, whole
 from jaxup.ops import resize
+from jaxup.solvers import dense_crf
 
 Method = Callable[[np.ndarray], jax.Array]  # uint8 [H, W, 3] -> logits [1, H, W, K]
 Row = dict[str, Any]
@@ -76,6 +77,8 @@ class EvaluateConfig:
     data_dir: Path | None = None
     """Folder of the data. None: that of the runs, or the environment variable JAXUP_DATA."""
     inference: Inference = field(default=Inference())
+    crf: bool = False
+    """A further row for each network, with a dense CRF after it, which deeplabv2-crf always has."""
     images: int | None = None
     """Test on the first ones only; none: on all."""
     cost_size: tuple[int, int] = (512, 512)
@@ -110,10 +113,11 @@ def compare(
     rows, methods = [], {}
     for run in runs:
         source = test_images(run.config, config.data_dir, config.images)
-        methods[run.label] = config.inference.method(run.network)
-        row: Row = {"network": run.label, **scores(methods[run.label], source)}
-        row |= costs(run.config.network, len(source.classes), config.cost_size)
-        rows.append(row | measured(run) | paper_cells(run.config.network))
+        for label, (network, method) in _variants(run, config).items():
+            methods[label] = method
+            row: Row = {"network": label, **scores(method, source)}
+            row |= costs(network, len(source.classes), config.cost_size)
+            rows.append(row | measured(run) | paper_cells(network))
     if pictures is not None:
         samples = [source[index] for index in range(min(_PICTURES, len(source)))]
         comparison(pictures, {name: partial(classes, method) for name, method in methods.items()}, samples)
@@ -121,6 +125,27 @@ def compare(
     columns = [key for key in max(shown, key=len) if any(row.get(key, "") != "" for row in shown)]
     size = "{} x {}".format(*config.cost_size)
     return rows, f"{markdown_table(shown, columns)}\n\nPer cent; multiply-adds for {size} pixels, by XLA's count."
+
+
+def _variants(run: Run, config: EvaluateConfig) -> dict[str, tuple[NetworkConfig, Method]]:
+    """A network, and the same with a CRF where that was asked for: by label, as which network, and the method."""
+    network, method = run.config.network, config.inference.method(run.network)
+    if network.model == "deeplabv2-crf":
+        return {run.label: (network, with_crf(method))}
+    found = {run.label: (network, method)}
+    if config.crf:
+        other = replace(network, model="deeplabv2-crf") if network.model == "deeplabv2" else network
+        found[f"{run.label}, CRF"] = other, with_crf(method)
+    return found
+
+
+def with_crf(method: Method) -> Method:
+    """What a dense CRF makes of a method's logits: probabilities."""
+
+    def probabilities(image: np.ndarray) -> jax.Array:
+        return dense_crf(method(image), jnp.asarray(image[None] / np.float32(255)))
+
+    return probabilities
 
 
 def test_images(config: TrainConfig, data_dir: Path | None, images: int | None = None) -> Source:

@@ -1,4 +1,4 @@
-"""What papers have on ADE20K: ReSFU's Tables I to IV, and Table IX's costs; Index Networks' Table 9."""
+"""What papers have on ADE20K: ReSFU's Tables I to IV and IX; Index Networks' Table 9; and on VOC: DKN's Table 6."""
 
 from typing import Any
 
@@ -58,6 +58,10 @@ UPERNET = {
 """With MobileNetV2: upsamplers of the pyramid and of the fusion -> mIoU and pixel accuracy in per cent."""
 
 
+DEEPLAB_VOC = {"deeplabv2": 70.69, "deeplabv2-crf": 71.98, "deeplabv2-dgf": 72.96, "deeplabv2-fdkn": 73.60}
+"""DKN's supplement, Table 6, with ResNet-101: mIoU in per cent on PASCAL VOC 2012's 1,449 images for validation."""
+
+
 def _values() -> dict[tuple[str, str], tuple[float, ...]]:
     found = {}
     for line in _ROWS.strip().splitlines():
@@ -81,6 +85,8 @@ def paper_cells(config: NetworkConfig) -> dict[str, Any]:
         pyramid = config.upsampler or "bilinear"
         found = UPERNET.get((pyramid, config.fusion_upsampler or pyramid), ())
         cells |= {f"paper {name}": f"{value:.2f}" for name, value in zip(("mIoU", "aAcc"), found, strict=False)}
+    if config.model in DEEPLAB_VOC and config.backbone in (None, "resnet101"):
+        cells["paper mIoU"] = f"{DEEPLAB_VOC[config.model]:.2f}"
     if key in RESULTS:
         cells |= {f"paper {name}": f"{value:.2f}" for name, value in zip(names, RESULTS[key], strict=True)}
     flops = GFLOPS.get(config.upsampler or "") if key[0] == "segmenter/vit_s" else None

@@ -1,6 +1,7 @@
 """An image, segmented by a network of a training run or of a published checkpoint.
 
-Networks see colours with the mean and deviation of ImageNet, checkpoints of Segmenter colours of -1 to 1.
+Networks see colours with the mean and deviation of ImageNet, checkpoints of Segmenter colours of -1 to 1, those of
+DeepLab-v2 colours of 0 to 255 minus their mean.
 """
 
 import os
@@ -17,13 +18,13 @@ from experiments.engine.runs import load_runs
 from experiments.engine.weights import parse, published
 from experiments.segmentation.drawing import save_labels
 from experiments.segmentation.evaluation import Inference, untrained
-from experiments.segmentation.networks import halved, normalised
+from experiments.segmentation.networks import centred, halved, normalised
 from experiments.segmentation.training import TrainConfig
 from jaxup import interop
 from jaxup._checks import check_choice
 from jaxup.files import InputError
 
-_HALVED = ("segm.Segmenter", "mmseg.Segmenter")
+_COLOURS = {"segm.Segmenter": halved, "mmseg.Segmenter": halved, "MS_Deeplab": centred}
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def predict(config: PredictConfig) -> None:
         raise InputError(f"{config.out.parent}: no such folder")
     network = _network(config)
     image = next(iter(middles({"image": _image(config)}, 1, config.side).values()))
-    normalise = halved if config.run_dir is None and config.name in _HALVED else normalised
+    normalise = normalised if config.checkpoint is None else _COLOURS.get(config.name or "", normalised)
     method = config.inference.method(network, normalise)
     try:
         classes = np.asarray(jnp.argmax(method(image), -1))[0]
@@ -88,6 +89,9 @@ def _network(config: PredictConfig) -> Any:
     if config.name is None:
         raise InputError("name: expected the class of the checkpoint, a key of jaxup.interop.OPERATORS")
     check_choice("name", config.name, interop.OPERATORS)
-    network = published(config.checkpoint, config.name, parse("config", config.config))
+    options = parse("config", config.config)
+    if config.name == "MS_Deeplab" and options.get("dgf"):
+        raise InputError("config: expected a network without dgf, whose filter sees other colours than the network")
+    network = published(config.checkpoint, config.name, options)
     network.eval()
     return network

@@ -13,7 +13,7 @@ from experiments.segmentation.data import DataConfig
 from experiments.segmentation.evaluation import EvaluateConfig, Inference
 from experiments.segmentation.frozen import FrozenConfig
 from experiments.segmentation.memory import MemoryConfig
-from experiments.segmentation.networks import NetworkConfig
+from experiments.segmentation.networks import DEEPLAB, NetworkConfig
 from experiments.segmentation.pictures import PicturesConfig
 from experiments.segmentation.predict import PredictConfig
 from experiments.segmentation.table import TableConfig
@@ -125,6 +125,33 @@ def segnet() -> TrainConfig:
     )
 
 
+def deeplabv2() -> TrainConfig:
+    """DeepLab-v2 with ResNet-101 on PASCAL VOC 2012 with SBD's labels: 20,000 steps of one crop, SGD, poly decay.
+
+    python -m experiments segmentation train --preset deeplabv2 --data-dir FOLDER --model deeplabv2-fdkn \\
+        --backbone-weights resnet101.pth --run-dir runs/deeplabv2-fdkn
+    python -m experiments segmentation evaluate --run-dir runs/deeplabv2 --run-dir runs/deeplabv2-fdkn --crf
+
+    DKN's supplement, Table 6, mIoU of `--model`: deeplabv2 70.69, -crf 71.98, -dgf 72.96, -fdkn 73.60. Crops, weight
+    decay, the four losses of the scales and of their maximum and the fixed norms are those of the code named there,
+    which adds up the gradients of ten images before it takes a step; here a step has one image, as the supplement says.
+    Pixels of no class do not count, while in that code they are background. Ours: not measured yet.
+    """
+    faster = tuple((part, 10.0) for part in ("classifiers", "upsampler"))
+    sgd = Decayed(
+        "sgd", 2.5e-4, warmup=0, power=0.9, weight_decay=5e-4, momentum=0.9, multipliers=(("norm", 0.0), *faster)
+    )
+    return TrainConfig(
+        RunConfig(Path("runs/deeplabv2-voc"), steps=20_000, log_every=100, save_every=1000),
+        NetworkConfig("deeplabv2"),
+        DataConfig("voc"),
+        Augmentation((321, 321), short_side=321, scales=(0.5, 1.3), jitter=False),
+        batch_size=1,
+        optimizer=sgd,
+        fixed_norms=True,
+    )
+
+
 def _ade20k(model: str, backbone: str, optimizer: Decayed) -> TrainConfig:
     run = RunConfig(Path(f"runs/{model}-ade20k"), steps=160_000, log_every=100, save_every=4000)
     augmentation = Augmentation((512, 512), short_side=512)
@@ -154,6 +181,36 @@ def camvid_table() -> TableConfig:
     """
     run = replace(camvid().run, run_dir=Path("runs/segmentation-table"))
     return TableConfig(replace(camvid(), run=run, network=NetworkConfig("segformer", "mit_b0")))
+
+
+def deeplabv2_table() -> TableConfig:
+    """The four rows of DKN's Table 6 on PASCAL VOC 2012.
+
+    python -m experiments segmentation table --preset deeplabv2 --data-dir FOLDER --backbone-weights resnet101.pth \\
+        --run-dir runs/deeplabv2-table
+
+    Ours: not measured yet.
+    """
+    return TableConfig(deeplabv2(), models=tuple(DEEPLAB))
+
+
+def deeplabv2_shapes_table() -> TableConfig:
+    """The same rows in small, on generated shapes: ResNet-18 from random weights, 300 steps of 4 crops, for a CPU.
+
+    python -m experiments segmentation table --preset deeplabv2-shapes --run-dir runs/deeplabv2-shapes
+
+    Ours: not measured yet.
+    """
+    faster = tuple((part, 10.0) for part in ("classifiers", "upsampler"))
+    training = TrainConfig(
+        RunConfig(Path("runs/deeplabv2-shapes"), steps=300, log_every=20, save_every=100),
+        NetworkConfig("deeplabv2", "resnet18"),
+        DataConfig("shapes"),
+        Augmentation((96, 128), scales=(0.75, 1.5), jitter=False),
+        batch_size=4,
+        optimizer=Decayed("sgd", 2.5e-3, warmup=20, power=0.9, weight_decay=5e-4, multipliers=faster),
+    )
+    return TableConfig(training, models=tuple(DEEPLAB), test_images=50, cost_size=(128, 160))
 
 
 def segformer_table() -> TableConfig:

@@ -17,12 +17,13 @@ from experiments.engine.trained import Trained
 from experiments.engine.weights import WeightsConfig
 from experiments.segmentation import weights
 from experiments.segmentation.data import DataConfig
-from experiments.segmentation.networks import NetworkConfig, normalised
+from experiments.segmentation.networks import DEEPLAB, NetworkConfig, normalised
 from jaxup.files import InputError
 from jaxup.models.segmentation import class_targets, maskformer_loss
 from jaxup.ops import resize
 
 _AUXILIARY = 0.4  # the weight of the loss of auxiliary heads
+_NORMED = {"segnet": "encoder", **dict.fromkeys(DEEPLAB, "backbone")}  # what holds the norms that can be fixed
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class TrainConfig:
     optimizer: Decayed = field(default=Decayed())
     weights: WeightsConfig = field(default=WeightsConfig())
     fixed_norms: bool = False
-    """The norms of segnet's encoder keep the statistics that came with its weights, as Index Networks has it."""
+    """The norms of segnet's encoder, or of deeplabv2's backbone, keep the statistics that came with its weights, as
+    Index Networks and DeepLab's code have it."""
     targets: int | None = None
     """Of maskformer, how many classes of an image its loss has masks for, those with the most pixels; none: all classes
     of the data, each with a mask that may be empty."""
@@ -54,14 +56,13 @@ class TrainConfig:
 
     def trained(self, classes: int) -> Trained:
         """The same, for so many classes."""
-        return Trained(
-            self.network.build(classes, self.run.seed), self.run.seed + 1, ("encoder",) if self.fixed_norms else ()
-        )
+        fixed = (_NORMED[self.network.model],) if self.fixed_norms else ()
+        return Trained(self.network.build(classes, self.run.seed), self.run.seed + 1, fixed)
 
     def check(self) -> None:
         """Refuses what cannot be trained."""
         self.network.check()
-        if self.fixed_norms and self.network.model != "segnet":
+        if self.fixed_norms and self.network.model not in _NORMED:
             raise InputError(f"fixed_norms: has no effect on {self.network.model}")
         if self.targets is not None and self.network.model != "maskformer":
             raise InputError(f"targets: has no effect on {self.network.model}")
@@ -86,8 +87,8 @@ def train(config: TrainConfig) -> nnx.Module:
 
 
 def loss_of(num_classes: int, targets: int | None = None) -> Loss:
-    """The loss of a batch of "image" and "labels": cross entropy of all heads, of MaskFormer that of the masks after
-    each layer of its decoder, for `targets` classes of each image."""
+    """The loss of a batch of "image" and "labels": cross entropy of all heads and scales, of MaskFormer that of the
+    masks after each layer of its decoder, for `targets` classes of each image."""
 
     def loss(model: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         outputs = model.outputs(normalised(batch["image"]))
@@ -101,6 +102,8 @@ def loss_of(num_classes: int, targets: int | None = None) -> Loss:
         value = cross_entropy(logits, labels)
         if "auxiliary" in outputs:
             value += _AUXILIARY * cross_entropy(_enlarged(outputs["auxiliary"], labels), labels)
+        for each in outputs.get("scales", ()):
+            value += cross_entropy(_enlarged(each, labels), labels)
         return value, {"accuracy": _accuracy(logits, labels)}
 
     return loss

@@ -1,5 +1,6 @@
 """Classical depth upsampling that solves an optimisation problem over the whole image, as pure functions."""
 
+from jaxup.solvers.crf import dense_crf
 from jaxup.solvers.fbs import bilateral_solver, bilateral_solver_upsample
 from jaxup.solvers.fgi import guided_interpolation, wls_smooth
 from jaxup.solvers.linear import Report
@@ -12,6 +13,7 @@ __all__ = [
     "Report",
     "bilateral_solver",
     "bilateral_solver_upsample",
+    "dense_crf",
     "guided_interpolation",
     "mrf_interpolate",
     "mrf_upsample",

@@ -233,3 +233,24 @@ def test_state_dict_of_another_network():
         interop.from_torch("DKN", state, config)
     with pytest.raises(ValueError, match=r"DepthKernel\.conv_offset\.bias: expected shape \(800,\)"):
         interop.from_torch("FDKN", state, config | {"kernel_size": 5})
+
+
+@pytest.mark.parametrize("options", [{}, {"residual": False, "luminance": True}, {"from_depth": False}])
+@pytest.mark.first(1, 3)
+def test_channels_by_themselves(options):
+    """The guide's stream runs once, for all of them."""
+    network, _ = drawn(models.FDKN, widths=(4, 4), deviation=0.2, **options)
+    network.eval()
+    x, guide = random(2, 3, 4, 3), random(2, 6, 9, 3)
+
+    @jax.jit
+    def run(x, guide):
+        each = [network(x[..., c : c + 1], guide) for c in range(3)]
+        return network.each_channel(x, guide), jnp.concatenate(each, axis=3)
+
+    assert_close(*run(x, guide), 1e-5)
+
+
+def test_channels_of_another_batch():
+    with pytest.raises(ValueError, match=r"guide: expected shape \(1, \*, \*, \*\)"):
+        abstract(models.FDKN).each_channel(random(1, 4, 4, 3), random(3, 4, 4, 3))

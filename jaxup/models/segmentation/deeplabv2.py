@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_features, check_int, check_shape, fail
-from jaxup.models.backbones.resnet import ResNet
+from jaxup._checks import check_choice, check_features, check_int, check_shape, fail
+from jaxup.models.backbones.resnet import DEPTHS, ResNet
 from jaxup.models.dkn import FDKN
 from jaxup.models.segmentation.heads import Backbone, build_backbone, run_backbone
 from jaxup.nn import initializers
@@ -38,8 +38,8 @@ class DeepLabV2(nnx.Module):
 
     Args:
         num_classes: channels of the logits.
-        backbone: "resnet50", "resnet101" or "resnet152"; a backbone, or a function `(dtype=, rngs=)` that builds one,
-            whose last map counts.
+        backbone: the name of a ResNet, "resnet18" to "resnet152"; a backbone, or a function `(dtype=, rngs=)` that
+            builds one, whose last map counts.
         dilations: of the classifiers.
         scales: of the image; 1 is the first, the others are smaller.
         upsampler: see above, or a function `(in_features=, guide_features=, dtype=, rngs=)` that builds a module which
@@ -81,8 +81,7 @@ class DeepLabV2(nnx.Module):
     ):
         options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         classes = check_int("num_classes", num_classes)
-        build = _resnet if isinstance(backbone, str) else build_backbone
-        self.backbone: Any = build(backbone, **options)
+        self.backbone = build_backbone(partial(_resnet, backbone) if isinstance(backbone, str) else backbone, **options)
         self.scales = _checked(scales)
         self.classifiers = nnx.List(
             nnx.Conv(
@@ -130,9 +129,8 @@ class DeepLabV2(nnx.Module):
 
 
 def _resnet(name: str, **options: Any) -> ResNet:
-    depths = {f"resnet{depth}": depth for depth in (50, 101, 152)}
-    if name not in depths:
-        fail("backbone", f"one of {', '.join(map(repr, depths))}", repr(name))
+    depths = {f"resnet{depth}": depth for depth in DEPTHS}
+    check_choice("backbone", name, depths)
     return ResNet(depth=depths[name], output_stride=8, contract_dilation=False, style="caffe", **options)
 
 

@@ -260,6 +260,8 @@ def test_errors():
         make_backbone("resnet19", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"depth: expected one of 18, 34, .* got 19"):
         ResNet(depth=19, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="style: expected one of 'pytorch', 'caffe', got 'torch'"):
+        ResNet(style="torch", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="output_stride: expected one of 8, 16, 32, got 4"):
         MobileNetV2(output_stride=4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="position_resize: expected one of 'bicubic-antialias'"):
