@@ -22,8 +22,8 @@ from experiments.engine.optim import Decayed
 from experiments.engine.trained import Trained
 from experiments.segmentation import networks, presets
 from experiments.segmentation.drawing import palette
-from experiments.segmentation.evaluation import Inference, scores
-from experiments.segmentation.networks import NETWORKS, NetworkConfig, costs, normalised
+from experiments.segmentation.evaluation import Inference, scores, with_crf
+from experiments.segmentation.networks import DEEPLAB, NETWORKS, NetworkConfig, costs, normalised
 from experiments.segmentation.paper import RESULTS, paper_cells
 from experiments.segmentation.training import TrainConfig, cross_entropy, loss_of
 from jaxup import interop
@@ -207,6 +207,40 @@ def test_predict_with_a_published_checkpoint(tmp_path, capsys):
         assert not list(tmp_path.glob("a.[pj]*"))
 
 
+@pytest.mark.thorough
+def test_rows_of_deeplab(tmp_path, capsys):
+    """The row with a CRF has the network of the one without it, and evaluate adds the same row on request."""
+    run, sizes = tmp_path / "run", ["--size", "48", "64", "--cost-size", "32", "40"]
+    small = ["--backbone", "tiny", "--steps", "2", "--images", "4", "--batch-size", "4", "--crop", "32", "40"]
+    command = ["segmentation", "table", "--preset", "deeplabv2-shapes", "--run-dir", str(run), *small, *sizes]
+    assert main([*command, "--test-images", "1", "--models", "deeplabv2", "deeplabv2-crf", "deeplabv2-fdkn"]) == 0
+    rows = json.loads((run / "results.json").read_text())
+    assert [row["network"] for row in rows] == ["deeplabv2", "deeplabv2-crf", "deeplabv2-fdkn"]
+    assert sorted(path.name for path in run.iterdir() if path.is_dir()) == ["deeplabv2", "deeplabv2-fdkn"]
+    assert rows[0]["params (M)"] == rows[1]["params (M)"] < rows[2]["params (M)"] - 0.7
+    evaluate = ["segmentation", "evaluate", "--run-dir", str(run / "deeplabv2"), "--crf", "--images", "1"]
+    assert main([*evaluate, "--cost-size", "32", "40", "--out", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [row["network"] for row in found] == ["deeplabv2, tiny", "deeplabv2, tiny, CRF"]
+    for row, again in zip(rows, found, strict=False):
+        assert row["mIoU"] == again["mIoU"] and row["aAcc"] == again["aAcc"]
+    capsys.readouterr()
+    fixed = [*command[:-1], "40", "--fixed-norms"]
+    assert main(fixed) == 2
+    assert "fixed_norms: expected backbone_weights" in capsys.readouterr().err
+
+
+def test_with_crf():
+    """Noise among the logits of two plain halves is gone, and probabilities come back."""
+    image = np.zeros((8, 10, 3), np.uint8)
+    image[:, 5:] = 200
+    logits = np.float32(np.where(image[..., :2] == 0, (1, -1), (-1, 1)))
+    logits[2, 2], logits[5, 7] = (-0.5, 0.5), (0.5, -0.5)
+    found = with_crf(lambda image: jnp.asarray(logits[None]))(image)
+    assert np.allclose(found.sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(np.argmax(found[0], -1), np.where(image[..., 0] == 0, 0, 1))
+
+
 class Perfect:
     """Knows the images of a source."""
 
@@ -268,6 +302,18 @@ def test_auxiliary_heads_have_losses():
     assert 0 <= metrics["accuracy"] <= 1
 
 
+def test_scales_have_losses():
+    """Each as much as the logits, at the size of the labels."""
+    labels = jnp.array([[[0, 1], [1, IGNORED]]], jnp.uint8)
+    batch = {"image": jnp.zeros((1, 2, 2, 3), jnp.uint8), "labels": labels}
+    normal = np.random.default_rng(0).normal
+    logits, fine, coarse = (jnp.asarray(normal(size=(1, n, n, 2)), jnp.float32) for n in (2, 2, 1))
+    ours = labels.astype(jnp.int32)
+    wanted = sum(cross_entropy(y, ours) for y in (logits, fine, jnp.broadcast_to(coarse, (1, 2, 2, 2))))
+    value, _ = loss_of(2)(Fixed({"logits": logits, "scales": (fine, coarse)}), batch)
+    np.testing.assert_allclose(value, wanted, rtol=1e-6)
+
+
 def test_masks_after_each_layer_have_losses():
     """The sum over the layers of a decoder, which has the last one beside the earlier ones."""
     labels = jnp.array([[[0, 1], [1, IGNORED]]], jnp.uint8)
@@ -306,6 +352,8 @@ def test_networks_take_what_they_are_given():
         NetworkConfig("transunet", "resnet18").build(5, 0)
     with pytest.raises(InputError, match=r"fusion_upsampler: has no effect on pspnet"):
         NetworkConfig("pspnet", fusion_upsampler="carafe").build(5, 0)
+    with pytest.raises(InputError, match=r"upsampler: has no effect on deeplabv2, there are deeplabv2, deeplabv2-crf"):
+        NetworkConfig("deeplabv2", upsampler="fdkn").build(5, 0)
     with pytest.raises(ValueError, match="model: expected one of"):
         NetworkConfig("segfromer").build(5, 0)
 
@@ -317,6 +365,9 @@ def test_the_paper():
     assert set(paper_cells(NetworkConfig()).values()) == {""}
     assert paper_cells(NetworkConfig("upernet", "mobilenet_v2", "carafe"))["paper mIoU"] == "38.31"
     assert paper_cells(NetworkConfig("upernet", "mobilenet_v2", None, "carafe"))["paper aAcc"] == "78.51"
+    printed = [paper_cells(NetworkConfig(name))["paper mIoU"] for name in DEEPLAB]
+    assert printed == ["70.69", "71.98", "72.96", "73.60"]
+    assert paper_cells(NetworkConfig("deeplabv2", "resnet50"))["paper mIoU"] == ""
 
 
 def test_costs():
@@ -342,10 +393,13 @@ def test_presets_are_valid():
         presets.maskformer,
         presets.upernet,
         presets.segnet,
+        presets.deeplabv2,
     ):
         config = preset()
         config.network.check()
         config.optimizer.build(config.run.steps)
+    for table in (presets.deeplabv2_table(), presets.deeplabv2_shapes_table()):
+        assert table.models == ("deeplabv2", "deeplabv2-crf", "deeplabv2-dgf", "deeplabv2-fdkn")
     assert replace(presets.camvid_table(), pictures=False).training.run.run_dir == Path("runs/segmentation-table")
 
 
