@@ -56,10 +56,10 @@ class DeepLabV2(nnx.Module):
         ValueError: a wrong option, or an x or guide that is not a floating-point array [B, H, W, Cin].
 
     Example:
-        >>> run = lambda x: DeepLabV2(21, upsampler="fdkn", rngs=nnx.Rngs(0)).outputs(x)
+        >>> run = lambda x: DeepLabV2(21, backbone="resnet18", rngs=nnx.Rngs(0)).outputs(x)
         >>> found = nnx.eval_shape(run, jnp.ones((1, 65, 50, 3)))
         >>> found["logits"].shape, [y.shape[1:3] for y in found["scales"]]
-        ((1, 65, 50, 21), [(9, 7), (7, 6), (5, 4)])
+        ((1, 65, 50, 21), [(9, 7), (7, 5), (5, 4)])
 
     Reference:
         Chen et al., DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous Convolution, and Fully
