@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxup._checks import accum_dtype, check_choice, check_image, check_int, check_rank, fail, jit
 from jaxup.ops.filters import Number, check_guide, check_scalar
@@ -120,7 +121,7 @@ def _mean_field(
 
 def _normalised(sums: Sums, pixels: int, dtype: Any) -> Sums:
     """Those of K_ij / sqrt(sum_k K_ik  sum_k K_jk)."""
-    scaling = jax.lax.rsqrt(jnp.maximum(sums(jnp.ones((pixels, 1), dtype)), jnp.finfo(dtype).tiny))
+    scaling = jax.lax.rsqrt(jnp.maximum(sums(jnp.ones((pixels, 1), dtype)), np.finfo(dtype).tiny))
     return lambda q: scaling * sums(scaling * q)
 
 

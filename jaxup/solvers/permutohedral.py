@@ -81,7 +81,8 @@ def _basis(dimensions: int) -> np.ndarray:
     """Orthogonal axes of the hyperplane, [d, d + 1], of such a length that the blur has deviation 1 along each."""
     rows = np.tri(dimensions, dimensions + 1)
     rows[np.arange(dimensions), np.arange(1, dimensions + 1)] = -np.arange(1, dimensions + 1)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True) * (dimensions + 1) * math.sqrt(2 / 3)
+    basis: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True) * (dimensions + 1) * math.sqrt(2 / 3)
+    return basis
 
 
 def _distinct(first: jax.Array, second: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
@@ -100,7 +101,8 @@ def _steps(dimensions: int) -> np.ndarray:
     The step adds 1 to every coordinate and takes d + 1 from one, of which the last is not kept.
     """
     steps = 1 - (dimensions + 1) * np.eye(dimensions + 1, dimensions, dtype=np.int64)
-    return (steps.astype(object) @ _FACTORS[:, :dimensions].astype(object).T % 2**32).astype(np.uint32)
+    sums: np.ndarray = (steps.astype(object) @ _FACTORS[:, :dimensions].astype(object).T % 2**32).astype(np.uint32)
+    return sums
 
 
 def _along(vertices: tuple[jax.Array, jax.Array], step: jax.Array) -> jax.Array:
