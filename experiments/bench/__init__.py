@@ -1,7 +1,8 @@
 """Speed and memory of the operators and networks, as ratios to a reference in the same process; scaling on paper."""
 
+from experiments.bench.compare import compare
 from experiments.bench.networks import networks
 from experiments.bench.operators import run, upsamplers
 from experiments.bench.scaling import scaling
 
-COMMANDS = {"run": run, "upsamplers": upsamplers, "networks": networks, "scaling": scaling}
+COMMANDS = {"run": run, "operators": compare, "upsamplers": upsamplers, "networks": networks, "scaling": scaling}

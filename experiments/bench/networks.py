@@ -1,6 +1,5 @@
 """FDKN and DKN against the same networks in PyTorch, and DKN against the 16 shifted passes that it replaces."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments.bench.measuring import seconds
 from experiments.bench.torch_twin import dkn_twin
 from experiments.engine.config import versions
 from experiments.engine.report import markdown_table
@@ -118,14 +118,6 @@ def _compare(
     error = float(np.abs(ours() - theirs()).max())
     if error > 1e-3:
         raise RuntimeError(f"{name} and {other} differ by {error}")
-    times = [[_seconds(run) for run in (ours, theirs)] for _ in range(repeats)]
+    times = [[seconds(run) for run in (ours, theirs)] for _ in range(repeats)]
     ours_ms, theirs_ms = (1000 * min(column) for column in zip(*times, strict=True))
     return [{"network": name, "ms": ours_ms, "against": other, "its ms": theirs_ms, "faster": theirs_ms / ours_ms}]
-
-
-def _seconds(run: Callable[[], Any]) -> float:
-    """On CPUs those of all threads, so that other work on the machine counts less."""
-    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
-    start = clock()
-    run()
-    return clock() - start

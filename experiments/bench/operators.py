@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from experiments.bench import measuring
 from experiments.engine.config import versions
 from experiments.engine.report import markdown_table
 from jaxup import ops
@@ -110,14 +111,7 @@ def with_gradients(run: Function) -> Function:
 
 def scratch(function: Function, *inputs: Any) -> int:
     """Bytes of scratch memory of the compiled function."""
-    return _scratch(jax.jit(function).lower(*inputs).compile())
-
-
-def _scratch(compiled: jax.stages.Compiled) -> int:
-    analysis = compiled.memory_analysis()
-    if analysis is None:
-        raise InputError(f"bench: the {jax.default_backend()} backend does not tell its memory")
-    return analysis.temp_size_in_bytes
+    return measuring.scratch(jax.jit(function).lower(*inputs).compile())
 
 
 def measure(case: Case, repeats: int) -> dict[str, Any]:
@@ -136,7 +130,7 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
             jax.block_until_ready(compiled(*inputs))
             times.append(time.perf_counter() - start)
         row[f"{label} ms"] = 1000 * min(times)
-        row[f"{label} MiB"] = _scratch(compiled) / 2**20
+        row[f"{label} MiB"] = measuring.scratch(compiled) / 2**20
     return row
 
 

@@ -1,0 +1,195 @@
+"""Operators at named sizes, alone or in turns with their plain forms in PyTorch."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.bench.cases import OPERATORS, SHAPES, Job, moved
+from experiments.bench.measuring import (
+    Machine,
+    available,
+    circumstances,
+    in_turns,
+    machine,
+    peak,
+    run_on,
+    scratch,
+    seconds,
+    spread,
+)
+from experiments.engine.report import check_out, markdown_table, publish
+from jaxup.files import InputError
+
+_TYPES = ("float32", "bfloat16")
+_AGREES = 2e-3  # parts of the largest entry, by which float32 results may differ from PyTorch's
+
+Run = Callable[[], Any]
+
+
+def compare(
+    *,
+    cases: tuple[str, ...] = ("fpn",),
+    only: tuple[str, ...] = (),
+    against: Literal["nothing", "torch"] = "nothing",
+    types: tuple[str, ...] = ("float32",),
+    repeats: int = 9,
+    cores: int = 0,
+    memory: float = 4.0,
+    out: Path | None = None,
+) -> None:
+    """Measure operators at named sizes, forward and with gradients, alone or in turns with PyTorch.
+
+    On CPUs, times are CPU seconds of all threads; the ratios are of medians.
+
+    Args:
+        cases: fpn (64 to 128, C 256), head (128 to 512, C 256), matting (512 to 1024, C 32), vit (28 to 448, C 384),
+            depth (640 x 480, 8x), 4k (3840 x 2160, 8x, C 64); tiny.
+        only: operators; none: all.
+        against: torch: our own plain forms in PyTorch, whose results must agree.
+        types: float32, bfloat16.
+        repeats: timed runs of each function, taken in turns.
+        cores: on which this process and its threads run, where the system can say so; 0: as it is.
+        memory: GiB; what moves more than a quarter of it is left out, and said so.
+        out: directory for table.md and results.json, which must not exist yet.
+    """
+    for name, given, known in (("cases", cases, SHAPES), ("only", only, OPERATORS), ("types", types, _TYPES)):
+        unknown = [word for word in given if word not in known]
+        if unknown:
+            raise InputError(f"{name}: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+    if repeats < 1:
+        raise InputError(f"repeats: expected a number above 0, got {repeats}")
+    check_out(out)
+    forms = _forms(against)
+    if cores:
+        run_on(cores)
+    if forms:
+        forms.torch.set_num_threads(available())
+    able, about = machine(), circumstances()
+    if forms:
+        about["torch"] = forms.torch.__version__
+    rows: list[dict[str, Any]] = []
+    for case in cases:
+        for name in only or OPERATORS:
+            for dtype in types:
+                rows += _rows(case, name, dtype, forms, able, repeats, memory)
+    head = f"copy {able.bytes_per_second / 1e9:.1f} GB/s, matrices {able.multiply_adds_per_second / 1e9:.0f} GMAC/s"
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    results = about | {"machine": able._asdict(), "rows": rows}
+    publish(out, results, f"{head}; {about}\n\n{markdown_table(rows, columns, digits=3)}")
+
+
+def _forms(against: str) -> Any:
+    if against != "torch":
+        return None
+    try:
+        return importlib.import_module("experiments.bench.torch_forms")
+    except ModuleNotFoundError as error:
+        raise InputError("bench: the comparison needs PyTorch, which is not installed") from error
+
+
+def _rows(
+    case: str, name: str, dtype: str, forms: Any, able: Machine, repeats: int, memory: float
+) -> list[dict[str, Any]]:
+    """Forward and with gradients."""
+    job, rows = OPERATORS[name](SHAPES[case]), []
+    for gradients in (False, True):
+        about = {"case": case, "operator": name, "type": dtype, "pass": "gradients" if gradients else "forward"}
+        needed = moved(job, dtype, gradients)
+        if 4 * needed > memory * 2**30:
+            print(f"{' '.join(about.values())}: left out, moves {needed / 2**30:.1f} GiB", flush=True)
+            continue
+        row = about | measure(job, dtype, gradients, forms, able, repeats)
+        print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
+        rows.append(row)
+    return rows
+
+
+def measure(job: Job, dtype: str, gradients: bool, forms: Any, able: Machine, repeats: int) -> dict[str, Any]:
+    """One row: times, memory, shares of what the machine can do, and the ratio to PyTorch if there are `forms`."""
+    run, compiled, compile_seconds = _ours(job, dtype, gradients)
+    runs = [run]
+    theirs = _theirs(job, dtype, gradients, forms) if forms else None
+    if theirs is not None:
+        runs.append(theirs)
+        if dtype == "float32":
+            _check_agreement(run(), theirs(), len(job.images))
+    times = in_turns(runs, repeats)
+    taken = float(np.median(times[0]))
+    row = {"ms": 1000 * taken, "spread": spread(times[0])}
+    if forms:
+        other = times[1] if theirs else np.array([np.nan])
+        row |= {"torch ms": 1000 * float(np.median(other)), "torch spread": spread(other)}
+        row["torch / jaxup"] = row["torch ms"] / row["ms"]
+    row |= {"compile s": compile_seconds, "scratch MiB": scratch(compiled) / 2**20, "peak MiB": peak(compiled) / 2**20}
+    row["scratch / arrays"] = scratch(compiled) / (peak(compiled) - scratch(compiled))
+    return row | able.share(taken, moved(job, dtype, gradients), job.multiply_adds * (2 if gradients else 1))
+
+
+def _ours(job: Job, dtype: str, gradients: bool) -> tuple[Run, jax.stages.Compiled, float]:
+    inputs = (*(jnp.asarray(x, dtype) for x in job.images), *jax.tree.map(jnp.asarray, job.others))
+
+    def forward(*arrays: Any) -> jax.Array:
+        return job.run(*arrays, **job.options)
+
+    def pulled(ct: jax.Array, *arrays: Any) -> Any:
+        return jax.vjp(forward, *arrays)[1](ct)
+
+    function: Callable[..., Any] = pulled if gradients else forward
+    if gradients:
+        inputs = jnp.ones_like(jax.eval_shape(forward, *inputs)), *inputs
+    found: list[jax.stages.Compiled] = []
+
+    def compile_it() -> None:
+        found.append(jax.jit(function).lower(*inputs).compile())
+
+    taken = seconds(compile_it)
+    return lambda: jax.block_until_ready(found[0](*inputs)), found[0], taken
+
+
+def _theirs(job: Job, dtype: str, gradients: bool, forms: Any) -> Run | None:
+    """None where PyTorch has no such operation for this type."""
+    torch = forms.torch
+
+    def tensor(x: np.ndarray) -> Any:
+        return torch.from_numpy(np.array(x)).requires_grad_(gradients)
+
+    images = [
+        torch.from_numpy(np.array(x)).permute(0, 3, 1, 2).to(getattr(torch, dtype)).contiguous() for x in job.images
+    ]
+    images = [x.requires_grad_(gradients) for x in images]
+    others = jax.tree.map(tensor, job.others)
+    form, leaves = getattr(forms, job.form), [*images, *jax.tree.leaves(others)]
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return form(*images, *others, **job.options)
+
+    def pulled() -> Any:
+        out = form(*images, *others, **job.options)
+        return torch.autograd.grad(out, leaves, torch.ones_like(out))
+
+    run = pulled if gradients else forward
+    try:
+        run()
+    except (NotImplementedError, RuntimeError):
+        if dtype == "float32":
+            raise
+        return None
+    return run
+
+
+def _check_agreement(ours: Any, theirs: Any, images: int) -> None:
+    """Outputs, and gradients of images, are NCHW there."""
+    single = isinstance(ours, jax.Array)
+    pairs = zip([ours] if single else jax.tree.leaves(ours), [theirs] if single else theirs, strict=True)
+    for place, (mine, other) in enumerate(pairs):
+        array = other.detach().numpy()
+        array = array.transpose(0, 2, 3, 1) if place < images else array
+        difference, largest = float(np.abs(mine - array).max()), float(np.abs(array).max())
+        if not difference <= _AGREES * max(largest, 1e-6):
+            raise RuntimeError(f"result {place} and PyTorch's differ by {difference} of {largest}")

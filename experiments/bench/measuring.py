@@ -1,0 +1,121 @@
+"""Time and memory of functions, in turns with what they are compared with, and what the machine can do."""
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.engine.config import versions
+from jaxup.files import InputError
+
+_COPIED, _SIDE = 64 << 20, 1024  # bytes that are copied, and rows of the matrices that are multiplied
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """On CPUs those of all threads, so that other work on the machine counts less."""
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
+    start = clock()
+    run()
+    return clock() - start
+
+
+def in_turns(runs: Sequence[Callable[[], Any]], repeats: int) -> list[np.ndarray]:
+    """Seconds of `repeats` runs of each function, one after the other, after one each that does not count."""
+    for run in runs:
+        run()
+    return list(np.array([[seconds(run) for run in runs] for _ in range(repeats)]).T)
+
+
+def spread(times: np.ndarray) -> float:
+    """Half the distance of the quartiles in parts of the median."""
+    low, middle, high = np.percentile(times, [25, 50, 75])
+    return float((high - low) / 2 / middle)
+
+
+def scratch(compiled: jax.stages.Compiled) -> int:
+    """Bytes of scratch memory."""
+    return _memory(compiled).temp_size_in_bytes
+
+
+def peak(compiled: jax.stages.Compiled) -> int:
+    """Bytes of inputs, outputs and scratch memory."""
+    analysis = _memory(compiled)
+    return analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
+
+
+def _memory(compiled: jax.stages.Compiled) -> Any:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        raise InputError(f"bench: the {jax.default_backend()} backend does not tell its memory")
+    return analysis
+
+
+class Machine(NamedTuple):
+    """What the same clock says of a copy in memory and of a product of matrices."""
+
+    bytes_per_second: float  # read and written
+    multiply_adds_per_second: float
+
+    def share(self, taken: float, moved: float, multiply_adds: float) -> dict[str, float]:
+        """The parts of both rates that a function reaches, in percent."""
+        bandwidth = 100 * moved / self.bytes_per_second / taken
+        return {"% of copy": bandwidth, "% of matmul": 100 * multiply_adds / self.multiply_adds_per_second / taken}
+
+
+def machine(repeats: int = 5) -> Machine:
+    """Measured anew: a buffer that is overwritten, so that no page is new, and float32 matrices."""
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+    buffer = [jnp.zeros(_COPIED // 4)]
+    matrix = jnp.ones((_SIDE, _SIDE))
+    multiply = jax.jit(jnp.matmul)
+
+    def copy() -> None:
+        buffer[0] = jax.block_until_ready(add(buffer[0]))
+
+    copied, multiplied = in_turns([copy, lambda: jax.block_until_ready(multiply(matrix, matrix))], repeats)
+    return Machine(2 * _COPIED / float(np.median(copied)), _SIDE**3 / float(np.median(multiplied)))
+
+
+def available() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_on(cores: int) -> None:
+    """Keep this process to some cores: before JAX starts, which makes a thread for each."""
+    if cores < 0 or cores > available() or not hasattr(os, "sched_setaffinity"):
+        raise InputError(
+            f"cores: expected 1 to {available()}, on a system that can keep a process to them, got {cores}"
+        )
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
+
+
+def circumstances() -> dict[str, Any]:
+    """Hardware, versions, commit and date of a measurement."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
+    found: dict[str, Any] = versions()
+    return found | {
+        "processor": _processor(),
+        "cores": available(),
+        "load": os.getloadavg()[0],
+        "commit": commit.stdout.strip() or "unknown",
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
