@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from jaxup._heap import keep_heap
 from jaxup._signals import Stopped, handled, leave, stop
 
 TASKS = {
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, 1 (training failed), 2 (bad input), 130 (interrupted, SIGINT) or 143 (terminated, SIGTERM).
     """
+    keep_heap()
     try:
         with handled(stop, signal.SIGTERM):
             _run(list(sys.argv[1:] if arguments is None else arguments))

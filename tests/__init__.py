@@ -23,3 +23,5 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # What was compiled once is read the next time. JAX_ENABLE_COMPILATION_CACHE=false compiles everything anew.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
+# Programs that are called inside of a test leave the memory of this process as it is.
+os.environ.setdefault("JAXUP_KEEP_HEAP", "0")

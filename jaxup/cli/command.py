@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxup._heap import keep_heap
 from jaxup._signals import Stopped, handled, stop
 from jaxup.cli import estimate, matte
-from jaxup.cli.common import FORCE, Parser, check_out, progress, tile_size, warn
+from jaxup.cli.common import FORCE, Parser, check_out, keep_compiled, progress, tile_size, warn
 from jaxup.files import InputError, as_stored, output_dtype, read_depth, read_rgb, write_depth
 
 METHODS = {
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Errors are one line on stderr, and leave no output file; JAXUP_TRACEBACK=1 shows where they come from.
     """
+    keep_heap()
     try:
         args = _parser().parse_args(arguments)
         with handled(stop, signal.SIGTERM):
@@ -114,6 +116,7 @@ def _add_upsample(commands: Any) -> None:
     add("--confidence", type=Path, metavar="FILE", help="of each pixel of the depth map, for solvers only: see below")
     add("--fill", action="store_true", help="write what the solver gives where there is no depth, too")
     add("--tile", type=tile_size, default=512, metavar="PIXELS", help="side of a tile; default: 512; 0: no tiles")
+    add("--cache", type=Path, metavar="FOLDER", help="keeps compiled programs here: the next call starts faster")
     add("--force", action="store_true", help=FORCE)
     command.set_defaults(run=upsample)
 
@@ -130,6 +133,8 @@ def upsample(args: argparse.Namespace) -> None:
     """Read, upsample and write; everything that can be checked is checked before the work begins."""
     inputs = [path for path in (args.depth, args.guide, args.weights, args.confidence) if path is not None]
     check_out(args.out, args.force, inputs)
+    if args.cache is not None:
+        keep_compiled(args.cache)
     depth, guide = read_depth(args.depth), read_rgb(args.guide)
     dtype = output_dtype(args.out, args.depth, depth.dtype)
 

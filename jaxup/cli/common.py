@@ -63,6 +63,17 @@ def check_path(out: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
         raise InputError(f"{out}: exists already; --force overwrites it")
 
 
+def keep_compiled(folder: Path) -> None:
+    """Let JAX read compiled programs from a folder, and keep there what it compiles."""
+    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"{folder}: expected a folder to write to, for --cache")
+    folder.mkdir(parents=True, exist_ok=True)
+    import jax  # takes a second
+
+    jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
 @contextmanager
 def progress(name: str, unit: str = "tile") -> Iterator[Show]:
     """A bar on a terminal, where rich is installed, and plain lines elsewhere; nothing for a single tile."""

@@ -1,6 +1,7 @@
 """Attention upsampling: masked attention over the low-resolution cells inside a K x K window of the output grid."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from jaxup._checks import (
     jit,
     pair,
 )
+from jaxup.ops.attend_tiles import Tiles, attend_in_tiles, masked_softmax, tiles
 from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import (
     Offset,
@@ -30,21 +32,13 @@ from jaxup.ops.windows import (
     pad_window,
     phase_blocks,
     split_phases,
-    window_average,
     window_offsets,
     window_scores,
 )
 
 Positions = tuple[jax.Array, jax.Array]
 
-
-def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """Softmax over the last axis among entries where `mask` is true; zeros where none is. Gradients stay finite."""
-    scores = jnp.where(mask, scores, -jnp.inf)
-    top = jax.lax.stop_gradient(scores.max(-1, keepdims=True, initial=np.finfo(scores.dtype).min))
-    weights = jnp.where(mask, jnp.exp(jnp.where(mask, scores, top) - top), 0)
-    total = weights.sum(-1, keepdims=True)
-    return weights / jnp.where(total > 0, total, 1)
+_einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 @by_rows("query", "key", "value", reach=lambda scale, kernel_size, **_: _radius(kernel_size, pair("scale", scale))[0])
@@ -183,16 +177,48 @@ def _attention_upsample(
     heads: int,
     scaled: bool,
 ) -> jax.Array:
-    radius = _radius(window, scale)
-    values = pad_window(_heads(value, heads).astype(accum_dtype(query, key, value)), radius)
+    dtype = accum_dtype(query, key, value)
+    if key.shape[1:3] == query.shape[1:3]:
+        key = key[:, :: scale[0], :: scale[1]]
 
-    def average(weights: jax.Array, offsets: Offsets) -> jax.Array:
-        if offsets:
-            return window_average(weights, values, offsets, radius)
-        return jnp.pad(weights, [(0, 0)] * 6 + [(0, values.shape[-1])])  # zeros, sharded like the query
+    def tap(pixels: np.ndarray, cells: np.ndarray, axis: int) -> np.ndarray:
+        taps = scale[axis] * cells - pixels + window // 2
+        return np.where((taps >= 0) & (taps < window), taps, -1)
 
-    out = _by_phase(query, key, positions, scale, window, heads, scaled, average)
+    out = attend_in_tiles(
+        *(_heads(x.astype(dtype), heads) for x in (query, key, value)),
+        tiles(value.shape[1:3], scale, _radius(window, scale), tap),
+        factor=(query.shape[-1] / heads) ** -0.5 if scaled else 1.0,
+        inside=True,
+        positions=None if positions is None else partial(_position_scores, positions),
+    )
     return out.reshape(*out.shape[:3], value.shape[3]).astype(value.dtype)
+
+
+def _position_scores(positions: Positions, query: jax.Array, over: Tiles) -> jax.Array:
+    """Products q . p for every pixel and cell of a tile: [B, T, pixels, G, D] -> [B, T, G, pixels, cells].
+
+    p has a row part and a column part. Where that is less work, q meets the K entries of each part first, and the cells
+    read what belongs to them by a product with zeros and ones.
+    """
+    px, py = (part.astype(query.dtype) for part in positions)
+    (window, half), heads = px.shape, query.shape[3]
+    rows, cols = over.taps
+    if 2 * window > over.near.shape[1]:
+        table = _position_table(positions, query, heads)
+        of_cells = table[rows.clip(0)[:, None, :, None], cols.clip(0)[None, :, None, :]]
+        of_cells = of_cells.reshape(*over.near.shape, heads, -1)
+        return _einsum("btqgd,qkgd->btgqk", query, of_cells)
+    parts = jnp.stack([jnp.pad(px, ((0, 0), (0, half))), jnp.pad(py, ((0, 0), (half, 0)))])
+    terms = _einsum("btqgd,ngd->btqgn", query, parts.reshape(2 * window, heads, -1))
+    entries = np.arange(window)
+    square = (*rows.shape[:1], *cols.shape[:1], rows.shape[1], cols.shape[1], window)
+    chosen = [
+        np.broadcast_to(taps, square)
+        for taps in ((rows[:, :, None] == entries)[:, None, :, None], (cols[:, :, None] == entries)[None, :, None])
+    ]
+    chosen = over.flat(np.concatenate(chosen, axis=-1))
+    return _einsum("btqgn,qkn->btgqk", terms, jnp.asarray(chosen, query.dtype))
 
 
 @jit(static_argnums=(3, 4, 5, 6))

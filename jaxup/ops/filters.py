@@ -24,12 +24,14 @@ from jaxup._checks import (
     check_shape,
     fail,
     jit,
+    known,
     pair,
     ratio,
     renamed,
 )
 from jaxup.ops.resize import resize
 from jaxup.ops.rows import by_rows
+from jaxup.ops.tiling import STRIP_BYTES, in_strips
 from jaxup.ops.windows import pad_window
 
 Number = float | jax.Array
@@ -245,19 +247,28 @@ def _guided_filter(
 ) -> jax.Array:
     dtype = accum_dtype(x, guide)
     level, guide_level = _level(x.astype(dtype)), _level(guide.astype(dtype))
-    guides = [guide.astype(dtype) - guide_level]
-    if not per_channel:
-        guides = jnp.split(guides[0], guide.shape[-1], axis=-1)
-    slopes, intercept = _linear_model(
-        _every(x.astype(dtype) - level, step),
-        [_every(g, step) for g in guides],
-        (radius[0] // step, radius[1] // step),
-        jnp.asarray(eps, dtype),
-    )
-    if step > 1:
-        *slopes, intercept = (resize(m, size=x.shape[1:3], method="bilinear") for m in (*slopes, intercept))
-    filtered = sum((a * g for a, g in zip(slopes, guides, strict=True)), intercept)
-    return (filtered + level).astype(jnp.result_type(x))
+
+    def local(x: jax.Array, guide: jax.Array) -> jax.Array:
+        guides = [guide.astype(dtype) - guide_level]
+        if not per_channel:
+            guides = jnp.split(guides[0], guide.shape[-1], axis=-1)
+        slopes, intercept = _linear_model(
+            _every(x.astype(dtype) - level, step),
+            [_every(g, step) for g in guides],
+            (radius[0] // step, radius[1] // step),
+            jnp.asarray(eps, dtype),
+        )
+        if step > 1:
+            *slopes, intercept = (resize(m, size=x.shape[1:3], method="bilinear") for m in (*slopes, intercept))
+        filtered = sum((a * g for a, g in zip(slopes, guides, strict=True)), intercept)
+        return (filtered + level).astype(jnp.result_type(x))
+
+    if step > 1:  # on few pixels
+        return local(x, guide)
+    count = 1 if per_channel else guide.shape[-1]
+    maps = (3 * count + 3) * x.shape[3] + count * (count + 2)
+    row_bytes = known(x.shape[0]) * x.shape[2] * maps * dtype.itemsize
+    return in_strips(local, x, guide, margin=2 * radius[0], row_bytes=row_bytes)
 
 
 def _box_mean(x: jax.Array, radius: Pair) -> jax.Array:
@@ -291,8 +302,13 @@ def _every(x: jax.Array, step: int) -> jax.Array:
 
 
 def _level(x: jax.Array) -> jax.Array:
-    """Mean of each image and channel over its finite pixels: a constant, the output does not depend on it."""
-    return lax.stop_gradient(jnp.mean(x, axis=(1, 2), keepdims=True, where=jnp.isfinite(x)))
+    """Mean of each image and channel over its finite pixels: a constant, the output does not depend on it.
+
+    Of large images that of some rows, because XLA forms two arrays of the size of what is seen.
+    """
+    whole = known(x.size, 0) * x.dtype.itemsize
+    seen = x[:, :: 1 + whole // STRIP_BYTES]
+    return lax.stop_gradient(jnp.nan_to_num(jnp.mean(seen, axis=(1, 2), keepdims=True, where=jnp.isfinite(seen))))
 
 
 def _linear_model(

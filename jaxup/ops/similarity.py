@@ -1,14 +1,15 @@
 """Similarity-based upsampling: attention of HR queries over the window of LR keys around their source cells."""
 
 import jax
+import numpy as np
 
-from jaxup._checks import Pair, check_image, check_odd, check_shape, jit, pair
+from jaxup._checks import Pair, accum_dtype, check_image, check_odd, check_shape, jit, pair
+from jaxup.ops.attend_tiles import attend_in_tiles, tiles
 from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import (
     merge_phases,
     pad_window,
     split_phases,
-    window_average,
     window_offsets,
     window_scores,
 )
@@ -61,11 +62,14 @@ def similarity_upsample(
 
 @jit(static_argnums=(3, 4))
 def _similarity_upsample(query: jax.Array, key: jax.Array, value: jax.Array, scale: Pair, size: int) -> jax.Array:
-    radius, offsets = (size // 2, size // 2), window_offsets(size)
-    scores = split_phases(similarity_scores(query, key, scale, size), scale)
-    weights = jax.nn.softmax(scores, axis=-1)[..., None, :]
-    cells = pad_window(value, radius)[..., None, :]
-    out = merge_phases(window_average(weights, cells, offsets, radius))
+    dtype, radius = accum_dtype(query, key, value), size // 2
+
+    def tap(pixels: np.ndarray, cells: np.ndarray, axis: int) -> np.ndarray:
+        taps = cells - pixels // scale[axis] + radius
+        return np.where((taps >= 0) & (taps < size), taps, -1)
+
+    maps = (x[..., None, :].astype(dtype) for x in (query, key, value))
+    out = attend_in_tiles(*maps, tiles(value.shape[1:3], scale, (radius, radius), tap), inside=False)
     return out[..., 0, :].astype(value.dtype)
 
 

@@ -1,6 +1,7 @@
 """Tiles: images computed one part after the other, so that what each part needs in between never fills memory."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ from jaxup.ops.windows import merge_phases
 
 # What one tile may hold at a time.
 TILE_BYTES = 4 << 20
+# What one strip of `in_strips` may: images that need less are computed at once.
+STRIP_BYTES = 256 << 20
 
 
 def map_tiles(fn: Callable[[jax.Array, jax.Array], jax.Array], size: Pair, tile: Pair) -> jax.Array:
@@ -24,6 +27,32 @@ def map_tiles(fn: Callable[[jax.Array, jax.Array], jax.Array], size: Pair, tile:
     tiles = jax.lax.map(jax.checkpoint(lambda corner: fn(*corner), prevent_cse=False), corners)
     tiles = tiles.reshape(rows, cols, *tiles.shape[1:])
     return merge_phases(tiles.transpose(2, 0, 3, 1, 4, *range(5, tiles.ndim)))[:, : size[0], : size[1]]
+
+
+def in_strips(fn: Callable[..., jax.Array], x: jax.Array, *images: jax.Array, margin: int, row_bytes: int) -> jax.Array:
+    """`fn(x, *images)`, of the shape and dtype of x, by strips of rows if all of them need too much memory.
+
+    A strip sees `margin` rows more on both sides, or what the image has of them, and is computed anew in the backward
+    pass: equal results, if `fn` reads no further and treats the borders of a strip like those of the image.
+    """
+    height = x.shape[1]
+    rows = min(height, max(1, STRIP_BYTES // max(1, row_bytes) - 2 * margin, 2 * margin))
+    seen = rows + 2 * margin
+    if seen >= height or height * row_bytes <= STRIP_BYTES:
+        return fn(x, *images)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def strip(first: jax.Array) -> jax.Array:
+        start = jnp.clip(first - margin, 0, height - seen)
+        part = fn(*(jax.lax.dynamic_slice_in_dim(z, start, seen, axis=1) for z in (x, *images)))
+        return jax.lax.dynamic_slice_in_dim(part, first - start, rows, axis=1)
+
+    def put(n: jax.Array, out: jax.Array) -> jax.Array:
+        first = jnp.minimum(n * rows, height - rows)  # the last strip may overlap the one before
+        return jax.lax.dynamic_update_slice_in_dim(out, strip(first), first, axis=1)
+
+    out: jax.Array = jax.lax.fori_loop(0, -(-height // rows), put, jnp.zeros_like(x))
+    return out
 
 
 def cut(x: jax.Array, top: jax.Array, left: jax.Array, size: Pair) -> jax.Array:
