@@ -186,8 +186,10 @@ def _attention_upsample(
         return np.where((taps >= 0) & (taps < window), taps, -1)
 
     out = attend_in_tiles(
-        *(_heads(x.astype(dtype), heads) for x in (query, key, value)),
-        tiles(value.shape[1:3], scale, _radius(window, scale), tap),
+        _heads(query.astype(dtype), heads),
+        _heads(key.astype(dtype), heads),
+        _heads(value.astype(dtype), heads),
+        tiles((value.shape[1], value.shape[2]), scale, _radius(window, scale), tap),
         factor=(query.shape[-1] / heads) ** -0.5 if scaled else 1.0,
         inside=True,
         positions=None if positions is None else partial(_position_scores, positions),
@@ -213,12 +215,10 @@ def _position_scores(positions: Positions, query: jax.Array, over: Tiles) -> jax
     terms = _einsum("btqgd,ngd->btqgn", query, parts.reshape(2 * window, heads, -1))
     entries = np.arange(window)
     square = (*rows.shape[:1], *cols.shape[:1], rows.shape[1], cols.shape[1], window)
-    chosen = [
-        np.broadcast_to(taps, square)
-        for taps in ((rows[:, :, None] == entries)[:, None, :, None], (cols[:, :, None] == entries)[None, :, None])
-    ]
-    chosen = over.flat(np.concatenate(chosen, axis=-1))
-    return _einsum("btqgn,qkn->btgqk", terms, jnp.asarray(chosen, query.dtype))
+    by_row, by_col = rows[:, :, None] == entries, cols[:, :, None] == entries
+    chosen = [np.broadcast_to(taps, square) for taps in (by_row[:, None, :, None], by_col[None, :, None])]
+    selected = jnp.asarray(over.flat(np.concatenate(chosen, axis=-1)), query.dtype)
+    return _einsum("btqgn,qkn->btgqk", terms, selected)
 
 
 @jit(static_argnums=(3, 4, 5, 6))

@@ -68,8 +68,9 @@ def _similarity_upsample(query: jax.Array, key: jax.Array, value: jax.Array, sca
         taps = cells - pixels // scale[axis] + radius
         return np.where((taps >= 0) & (taps < size), taps, -1)
 
-    maps = (x[..., None, :].astype(dtype) for x in (query, key, value))
-    out = attend_in_tiles(*maps, tiles(value.shape[1:3], scale, (radius, radius), tap), inside=False)
+    query, key, cells = (x[..., None, :].astype(dtype) for x in (query, key, value))
+    over = tiles((value.shape[1], value.shape[2]), scale, (radius, radius), tap)
+    out = attend_in_tiles(query, key, cells, over, inside=False)
     return out[..., 0, :].astype(value.dtype)
 
 

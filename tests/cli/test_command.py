@@ -228,3 +228,20 @@ def test_help_is_quick(folder):
     assert done.stdout.endswith("False\n")
     assert METHODS.keys() == CLASSICAL.keys() | LEARNED.keys()
     assert all(f"\n  {name} " in done.stdout for name in METHODS)
+
+
+def test_a_cache_has_to_be_a_folder(folder, capsys):
+    refused(capsys, "rgb.png: expected a folder to write to, for --cache", "--cache", "rgb.png")
+
+
+@pytest.mark.thorough
+def test_compiled_programs_are_kept_and_read(folder):
+    """The second call writes none."""
+    search = {"PYTHONPATH": str(Path(__file__).parents[2]), "JAX_COMPILATION_CACHE_DIR": ""}
+    options = ["depth.png", "--guide", "rgb.png", "-o", "out.png", "--method", "bicubic", "--cache", "kept", "--force"]
+    command = [sys.executable, "-m", "jaxup.cli", "upsample", *options]
+    programs = []
+    for _ in range(2):
+        subprocess.run(command, env=os.environ | search, capture_output=True, check=True)
+        programs.append(sorted(path.name for path in Path("kept").rglob("*-cache")))
+    assert programs[0] and programs[0] == programs[1]
