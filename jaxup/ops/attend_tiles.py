@@ -173,7 +173,7 @@ def _spoilt(value: jax.Array, over: Tiles) -> jax.Array:
         padded = jnp.pad(x, [(r, r) if a == at else (0, 0) for a in range(x.ndim)])
         phases = []
         for tap in taps[:s]:  # the pixels of the first cell
-            cells = [jax.lax.slice_in_dim(padded, c, c + length, axis=at) for c in np.flatnonzero(tap >= 0)]
+            cells = [jax.lax.slice_in_dim(padded, c, c + length, axis=at) for c in np.flatnonzero(tap >= 0).tolist()]
             phases.append(sum(cells[1:], cells[0]) if cells else jnp.zeros_like(x))
         x = jnp.stack(phases, axis=at + 1)
     return merge_phases(x)
