@@ -24,9 +24,10 @@ from experiments.joint_upsampling.classical import FILTERS
 from experiments.reconstruction.training import TrainConfig as ReconstructionConfig
 
 FORMER = Path(__file__).parent / "former_runs"
-# What rounds otherwise since: means of whole blocks are summed rows first; and XLA makes code in one piece, not one per
-# thread (`tests/__init__.py`), under whose former setting this one agrees bit for bit.
-REARRANGED = ("joint_upsampling", "reconstruction")
+# What rounds otherwise since: means of whole blocks are summed rows first; attention is products of tiles; and XLA
+# makes code in one piece, not one per thread (`tests/__init__.py`), under whose former setting this one agrees in all
+# bits.
+REARRANGED = ("joint_upsampling", "reconstruction", "super_resolution")
 
 
 def unpacked(task, run_dir):
