@@ -64,8 +64,11 @@ def sd_filter(x, guide, trust, smoothness, mu, nu, steps, neighbours, form):
     return u
 
 
-def tgv(x, grey, weight, alpha, edges, steps, start):
-    """Literal primal-dual steps of one channel, [H, W], with every operator as a matrix and its adjoint transposed."""
+def tgv(x, grey, weight, alpha, edges, steps, start, dual=20.0):
+    """Literal primal-dual steps of one channel, [H, W], with every operator as a matrix and its adjoint transposed.
+
+    `dual` is the dual step, and one over it the primal one.
+    """
     height, width = x.shape
     n, (a0, a1) = height * width, alpha
 
@@ -88,15 +91,15 @@ def tgv(x, grey, weight, alpha, edges, steps, start):
         return np.stack([t11 * a + t12 * b, t12 * a + t22 * b])
 
     for _ in range(steps):
-        p = p + a1 / 3 * turn(dx @ u_ahead - free[0] * v_ahead[0], dy @ u_ahead - free[1] * v_ahead[1])
+        p = p + dual * a1 / 3 * turn(dx @ u_ahead - free[0] * v_ahead[0], dy @ u_ahead - free[1] * v_ahead[1])
         p = p / np.maximum(1, np.linalg.norm(p, axis=0))
-        q = q + a0 / 2 * np.stack([dx @ v_ahead[0], dy @ v_ahead[1], dy @ v_ahead[0], dx @ v_ahead[1]])
+        q = q + dual * a0 / 2 * np.stack([dx @ v_ahead[0], dy @ v_ahead[1], dy @ v_ahead[0], dx @ v_ahead[1]])
         q = q / np.maximum(1, np.linalg.norm(q, axis=0))
         turned = turn(*p)
-        pull = 1 / norm_u * (-a1 * (dx.T @ turned[0] + dy.T @ turned[1]) + weight * x)
-        new_u = (u + pull) / (1 + weight / norm_u)
+        pull = 1 / (dual * norm_u) * (-a1 * (dx.T @ turned[0] + dy.T @ turned[1]) + weight * x)
+        new_u = (u + pull) / (1 + weight / (dual * norm_u))
         bend = -np.stack([dx.T @ q[0] + dy.T @ q[2], dx.T @ q[3] + dy.T @ q[1]])
-        new_v = v + (a1 * free * turned + a0 * bend) / norm_v
+        new_v = v + (a1 * free * turned + a0 * bend) / (dual * norm_v)
         u_ahead, v_ahead = 2 * new_u - u, 2 * new_v - v
         u, v = new_u, new_v
     return u.reshape(height, width)
