@@ -10,6 +10,7 @@ from flax import nnx
 from jaxup import files, interop
 from jaxup.models import DJF
 from tests.fuzzing import fuzz
+from tests.interop.test_caffe import LAYERS, LEGACY, caffemodel
 from tests.interop.test_djf import filters_and_biases, layers, write_version_5, write_version_7_3
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -96,6 +97,14 @@ def packed_matlab(folder):
     return path
 
 
+def caffe(**options):
+    def make(folder):
+        (folder / "net.caffemodel").write_bytes(caffemodel(LAYERS, **options))
+        return folder / "net.caffemodel"
+
+    return make
+
+
 LOADERS = {
     "png": (pillow("a.png"), files.read_rgb),
     "png of a palette": (pillow("a.png", "P"), files.read_rgb),
@@ -119,6 +128,8 @@ LOADERS = {
     "module": (module, interop.load_module),
     "matconvnet": (matlab(write_version_5), interop.load_matconvnet),
     "packed matconvnet": (packed_matlab, interop.load_matconvnet),
+    "caffe": (caffe(), interop.load_caffemodel),
+    "old caffe": (caffe(fields=LEGACY, old=True, packed=False), interop.load_caffemodel),
     "matconvnet 7.3": (matlab(write_version_7_3), interop.load_matconvnet),
 }
 

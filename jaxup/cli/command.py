@@ -33,6 +33,7 @@ METHODS = {
     "dkn": "deformable kernel network *",
     "djf": "deep joint filtering *",
     "djfr": "deep joint filtering with residual *",
+    "dmsg": "deep multi-scale guidance, for the scale of its weights *",
     "attention": "attention-based network, for a scale of 2, 4, 8, ... *",
 }
 _EPILOG = "methods (* needs --weights, and sizes of a whole ratio; + solver, never in tiles):\n"

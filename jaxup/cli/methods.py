@@ -19,7 +19,7 @@ from flax import nnx
 from jaxup import interop, ops, solvers
 from jaxup.files import InputError
 from jaxup.interop.modules import is_module_file
-from jaxup.models import DJF, DKN, FDKN, AttentionJointNetwork
+from jaxup.models import DJF, DKN, DMSG, FDKN, AttentionJointNetwork
 
 T = TypeVar("T")
 Run = Callable[[jax.Array, jax.Array], jax.Array]
@@ -106,20 +106,23 @@ CLASSICAL: dict[str, Method] = {
     "sdf": Method(sdf, None, solver=True),
     "park": Method(park, None, solver=True),
 }
-LEARNED = {"attention": AttentionJointNetwork, "djf": DJF, "djfr": DJF, "dkn": DKN, "fdkn": FDKN}
+LEARNED = {"attention": AttentionJointNetwork, "djf": DJF, "djfr": DJF, "dkn": DKN, "dmsg": DMSG, "fdkn": FDKN}
+_DOUBLING = ("attention", "dmsg")
+_DMSG_LEVELS = 4  # at most, of the published models
 
 
 def check_scale(name: str, scale: tuple[float, float]) -> None:
     """Refuse a ratio of sizes (vertical, horizontal) that a network was not made for.
 
     Raises:
-        InputError: a ratio that is no integer, or not the same on both axes, or for "attention" no power of two.
+        InputError: a ratio that is no integer, or not the same on both axes, or for "attention" and "dmsg" no power of
+            two.
     """
     factor = int(scale[0])
     power_of_two = factor > 1 and factor & (factor - 1) == 0
-    if name in CLASSICAL or (scale == (factor, factor) and (power_of_two or name != "attention")):
+    if name in CLASSICAL or (scale == (factor, factor) and (power_of_two or name not in _DOUBLING)):
         return
-    wanted = "2, 4, 8, ..." if name == "attention" else "a whole number"
+    wanted = "2, 4, 8, ..." if name in _DOUBLING else "a whole number"
     others = ", ".join(CLASSICAL)
     raise InputError(f"{name}: expected a scale of {wanted}, the sizes make it {ratio(scale)}; {others} take any")
 
@@ -167,10 +170,14 @@ def make_method(name: str, weights: Path | None) -> Method:
     network.eval()
     graph, state = nnx.split(network)
     compiled = jax.jit(lambda state, target, guide: run(nnx.merge(graph, state), target, guide))
-    return Method(lambda target, guide: compiled(state, target, guide), network.reach)
+    reach = None if isinstance(network, DMSG) else network.reach  # which sees the range of the whole guide
+    return Method(lambda target, guide: compiled(state, target, guide), reach)
 
 
 def _call(network: nnx.Module, target: jax.Array, guide: jax.Array) -> jax.Array:
+    scale = guide.shape[1] // target.shape[1]
+    if isinstance(network, DMSG) and network.scale != scale:
+        raise InputError(f"dmsg: the weights are for a scale of {network.scale}, the sizes make it {scale}")
     out: jax.Array = network(target, guide)
     return out
 
@@ -183,6 +190,10 @@ def _official(name: str, path: Path) -> tuple[nnx.Module, Callable[..., jax.Arra
         state = interop.load_matconvnet(path)
         config: dict[str, Any] = {"widths": [len(state.get(f"layer{i}_biases", ())) for i in (1, 3, 5, 6, 8, 10)]}
         return convert(name.upper(), config, path, state), interop.djf_upsample
+    if name == "dmsg":
+        state = interop.load_caffemodel(path)
+        layers = sum(key.endswith("-Y.weight") and key.startswith("conv") for key in state)
+        return convert("DMSG", {"scale": 2 ** min(max(1, layers - 1), _DMSG_LEVELS)}, path, state), _call
     state = interop.load_checkpoint(path)
     sizes = [len(x) for key, x in state.items() if key.endswith("DepthKernel.conv_weight.bias") and x.ndim]
     samples = sum(sizes) // (1 if name == "dkn" else 16)

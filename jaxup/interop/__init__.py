@@ -8,6 +8,7 @@ official code does around its networks belongs to them: DKN and FDKN from here e
 `djf_upsample` displaces it as DJF was trained to expect.
 """
 
+from jaxup.interop.caffe import load_caffemodel
 from jaxup.interop.checkpoint import load_checkpoint
 from jaxup.interop.convert import OPERATORS, from_torch, to_torch
 from jaxup.interop.djf import djf_upsample, load_matconvnet
@@ -17,6 +18,7 @@ __all__ = [
     "OPERATORS",
     "from_torch",
     "to_torch",
+    "load_caffemodel",
     "load_checkpoint",
     "load_matconvnet",
     "djf_upsample",

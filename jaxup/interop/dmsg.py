@@ -12,36 +12,33 @@ def _layer(torch: str, slope: str, ours: str, layout: str = "conv") -> Table:
     return conv(torch, f"{ours}.conv", layout=layout) | {f"{slope}.weight": Key(f"{ours}.slope")}
 
 
-def dmsg_keys(module: DMSG, factors: list[int]) -> Table:
-    """Names of the released definitions: `conv1-Y`, `deconv2-D`, `conv2a-x4`, ..., with "m." before them.
-
-    `factors` are the numbers behind the x of all levels but the finest.
-    """
+def dmsg_keys(module: DMSG, before: str = "") -> Table:
+    """Names of the released definitions: `conv1-Y`, `deconv2-D`, `conv2a-x4`, `conv3a-x8`, ..., with `before` them."""
     levels = len(module.levels)
     table: Table = {}
+
+    def add(name: str, number: str, ours: str, layout: str = "conv") -> None:
+        table.update(_layer(f"{before}{name}{number}", f"{before}prelu{number}", ours, layout))
+
     for i in range(2):
-        table |= _layer(f"m.conv{i + 1}-Y", f"m.prelu{i + 1}-Y", f"luma.{i}")
+        add("conv", f"{i + 1}-Y", f"luma.{i}")
     for i in range(levels - 1):
-        table |= _layer(f"m.conv{i + 3}-Y", f"m.prelu{i + 3}-Y", f"coarser.{i}")
-    table |= _layer("m.conv1-D", "m.prelu1-D", "depth.0")
-    table |= _layer("m.deconv2-D", "m.prelu2-D", "depth.1", "conv_transpose")
+        add("conv", f"{i + 3}-Y", f"coarser.{i}")
+    add("conv", "1-D", "depth.0")
+    add("deconv", "2-D", "depth.1", "conv_transpose")
     for i in range(levels):
-        finest, number = i == levels - 1, i + 2
-        suffix = "" if finest else f"-x{factors[i]}"
+        finest, factor = i == levels - 1, 2 ** (i + 2)
+        suffix = "" if finest else f"-x{factor}"
         for j, letter in enumerate("abc" if finest else "ab"):
-            table |= _layer(f"m.conv{number}{letter}{suffix}", f"m.prelu{number}{letter}{suffix}", f"levels.{i}.{j}")
+            add("conv", f"{i + 2}{letter}{suffix}", f"levels.{i}.{j}")
         if not finest:
-            names = f"m.deconv{number + 1}{suffix}", f"m.prelu{number + 1}{suffix}"
-            table |= _layer(*names, f"levels.{i}.2", "conv_transpose")
-    return table | conv(f"m.conv{levels + 2}", "last")
+            add("deconv", f"{i + 3}{suffix}", f"levels.{i}.2", "conv_transpose")
+    return table | conv(f"{before}conv{levels + 2}", "last")
 
 
 def _dmsg(config: dict[str, Any]) -> tuple[nnx.Module, *tuple[Table, ...]]:
     module = DMSG(scale=config["scale"], rngs=nnx.Rngs(0))
-    levels = range(len(module.levels) - 1)
-    # Of the definition for 4x, which was at hand, all of these say the same.
-    every, rising = [module.scale for _ in levels], [2 ** (i + 2) for i in levels]
-    return module, *(dmsg_keys(module, factors) for factors in (every, rising, rising[::-1]))
+    return module, dmsg_keys(module, "m."), dmsg_keys(module)
 
 
 OPERATORS: Operators = {"DMSG": _dmsg}

@@ -18,7 +18,6 @@ _SLOPE = 0.25  # of PReLU, at first
 _WIDTH = 32
 # Luma of RGB in 0 .. 1 in 16 .. 235 (ITU-R BT.601), as MATLAB has it.
 _LUMA = (65.481, 128.553, 24.966)
-REACH = 16  # low-resolution pixels that an output depends on at most
 
 
 class _Layer(nnx.Module):
@@ -51,9 +50,10 @@ class DMSG(nnx.Module):
 
     The network itself adds high frequencies to an enlargement of the low ones, and every layer but the last has PReLU.
     It computes s h - 1 rows and columns, which is what transposed convolutions make; the last of each is repeated. The
-    authors' depth is scaled to 0 .. 1, and so is what the luma is without its means.
+    authors' depth is scaled to 0 .. 1, and so is what the luma is without its means, by the least and the largest value
+    of the whole image: parts of it are not what they are alone.
 
-    Parameters for 2, 4, 8: 198,148, 326,404 and 454,660.
+    Parameters for 2, 4, 8 and 16: 198,148, 326,404, 454,660 and 582,916.
 
     Args:
         scale: 2, 4, 8 or 16, or any power of two.
@@ -122,10 +122,6 @@ class DMSG(nnx.Module):
                 z = layer(z)
         out: jax.Array = self.last(z).astype(d.dtype)
         return out
-
-    def reach(self, scale: float) -> int:
-        """How many low-resolution pixels beyond its own an output pixel depends on at most."""
-        return REACH
 
 
 def _unit(x: jax.Array) -> jax.Array:

@@ -56,6 +56,23 @@ def test_official_djf(folder):
     np.testing.assert_allclose(result[::4, ::4], DEPTH, rtol=1e-5)
 
 
+def test_official_dmsg(folder, capsys):
+    """As its code does: depth and luma in 0 .. 1, of the whole image at once; for the scale of the weights alone."""
+    from tests.interop.test_caffe import caffemodel, of_state
+
+    module, _ = drawn(LEARNED["dmsg"], scale=4, deviation=0.1)
+    Path("net.caffemodel").write_bytes(caffemodel(of_state(interop.to_torch("DMSG", module, {"scale": 4}))))
+    assert run("--method", "dmsg", "--weights", "net.caffemodel", "--tile", "16", out="out.npy") == 0
+    low, span = DEPTH.min(), float(np.ptp(DEPTH))
+    target = jnp.asarray((DEPTH - low) / span, jnp.float32)[None, ..., None]
+    truth = call(module, target, jnp.asarray(GUIDE / 255, jnp.float32)[None])
+    np.testing.assert_allclose(np.load("out.npy"), np.asarray(truth)[0, ..., 0] * span + low, rtol=1e-4)
+    Image.fromarray(GUIDE[:12, :16]).save("half.png")
+    capsys.readouterr()
+    message = "dmsg: the weights are for a scale of 4, the sizes make it 2"
+    refused(capsys, message, "--method", "dmsg", "--weights", "net.caffemodel", guide="half.png")
+
+
 def test_bad_weights(folder, capsys):
     save_file = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed").save_file
     interop.save_module("attention.safetensors", *small_network("attention"))
@@ -68,6 +85,8 @@ def test_bad_weights(folder, capsys):
         ("fdkn", "other.safetensors", ": not the weights of fdkn: ImageKernel.conv_weight.weight: missing, and"),
         ("attention", "other.safetensors", ": expected a file of jaxup.interop.save_module"),
         ("djf", "other.mat", ": expected a .mat file"),
+        ("dmsg", "other.mat", ": expected a .caffemodel file"),
+        ("dmsg", "djf.safetensors", ": weights of DJF, not of dmsg"),
         ("djf", "none.mat", ": No such file"),
         ("fdkn", "none.safetensors", ": No such file"),
     ]:
