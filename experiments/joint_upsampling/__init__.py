@@ -27,6 +27,8 @@ PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
         "dkn": presets.dkn,
         "fdkn": presets.fdkn,
         "fdkn-short": presets.fdkn_short,
+        "dmsg": presets.dmsg,
+        "dmsg-short": presets.dmsg_short,
         "dkn-denoise": presets.dkn_denoise,
         "fdkn-denoise-short": presets.fdkn_denoise_short,
         "smoke": presets.smoke,

@@ -7,7 +7,7 @@ from experiments.engine.report import beside_paper, markdown_table, publish
 from experiments.engine.runs import Run, moved, train_rows
 from experiments.joint_upsampling.evaluation import as_methods, compare_pairs, mean_table
 from experiments.joint_upsampling.networks import DEFORMABLE, NetworkConfig
-from experiments.joint_upsampling.paper import ABLATION
+from experiments.joint_upsampling.paper import ABLATION, STREAMS
 from experiments.joint_upsampling.training import DataConfig, TrainConfig, train
 from jaxup._checks import check_choice
 from jaxup.files import InputError
@@ -24,6 +24,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "weights and offsets from both, residual": _PLAIN | {"residual": True},
 }
 """The rows of Table 4."""
+FIELDS: dict[str, dict[str, Any]] = {
+    "receptive field of 23 x 23": {"model": "DKN-23"},
+    "no DownConv": {"model": "DKN-plain"},
+    "dilated convolutions": {"model": "DKN-dilated"},
+}
+"""Those of section 4.3, which are of DKN alone, for `--rows`."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class AblationConfig:
     kernel_sizes: tuple[int, ...] = (3, 5, 7)
     """k, the columns of the table."""
     rows: tuple[str, ...] = tuple(ROWS)
-    """Which networks: some of `ROWS`, by name."""
+    """Which networks, by name: those of Table 4; of DKN also "receptive field of 23 x 23", "no DownConv" and "dilated
+    convolutions" (section 4.3)."""
 
 
 def ablation(config: AblationConfig) -> None:
@@ -58,7 +65,7 @@ def _check(config: AblationConfig) -> None:
     if network.model not in DEFORMABLE:
         raise InputError(f"model: expected one of {', '.join(DEFORMABLE)}, got {network.model}")
     for row in config.rows:
-        check_choice("rows", row, tuple(ROWS))
+        check_choice("rows", row, (*ROWS, *(FIELDS if network.model == "DKN" else ())))
     for name in ("guided", "from_depth", "offsets", "residual", "kernel_size"):
         if getattr(network, name) != getattr(NetworkConfig, name):
             raise InputError(f"{name}: has no effect in ablation, whose rows and kernel_sizes decide it")
@@ -68,7 +75,7 @@ def _check(config: AblationConfig) -> None:
 def _network(training: TrainConfig, row: str, size: int) -> TrainConfig:
     """The training of one cell of the table."""
     name = f"{row.replace(',', '').replace(' ', '-')}-{size}"
-    network = replace(training.network, **({"kernel_size": size} | ROWS[row]))
+    network = replace(training.network, **({"kernel_size": size} | (ROWS | FIELDS)[row]))
     return moved(training, training.run.run_dir / name, network=network)
 
 
@@ -81,6 +88,9 @@ def _error(run: Run) -> float:
 
 def _paper(config: AblationConfig) -> dict[str, dict[str, str]]:
     """The chosen cells of the paper's table."""
-    columns = ABLATION[config.training.network.model]
+    model = config.training.network.model
+    columns = ABLATION[model]
+    if model == "DKN":
+        columns = columns | {"3 x 3": columns["3 x 3"] | STREAMS}
     chosen = {f"{k} x {k}": columns.get(f"{k} x {k}", {}) for k in config.kernel_sizes}
     return {k: {row: value for row, value in column.items() if row in config.rows} for k, column in chosen.items()}

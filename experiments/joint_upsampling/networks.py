@@ -7,14 +7,16 @@ from typing import Any
 import jax
 from flax import nnx
 
+from experiments.joint_upsampling.variants import STREAMS, UnstridedDKN
 from jaxup._checks import check_choice, check_int
 from jaxup.files import InputError
-from jaxup.models import DJF, DKN, FDKN, JOINT_PRESETS, AttentionJointNetwork, make_joint_network
+from jaxup.models import DJF, DKN, DMSG, FDKN, JOINT_PRESETS, AttentionJointNetwork, make_joint_network
 from jaxup.ops import resize
 
-Network = AttentionJointNetwork | DJF | DKN | FDKN
+Network = AttentionJointNetwork | DJF | DKN | DMSG | FDKN | UnstridedDKN
 
 DEFORMABLE: Mapping[str, type[DKN] | type[FDKN]] = {"DKN": DKN, "FDKN": FDKN}
+KERNELS = (*DEFORMABLE, *STREAMS)  # networks that average positions that they learn
 _ATTENTION = tuple(name for name in JOINT_PRESETS if name.startswith("SA"))
 
 
@@ -24,7 +26,9 @@ class NetworkConfig:
 
     model: str = "SA_M2_F32"
     """SA_M1_F8, SA_M1_F16, SA_M1_F32, SA_M2_F32, DJF, DJF+ or DJFScaled+ (Kundu et al., Table I), DKN or FDKN (Kim et
-    al.)."""
+    al.), DKN-23, DKN-plain or DKN-dilated (see `variants`), or DMSG (Hui et al.)."""
+    scale: int = 8
+    """The factor that DMSG is made for."""
     widths: tuple[int, int] | None = None
     """Widths of the first two layers of both streams, of DKN and FDKN of the last two; none: the paper's."""
     residual: bool | None = None
@@ -48,20 +52,27 @@ class NetworkConfig:
 
     def check(self, scales: Sequence[int] = ()) -> None:
         """Refuses an unknown model, options that it does not have, and scales that it cannot do."""
-        check_choice("model", self.model, (*JOINT_PRESETS, *DEFORMABLE))
+        check_choice("model", self.model, (*JOINT_PRESETS, *KERNELS, "DMSG"))
         if self.model not in DEFORMABLE:
             for name in ("guided", "from_depth", "offsets"):
                 if not getattr(self, name):
                     raise InputError(f"{name}: {self.model} cannot do without, only {' and '.join(DEFORMABLE)} can")
-            self._must_be_default("kernel_size", "window_size", "cubic_coefficient", only=DEFORMABLE)
         elif not self.offsets:
             self._must_be_default("window_size", only=["networks with offsets"])
+        if self.model not in KERNELS:
+            self._must_be_default("kernel_size", "window_size", "cubic_coefficient", only=KERNELS)
+        if self.model in STREAMS or self.model == "DMSG":
+            self._must_be_default("widths", "residual", only=(*JOINT_PRESETS, *DEFORMABLE))
         if self.model not in _ATTENTION:
             self._must_be_default("scaled", only=_ATTENTION)
+        if self.model != "DMSG":
+            self._must_be_default("scale", only=["DMSG"])
         for scale in scales:
             check_int("scales", scale)
             if self.model in _ATTENTION and (scale < 2 or scale & (scale - 1)):
                 raise InputError(f"scales: expected powers of two for {self.model}, got {scale}")
+            if self.model == "DMSG" and scale != self.scale:
+                raise InputError(f"scales: expected {self.scale}, the scale of this DMSG, got {scale}")
 
     def _must_be_default(self, *names: str, only: Sequence[str] | Mapping[str, Any]) -> None:
         for name in names:
@@ -71,18 +82,22 @@ class NetworkConfig:
     def build(self, seed: int) -> Network:
         """The network with its initial weights."""
         self.check()
+        kernel: dict[str, Any] = {name: getattr(self, name) for name in ("kernel_size", "window_size")}
+        kernel["cubic_coefficient"] = self.cubic_coefficient
+        if self.model == "DMSG":
+            return DMSG(scale=self.scale, rngs=nnx.Rngs(seed))
+        if self.model in STREAMS:
+            return UnstridedDKN(self.model, **kernel, rngs=nnx.Rngs(seed))
         options: dict[str, Any] = {"widths": self.widths, "residual": self.residual}
         options = {name: value for name, value in options.items() if value is not None}
         if self.model not in DEFORMABLE:
             options |= {"scaled": True} if self.scaled else {}
             return make_joint_network(self.model, **options, rngs=nnx.Rngs(seed))
         return DEFORMABLE[self.model](
-            kernel_size=self.kernel_size,
-            window_size=self.window_size,
+            **kernel,
             guide_features=3 if self.guided else None,
             from_depth=self.from_depth,
             offsets=self.offsets,
-            cubic_coefficient=self.cubic_coefficient,
             **options,
             rngs=nnx.Rngs(seed),
         )

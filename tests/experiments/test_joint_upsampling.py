@@ -2,7 +2,10 @@
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -10,7 +13,8 @@ from PIL import Image
 
 from experiments import joint_upsampling
 from experiments.__main__ import main
-from experiments.joint_upsampling import ablation, evaluation, paper
+from experiments.engine.config import RunConfig
+from experiments.joint_upsampling import ablation, evaluation, paper, variants
 from experiments.joint_upsampling.classical import FILTERS, METHODS
 from experiments.joint_upsampling.networks import NetworkConfig
 from experiments.joint_upsampling.training import DataConfig, TrainConfig, masked_loss
@@ -183,6 +187,77 @@ def test_ablation_of_some_rows(tmp_path, monkeypatch):
         "FDKN w/o depth w/o offsets w/o residual",
         "FDKN w/o offsets w/o residual",
     }
+
+
+def test_streams_of_section_4_3():
+    """Receptive fields and parameters are those of the paper; the rows are of DKN alone, with their numbers."""
+    fields = {name: variants.receptive_field(layers) for name, layers in variants.STREAMS.items()}
+    assert fields == {"DKN-23": 23, "DKN-plain": 51, "DKN-dilated": 51}
+    network = nnx.eval_shape(lambda: NetworkConfig("DKN-plain").build(0))
+    count = sum(np.prod(leaf.shape) for _, leaf in nnx.to_flat_state(nnx.state(network, nnx.Param)))
+    assert 1.6e6 < count < 1.7e6
+    training = TrainConfig(RunConfig(Path("runs/none")), NetworkConfig("DKN"))
+    config = ablation.AblationConfig(training, (3, 5), tuple(ablation.FIELDS))
+    ablation._check(config)
+    assert ablation._paper(config) == {"3 x 3": paper.STREAMS, "5 x 5": {}}
+    chosen = [ablation._network(training, row, 3).network for row in ablation.FIELDS]
+    assert [network.model for network in chosen] == list(variants.STREAMS)
+    with pytest.raises(ValueError, match="rows: expected one of"):
+        ablation._check(replace(config, training=replace(training, network=NetworkConfig("FDKN"))))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", variants.STREAMS)
+def test_streams_see_what_they_should(name):
+    """A kernel depends on pixels up to the edge of the receptive field, and on none beyond."""
+    layers = variants.STREAMS[name]
+    reach = variants.receptive_field(layers) // 2
+    stream = variants._Stream(1, layers, 1, rngs=nnx.Rngs(0))
+    stream.eval()
+    for conv in stream.convs:
+        conv.kernel[...] = np.abs(conv.kernel[...])
+    image = np.full((1, 1, 2 * reach + 7, 1), 0.5, np.float32)
+    run = jax.jit(lambda x: stream.scores(x)[0][0, 0, reach + 3, 0])
+    seen = np.flatnonzero(np.asarray(jax.grad(run)(image))[0, 0, :, 0])
+    assert (seen[0], seen[-1]) == (3, 2 * reach + 3)
+
+
+def test_dmsg_has_one_scale():
+    config = NetworkConfig("DMSG", scale=4)
+    config.check([4])
+    assert nnx.eval_shape(lambda: config.build(0)).scale == 4 and config.label == config.published == "DMSG"
+    with pytest.raises(InputError, match="scales: expected 4, the scale of this DMSG, got 8"):
+        config.check([4, 8])
+    with pytest.raises(InputError, match="widths: has no effect on DMSG"):
+        replace(config, widths=(4, 4)).check()
+    with pytest.raises(InputError, match="scale: has no effect on FDKN, only on DMSG"):
+        NetworkConfig("FDKN", scale=4).check()
+    for name in ("dmsg", "dmsg-short"):
+        preset = joint_upsampling.PRESETS["train"][name]()
+        preset.network.check(preset.data.scales)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("model", ["DMSG --scale 2", thorough("DKN-dilated"), "DKN-23"])
+def test_other_networks_are_trained(model, tmp_path):
+    words = TINY.replace("--model SA_M1_F8 --widths 4 3", f"--model {model} --widths None --residual None")
+    assert main(["joint-upsampling", "train", "--run-dir", str(tmp_path / "run"), *words.split()]) == 0
+    assert (
+        evaluate(
+            "--run-dir",
+            tmp_path / "run",
+            "--source",
+            "scenes",
+            "--scenes",
+            "1",
+            "--scene-size",
+            "32",
+            "--scales",
+            "2",
+            "--no-solvers",
+        )
+        == 0
+    )
 
 
 def test_training_on_the_first_pairs():
