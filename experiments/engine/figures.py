@@ -127,7 +127,7 @@ def kernel_figure(path: Path, image: Array, kernels: Array) -> None:
         image: [H, W], grey.
         kernels: [H, W, K*K], not negative.
     """
-    pixels = _steepest(image, _KERNELS)
+    pixels = steepest(image, _KERNELS)
     size = round(kernels.shape[-1] ** 0.5)
     highest = max(kernels[pixel].max() for pixel in pixels)
     columns = math.ceil(_KERNELS / 2)
@@ -146,7 +146,7 @@ def kernel_figure(path: Path, image: Array, kernels: Array) -> None:
     save_figure(figure, path)
 
 
-def _steepest(image: Array, count: int) -> list[tuple[int, int]]:
+def steepest(image: Array, count: int) -> list[tuple[int, int]]:
     """Pixels at the largest gradients, an eighth of the image or more apart, and half of that from its ends."""
     apart = max(1, min(image.shape) // 8)
     slope = np.full(image.shape, -1.0)

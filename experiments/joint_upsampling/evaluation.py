@@ -1,26 +1,32 @@
 """Comparison of trained networks and the methods without training: tables of RMSE beside the papers', and figures."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from flax import nnx
 
 from experiments.data import RGBD, Source, crop_to_multiple, normalised, scored
 from experiments.engine.figures import Comparison, comparison_figure
 from experiments.engine.report import beside_paper, leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.joint_upsampling.classical import FILTERS, METHODS, SLOW, Method
+from experiments.joint_upsampling.kernels import deformable, kernels_figure
 from experiments.joint_upsampling.networks import upsample
-from experiments.joint_upsampling.paper import SCALES, published
+from experiments.joint_upsampling.paper import SCALES, SECONDS, published
 from experiments.joint_upsampling.training import DataConfig, Protocol, TrainConfig
 from jaxup.files import InputError
 from jaxup.metrics import rmse
 
 Table = dict[str, dict[str, float]]  # method -> scale ("8x") -> RMSE
+_TIMED = 480, 640
 Compared = list[tuple[str, str, Comparison]]  # image, scale, comparison
 
 
@@ -39,11 +45,13 @@ class EvaluateConfig:
     solvers: bool = True
     """Compare FGI and FBS, too, which compile for seconds at every new size of an image."""
     slow: bool = False
-    """Compare MRF, TGV, Park and SDF, too, which take up to half a minute an image."""
+    """Compare MRF, TGV, Park and SDF, too, which take seconds an image."""
     out: Path | None = None
     """Directory for table.md and results.json, which must not exist yet; none: the table is only printed."""
     pictures: bool = False
-    """Write a picture per image and scale to `out`."""
+    """Write a picture per image and scale to `out`, and one of the kernels of DKN and FDKN."""
+    seconds: bool = False
+    """Measure what each method takes for 640 x 480 pixels at the last scale, too: CPU time of all threads, compiled."""
 
 
 @leaves_results
@@ -66,16 +74,57 @@ def evaluate(config: EvaluateConfig) -> None:
     methods = (METHODS if config.solvers else FILTERS) | (SLOW if config.slow else {}) | as_methods(runs)
     names = {run.label: run.config.network.published for run in runs}
     source, results, texts = config.data.open("test"), {}, []
+    seconds = seconds_of(methods, source[0], config.data.scales[-1]) if config.seconds else {}
+    counts = {"parameters": parameters_of(runs)} | ({"seconds": seconds} if seconds else {})
     for protocol in chosen:
         data = replace(config.data, protocol=protocol)
         pictures = config.out / (protocol if config.protocols else "") if config.out and config.pictures else None
         rows = compare_pairs(source, data, methods, pictures, config.border)
         table = mean_table([(scale, comparison) for _, scale, comparison in rows])
         images = [{"image": name, "scale": scale, **c.errors} for name, scale, c in rows]
-        results[protocol] = {"unit": source.unit, "mean": table, "images": images}
+        results[protocol] = {"unit": source.unit, "mean": table, "images": images, **counts}
+        if pictures is not None and deformable(runs):
+            for index, scale in product(range(len(source)), data.scales):
+                sample = source[index]
+                path = pictures / f"{sample.name}_{scale}x_kernels.png"
+                kernels_figure(path, sample, scale, protocol, deformable(runs))
         heading = f"RMSE in {source.unit}, mean of {len(source)} pairs, protocol {protocol}"
         texts.append(table_text(heading, table, data, names))
+    if seconds:
+        texts.append(seconds_text(seconds, names))
     publish(config.out, results if config.protocols else results[chosen[0]], "\n\n".join(texts))
+
+
+def seconds_of(methods: Mapping[str, Method], sample: RGBD, scale: int) -> dict[str, float]:
+    """CPU seconds of each method for a pair enlarged to 640 x 480 pixels, the least of two runs after the first."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(_TIMED, sample.depth.shape, strict=False))
+    window = np.ix_(rows, columns)
+    example = normalised(sample._replace(guide=sample.guide[window], depth=sample.depth[window]), scale, "grid")
+    maps = [jnp.asarray(example[name])[None] for name in ("target", "guide")]
+    found = {}
+    for name, method in methods.items():
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            jax.block_until_ready(method(*maps))
+            times.append(time.process_time() - start)
+        found[name] = min(times[1:])
+    return found
+
+
+def seconds_text(seconds: Mapping[str, float], names: Mapping[str, str]) -> str:
+    """The table as Markdown, beside the paper's."""
+    called = {name: name for name in SECONDS} | {paper: name for name, paper in names.items() if paper}
+    paper = {called[name]: f"{value:g}" for name, value in SECONDS.items()}
+    rows = beside_paper([{"method": name, "seconds": value} for name, value in seconds.items()], {"seconds": paper})
+    what = "paper: Table 3, classical methods on one core of an i5 at 3.3 GHz, networks on a Titan XP"
+    return f"CPU seconds for 640 x 480 ({what})\n\n{markdown_table(rows, digits=2)}"
+
+
+def parameters_of(runs: Sequence[Run]) -> dict[str, int]:
+    """How many numbers each network has learned."""
+    sizes = {run.label: jax.tree.leaves(nnx.state(run.network, nnx.Param)) for run in runs}
+    return {label: sum(int(leaf.size) for leaf in leaves) for label, leaves in sizes.items()}
 
 
 def compare_pairs(

@@ -13,7 +13,9 @@ from experiments.joint_upsampling.demo import DemoConfig
 from experiments.joint_upsampling.evaluation import EvaluateConfig
 from experiments.joint_upsampling.filtering import DenoiseConfig, FilterConfig
 from experiments.joint_upsampling.networks import NetworkConfig
+from experiments.joint_upsampling.plots import PlotsConfig
 from experiments.joint_upsampling.saliency import SaliencyConfig
+from experiments.joint_upsampling.sensors import SensorsConfig
 from experiments.joint_upsampling.training import DataConfig, TrainConfig
 
 
@@ -210,6 +212,15 @@ def evaluate_smoke() -> EvaluateConfig:
     return EvaluateConfig(data=DataConfig(scales=(4,), scenes=2, scene_size=32), solvers=False)
 
 
+def plots_of_results() -> PlotsConfig:
+    """Figures 1 of Kim et al. and 5 of Kundu et al. from results of evaluate.
+
+    python -m experiments joint-upsampling evaluate --slow --seconds --run-dir runs/fdkn-8x --out results
+    python -m experiments joint-upsampling plots --results results
+    """
+    return PlotsConfig()
+
+
 def demo_minutes() -> DemoConfig:
     """Minutes on two CPU cores.
 
@@ -337,3 +348,21 @@ def filter_smoke() -> FilterConfig:
     python -m experiments joint-upsampling filter --preset smoke
     """
     return FilterConfig(noise=0.005, size=48)
+
+
+def sensors_scenes() -> SensorsConfig:
+    """Generated scenes with holes, or a folder of pairs.
+
+    python -m experiments joint-upsampling sensors --source pairs --data-dir FOLDER --pictures --out results
+
+    No paper has this table. Ours: experiments/RESULTS.md.
+    """
+    return SensorsConfig()
+
+
+def sensors_smoke() -> SensorsConfig:
+    """One scene and one solver.
+
+    python -m experiments joint-upsampling sensors --preset smoke
+    """
+    return SensorsConfig(methods=("mrf",), scenes=1, window=60)

@@ -80,5 +80,9 @@ class UnstridedDKN(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         options: Any = self
         target = resize(x, size=guide.shape[1:3], method="bicubic", cubic_coefficient=self.cubic_coefficient)
-        weights, offsets = kernels([self.depth_stream.scores(target), self.guide_stream.scores(guide)], options)
-        return averaged(target, weights, offsets, options)
+        return averaged(target, *self.kernels(target, guide), options)
+
+    def kernels(self, target: jax.Array, guide: jax.Array) -> Maps:
+        """Weights and offsets, as `DKN.kernels`."""
+        options: Any = self
+        return kernels([self.depth_stream.scores(target), self.guide_stream.scores(guide)], options)

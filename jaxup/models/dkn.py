@@ -105,10 +105,13 @@ class DKN(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Enlarge x to the size of the guide."""
         target = _enlarged(x, guide, self)
-        weights, offsets = kernels(_maps(self, _pad(target), None if guide is None else _pad(guide)), self)
+        return averaged(target, *self.kernels(target, guide), self)
+
+    def kernels(self, target: jax.Array, guide: jax.Array | None = None) -> Maps:
+        """Weights [B, H, W, k*k] and offsets [B, H, W, 2*k*k] of depth in the size of the guide."""
         height, width = target.shape[1:3]
-        offsets = None if offsets is None else offsets[:, :height, :width]
-        return averaged(target, weights[:, :height, :width], offsets, self)
+        weights, offsets = kernels(_maps(self, _pad(target), None if guide is None else _pad(guide)), self)
+        return weights[:, :height, :width], None if offsets is None else offsets[:, :height, :width]
 
     def reach(self, scale: float) -> int:
         """How many low-resolution pixels beyond its own an output pixel depends on at most, at a scale."""
@@ -209,13 +212,15 @@ class FDKN(nnx.Module):
 
     def _run(self, target: jax.Array, guide: jax.Array | None) -> jax.Array:
         """The network for maps of the size of the guide, of which each image may have several."""
+        return averaged(target, *self.kernels(target, guide), self)
+
+    def kernels(self, target: jax.Array, guide: jax.Array | None = None) -> Maps:
+        """Weights [B, H, W, k*k] and offsets [B, H, W, 2*k*k] of depth in the size of the guide."""
         seen = _luminance(guide) if self.luminance and guide is not None else guide
         maps = _maps(self, _to_cells(target), None if seen is None else _to_cells(seen))
         weights, offsets = kernels(maps, self)
         size = target.shape[1:3]
-        return averaged(
-            target, _from_cells(weights, size), None if offsets is None else _from_cells(offsets, size), self
-        )
+        return _from_cells(weights, size), None if offsets is None else _from_cells(offsets, size)
 
     def reach(self, scale: float) -> int:
         """How many low-resolution pixels beyond its own an output pixel depends on at most, at a scale.

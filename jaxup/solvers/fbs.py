@@ -20,6 +20,9 @@ from jaxup.solvers.samples import fill_images, trusted
 
 # Rounds of the fixed-point iteration that makes the blur doubly stochastic; it converges in a few.
 _BALANCE_ROUNDS = 20
+_NUMBERED = 2**31  # vertices, at most, whether there is a pixel in them or not
+# The default of sigma_spatial where x has the guide's size, and by what it grows where there are too many vertices.
+_SPARSE, _WIDER = 8.0, 1.25
 
 
 @renamed("target", "x")
@@ -136,7 +139,8 @@ def bilateral_solver_upsample(
             of the sizes.
         bump: width of the trusted spot in blocks.
         smoothness: as all that follow, see `bilateral_solver`.
-        sigma_spatial: in pixels; None is one block.
+        sigma_spatial: in pixels; None is one block, or 8 pixels where x is as large as the guide and its confidence
+            says where samples are; more for images of so many pixels that vertices could not be numbered.
         sigma_luma: in the guide's unit.
         sigma_chroma: in the guide's unit.
         iterations: most steps of the conjugate gradients.
@@ -164,6 +168,8 @@ def bilateral_solver_upsample(
     check_larger_guide(guide, x, scale)
     check_positive("bump", bump)
     low, high = x.shape[1:3], guide.shape[1:3]
+    if sigma_spatial is None:
+        sigma_spatial = _block(low, high, guide.shape[3], sigma_luma, sigma_chroma)
     rows, columns = (np.exp(-(source_cells(*sizes)[1] ** 2) / (2 * bump**2)) for sizes in zip(low, high, strict=True))
     spots = rows[:, None] * columns
     dtype = accum_dtype(x, guide)
@@ -176,12 +182,29 @@ def bilateral_solver_upsample(
         guide,
         confidence=spotted,
         smoothness=smoothness,
-        sigma_spatial=math.sqrt(math.prod(high) / math.prod(low)) if sigma_spatial is None else sigma_spatial,
+        sigma_spatial=sigma_spatial,
         sigma_luma=sigma_luma,
         sigma_chroma=sigma_chroma,
         iterations=iterations,
         tolerance=tolerance,
     ).astype(jnp.result_type(x))
+
+
+def _block(low: tuple[int, ...], high: tuple[int, ...], channels: int, luma: float, chroma: float) -> float:
+    """The default of `sigma_spatial`."""
+    spatial = _SPARSE if low == high else math.sqrt(math.prod(high) / math.prod(low))
+    while min(luma, chroma) > 0 and spatial < max(high):
+        if math.prod(_cells(high, channels, (spatial, luma, chroma))) < _NUMBERED:
+            break
+        spatial *= _WIDER
+    return spatial
+
+
+def _cells(size: tuple[int, ...], channels: int, sigmas: tuple[float, float, float]) -> list[int]:
+    """Of every axis, with one that is empty on both sides, so that no neighbour belongs to another row."""
+    spatial, luma, chroma = sigmas
+    largest = [*((n - 1) / spatial for n in size), 1 / luma, *(1 / chroma for _ in range(channels - 1))]
+    return [int(n + 0.5) + 3 for n in largest]
 
 
 class _Grid(NamedTuple):
@@ -198,16 +221,14 @@ def _grid(guide: jax.Array, sigmas: tuple[float, float, float]) -> _Grid:
     spatial, luma, chroma = sigmas
     colours = guide if channels == 1 else guide @ jnp.asarray(YUV.T, guide.dtype)
     rows, columns = jnp.indices((height, width), guide.dtype)
-    axes = [(rows / spatial, (height - 1) / spatial), (columns / spatial, (width - 1) / spatial)]
-    axes += [(colours[..., 0] / luma, 1 / luma)]
-    axes += [((colours[..., c] + 0.5) / chroma, 1 / chroma) for c in range(1, channels)]
-    # One empty cell on both sides, so that no neighbour belongs to another row.
-    cells = [int(largest + 0.5) + 3 for _, largest in axes]
+    values = [rows / spatial, columns / spatial, colours[..., 0] / luma]
+    values += [(colours[..., c] + 0.5) / chroma for c in range(1, channels)]
+    cells = _cells((height, width), channels, sigmas)
     *steps, vertices_in_all = accumulate(cells, mul, initial=1)
-    if vertices_in_all >= 2**31:
+    if vertices_in_all >= _NUMBERED:
         fail("sigma_spatial, sigma_luma, sigma_chroma", "values that make fewer than 2^31 vertices", vertices_in_all)
     code = jnp.zeros((height, width), jnp.int32)
-    for (value, _), count, step in zip(axes, cells, steps, strict=True):
+    for value, count, step in zip(values, cells, steps, strict=True):
         code = code + step * (1 + jnp.clip(jnp.round(value).astype(jnp.int32), 0, count - 3))
     size = height * width
     vertices, vertex = jnp.unique(code.ravel(), return_inverse=True, size=size, fill_value=2**31 - 1)

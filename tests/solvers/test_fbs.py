@@ -7,6 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from jaxup import ops, solvers
+from jaxup.solvers import fbs
 from tests.compare import assert_close
 from tests.modules import random
 from tests.oracles import solvers as oracles
@@ -70,6 +71,21 @@ def test_upsampling_in_any_ratio(low, high, scale):
     expected = oracles.bilateral_solver_upsample(x[0], guide[0], 0.25, 3.0, tuple(SIGMAS.values()))
     assert_close(run(x, guide, scale=scale)[0], expected, 1e-4)
     np.testing.assert_array_equal(run(x, guide), run(x, guide, scale=scale))
+
+
+def test_default_width_numbers_all_vertices():
+    """Of any image: of sparse samples at its size, of 2x, and of many pixels."""
+    for low, high, least in (
+        ((480, 640), (480, 640), 8),
+        ((60, 80), (480, 640), 8),
+        ((240, 320), (480, 640), 2),
+        ((1500, 2000), (3000, 4000), 2),
+    ):
+        width = fbs._block(low, high, 3, 0.02, 0.04)
+        assert width >= least and np.prod([float(n) for n in fbs._cells(high, 3, (width, 0.02, 0.04))]) < 2**31
+    assert fbs._block((60, 80), (480, 640), 3, 0.02, 0.04) == 8
+    guide, x = np.ones((1, 480, 640, 3), np.float32), np.ones((1, 240, 320, 1), np.float32)
+    assert jax.eval_shape(solvers.bilateral_solver_upsample, x, guide).shape == (1, 480, 640, 1)
 
 
 @pytest.mark.parametrize(
