@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -63,21 +64,18 @@ def sensors(config: SensorsConfig) -> None:
     rows, results = [], {}
     for name in config.methods:
         errors, panels = {}, []
-        for kind, sensor in SENSORS.items():
-            found = []
-            for sample in samples:
-                given = sensor(np.where(sample.valid, sample.depth, np.nan)[..., 0].astype(np.float64))
-                result = _complete(name, given, sample)
-                off = np.abs(result - sample.depth[..., 0])
-                found.append(float(np.sqrt(np.mean(off[given.scored] ** 2))))
-                panels.append(_panels(sample, given, result, off, f"{kind}, RMSE {found[-1]:.4g} {source.unit}"))
-            errors[kind] = float(np.mean(found))
+        for sample, (kind, sensor) in product(samples, SENSORS.items()):
+            given = sensor(np.where(sample.valid, sample.depth, np.nan)[..., 0].astype(np.float64))
+            result = _complete(name, given, sample)
+            off = np.abs(result - sample.depth[..., 0])
+            error = errors[f"{sample.name}: {kind}"] = float(np.sqrt(np.mean(off[given.scored] ** 2)))
+            panels.append(_panels(sample, given, result, off, f"{kind}, RMSE {error:.4g} {source.unit}"))
         rows.append({"method": name, **errors})
         results[name] = errors
         if config.pictures and config.out is not None:
             panel_figure(config.out / f"{name}.png", panels, side=2.6, title=name)
-    text = f"RMSE in {source.unit} of what was measured and not given (phone: of all measured), mean of {len(samples)}"
-    publish(config.out, {"unit": source.unit, "mean": results}, f"{text}\n\n{markdown_table(rows)}")
+    text = f"RMSE in {source.unit} of what was measured and not given (phone: of all that was measured)"
+    publish(config.out, {"unit": source.unit, "images": results}, f"{text}\n\n{markdown_table(rows)}")
 
 
 def _check(config: SensorsConfig) -> None:

@@ -21,6 +21,8 @@ from jaxup.solvers.samples import fill_images, trusted
 # Rounds of the fixed-point iteration that makes the blur doubly stochastic; it converges in a few.
 _BALANCE_ROUNDS = 20
 _NUMBERED = 2**31  # vertices, at most, whether there is a pixel in them or not
+# The confidence of means over blocks where nothing was measured: colours that no sample has would be zero without it.
+_PRIOR = 1e-3
 # The default of sigma_spatial where x has the guide's size, and by what it grows where there are too many vertices.
 _SPARSE, _WIDER = 8.0, 1.25
 
@@ -146,8 +148,8 @@ def bilateral_solver_upsample(
         iterations: most steps of the conjugate gradients.
         tolerance: of the relative residual.
         confidence: of the low-resolution pixels, [B, h, w, 1], not negative, by which the spots are multiplied: where
-            it is 0, what stands there does not count, NaN included, and means over blocks are what is enlarged; None
-            is 1 everywhere.
+            it is 0, what stands there does not count, NaN included, and means over blocks take its place with a
+            confidence of 0.001, for colours that no sample has; None is 1 everywhere.
 
     Returns:
         [B, sy*h, sx*w, C] in the dtype of x.
@@ -176,7 +178,8 @@ def bilateral_solver_upsample(
     spotted = jnp.zeros_like(guide[..., :1], dtype) + jnp.asarray(spots, dtype)[None, :, :, None]
     if confidence is not None:
         trust = trusted(x, confidence).astype(dtype)
-        x, spotted = fill_images(x, trust), spotted * resize(trust, size=high, method="nearest_exact")
+        spotted = jnp.maximum(spotted * resize(trust, size=high, method="nearest_exact"), _PRIOR)
+        x = fill_images(x, trust)
     return bilateral_solver(
         resize(x.astype(dtype), size=high, method="bicubic"),
         guide,

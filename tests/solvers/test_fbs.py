@@ -88,6 +88,18 @@ def test_default_width_numbers_all_vertices():
     assert jax.eval_shape(solvers.bilateral_solver_upsample, x, guide).shape == (1, 480, 640, 1)
 
 
+def test_colours_without_a_sample_take_what_is_around():
+    """A dark line between the samples of a bright plane, whose vertices no data reaches."""
+    guide = np.full((1, 12, 12, 1), 0.9, np.float32)
+    guide[:, :, 5:7] = 0.1
+    trust = np.zeros((1, 12, 12, 1), np.float32)
+    trust[:, 1::4, 1::9] = 1
+    out = solvers.bilateral_solver_upsample(
+        np.where(trust > 0, 0.7, np.nan).astype(np.float32), guide, confidence=trust
+    )
+    np.testing.assert_allclose(out, 0.7, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
