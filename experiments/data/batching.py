@@ -18,7 +18,14 @@ from jaxup.files import InputError
 Batch = TypeVar("Batch")
 
 
-def batched(examples: grain.MapDataset, batch_size: int, *, threads: int = 2, ahead: int = 4) -> grain.IterDataset:
+def batched(
+    examples: grain.MapDataset,
+    batch_size: int,
+    *,
+    threads: int = 2,
+    ahead: int = 4,
+    name: Callable[[Any], str] | None = None,
+) -> grain.IterDataset:
     """The batches of a dataset of examples that repeats without end, or the rows of them that this process reads.
 
     The state of its iterators is {"examples": n}, the same in all processes: what example number i looks like may
@@ -29,6 +36,8 @@ def batched(examples: grain.MapDataset, batch_size: int, *, threads: int = 2, ah
         batch_size: examples in a batch of all processes together.
         threads: how many read ahead, 0: none. Two hide the reading of files.
         ahead: how many batches are ready at most: few, because one of 256 x 256 crops is megabytes.
+        name: what an example is called where something is wrong with it; none: by the samples that are read for it, if
+            their source is `Named`, or by its number.
 
     Raises:
         ValueError: a batch size below 1, or (InputError) one that the processes cannot share equally.
@@ -39,7 +48,7 @@ def batched(examples: grain.MapDataset, batch_size: int, *, threads: int = 2, ah
         raise InputError(f"batch_size: expected a multiple of the {count} processes, got {batch_size}")
     share = batch_size // count
     rows = range(index * share, (index + 1) * share)
-    own = _Rows(examples, rows, batch_size)
+    own = _Rows(examples, rows, batch_size, name)
     batches = own.batch(share, drop_remainder=True)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     return _Counted(batches.to_iter_dataset(options), batch_size, own.names)
@@ -48,9 +57,11 @@ def batched(examples: grain.MapDataset, batch_size: int, *, threads: int = 2, ah
 class _Rows(grain.MapDataset[Any]):
     """Some rows of each batch, one after the other."""
 
-    def __init__(self, parent: grain.MapDataset, rows: Sequence[int], batch_size: int) -> None:
+    def __init__(
+        self, parent: grain.MapDataset, rows: Sequence[int], batch_size: int, name: Callable[[Any], str] | None
+    ) -> None:
         super().__init__(parent)
-        self._rows, self._batch_size = rows, batch_size
+        self._rows, self._batch_size, self._name = rows, batch_size, name
 
     def __len__(self) -> int:
         return len(self._parent) // self._batch_size * len(self._rows)
@@ -73,9 +84,10 @@ class _Rows(grain.MapDataset[Any]):
         """The samples of a batch, or the numbers of its examples where these have none; they are read again."""
         found = []
         for row in self._rows:
+            number = batch * self._batch_size + row
             with noted() as names:
-                _ = self._parent[batch * self._batch_size + row]
-            found += names or [f"example {batch * self._batch_size + row}"]
+                example = self._parent[number]
+            found += [self._name(example)] if self._name else names or [f"example {number}"]
         return found
 
 

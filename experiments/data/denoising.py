@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -104,7 +105,7 @@ def cut_patches(images: Images, size: int, stride: int, scales: Sequence[float])
         if min(image.shape) < size:
             raise InputError(f"{name}: {image.shape[1]} x {image.shape[0]} pixels are fewer than the patch of {size}")
         for scale in scales:
-            height, width = (max(1, round(scale * length)) for length in image.shape)
+            height, width = _scaled(image, scale)
             pixels.append((image if scale == 1 else resized(image, (height, width))).ravel())
             rows, columns = (np.arange(0, length - size + 1, stride) for length in (height, width))
             starts.append((offset + rows[:, None] * width + columns).ravel())
@@ -118,14 +119,30 @@ def cut_patches(images: Images, size: int, stride: int, scales: Sequence[float])
     return Patches(jnp.asarray(np.concatenate(pixels)), jnp.asarray(found), jnp.asarray(np.concatenate(widths)))
 
 
-def batches(count: int, batch_size: int, seed: int) -> grain.IterDataset[dict[str, np.ndarray]]:
+def _scaled(image: np.ndarray, scale: float) -> tuple[int, int]:
+    height, width = (max(1, round(scale * length)) for length in image.shape)
+    return height, width
+
+
+def owners(images: Images, patches: Patches, scales: Sequence[float]) -> Callable[[int], str]:
+    """The name of the image that a patch of `cut_patches` is from, by the patch's number."""
+    sizes = [sum(math.prod(_scaled(image, scale)) for scale in scales) for image in images.values()]
+    names, ends, starts = list(images), np.cumsum(sizes), np.asarray(patches.starts)
+    return lambda patch: names[int(np.searchsorted(ends, starts[patch], side="right"))]
+
+
+def batches(
+    count: int, batch_size: int, seed: int, owner: Callable[[int], str] | None = None
+) -> grain.IterDataset[dict[str, np.ndarray]]:
     """Endless batches of numbers: "patch", shuffled anew each epoch, and "example", which counts on and never repeats.
 
-    What is drawn for an example depends on its number alone, so that a run that is continued draws the same.
+    What is drawn for an example depends on its number alone, so that a run that is continued draws the same. `owner`
+    names what a patch is of, where a loss is not finite.
     """
     order = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
     numbered = order.map_with_index(lambda i, patch: {"patch": np.int32(patch), "example": np.uint32(i)})
-    return batched(numbered, batch_size, threads=0)  # numbers need none to be ready in time
+    name = None if owner is None else lambda example: owner(int(example["patch"]))
+    return batched(numbered, batch_size, threads=0, name=name)  # numbers need no threads to be ready in time
 
 
 def noisy_patches(patches: Patches, size: int, sigma: float, seed: int) -> Callable[[Batch], Batch]:

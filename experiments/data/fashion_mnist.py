@@ -27,14 +27,19 @@ def fashion_mnist(folder: Path, split: Split) -> np.ndarray:
     Raises:
         InputError: no such file, or one that cannot be read.
     """
+    return np.concatenate(list(by_file(folder, split).values()))
+
+
+def by_file(folder: Path, split: Split) -> dict[str, np.ndarray]:
+    """The same, by the name of the file."""
     prefix = _PREFIX[split]
     for file in (folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-images-idx3-ubyte.gz"):
         if file.exists():
-            return idx(file)
+            return {file.name: idx(file)}
     sheets = sorted(folder.glob("train_*_images.png")) if split == "train" else [folder / "t10k_images.png"]
     if not sheets or not sheets[0].exists():
         raise InputError(f"{folder}: holds neither {prefix}-images-idx3-ubyte(.gz) nor sheets {prefix}*_images.png")
-    return np.concatenate([tiles(sheet) for sheet in sheets])
+    return {sheet.name: tiles(sheet) for sheet in sheets}
 
 
 def tiles(path: Path) -> np.ndarray:

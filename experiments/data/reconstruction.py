@@ -1,13 +1,13 @@
 """Images for reconstruction: 32 x 32 grey pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data.fashion_mnist import fashion_mnist, from_tfds
+from experiments.data.fashion_mnist import by_file, from_tfds
 from experiments.data.photos import embedded, grid_patches, to_grey
 from experiments.data.rgbd import data_dir
 from jaxup.files import InputError
@@ -31,22 +31,26 @@ def images(source: str, directory: Path | None, split: Split, count: int | None 
     Raises:
         InputError: something is missing, or cannot be read.
     """
-    if source == "photos":
-        found = patches(split)
-    elif source == "tfds":
-        found = from_tfds(directory, split)
-    else:
-        found = fashion_mnist(data_dir(directory), split)
-    found = found[:count]
+    found = np.concatenate(list(_parts(source, directory, split).values()))[:count]
     if not len(found):
         raise InputError(f"{source}: no images")
     return np.concatenate(list(_resized(found[..., None])))
 
 
-def patches(split: Split) -> np.ndarray:
-    """Grey windows of the photographs, which overlap by half in training: uint8 [N, 32, 32]."""
-    stride = SIZE // 2 if split == "train" else SIZE
-    return np.concatenate([grid_patches(to_grey(photo), SIZE, stride) for photo in embedded(split).values()])
+def origins(source: str, directory: Path | None, split: Split) -> Callable[[int], str]:
+    """By the number of an image: the photograph or file that it is from, and which of its images it is, from 0 on."""
+    names = [f"{name} ({n})" for name, part in _parts(source, directory, split).items() for n in range(len(part))]
+    return names.__getitem__
+
+
+def _parts(source: str, directory: Path | None, split: Split) -> dict[str, np.ndarray]:
+    """By photograph or file: uint8 [N, H, W]."""
+    if source == "tfds":
+        return {"fashion_mnist": from_tfds(directory, split)}
+    if source == "fashion-mnist":
+        return by_file(data_dir(directory), split)
+    stride = SIZE // 2 if split == "train" else SIZE  # windows overlap by half in training
+    return {name: grid_patches(to_grey(photo), SIZE, stride) for name, photo in embedded(split).items()}
 
 
 def _resized(found: np.ndarray) -> Iterator[np.ndarray]:

@@ -120,12 +120,13 @@ class Patches:
                 raise InputError(f"{name}: expected a multiple of the scale {scale}, got {value}")
         self.scale, self.turns = scale, turns
         self.size, self.stride = size // scale, stride // scale  # in low resolution
-        pairs = [_rounded(pair) for pair in self._sizes(photographs, factors)]
-        self.pairs = [pair for pair in pairs if min(pair.low.shape) >= self.size]
+        pairs = [(name, _rounded(pair)) for name, pair in self._sizes(photographs, factors)]
+        pairs = [(name, pair) for name, pair in pairs if min(pair.low.shape) >= self.size]
+        self.names, self.pairs = [name for name, _ in pairs], [pair for _, pair in pairs]
         counts = [int(np.prod(self._grid(pair))) * turns for pair in self.pairs]
         self._ends = np.cumsum(counts)
 
-    def _sizes(self, photographs: Photos, factors: Sequence[float]) -> list[Pair]:
+    def _sizes(self, photographs: Photos, factors: Sequence[float]) -> list[tuple[str, Pair]]:
         pairs = []
         for name, rgb in photographs.items():
             if min(rgb.shape[:2]) < self.scale * self.size:
@@ -133,7 +134,7 @@ class Patches:
                 raise InputError(f"{name}: {size} pixels are fewer than the patch of {self.scale * self.size}")
             for factor in factors:
                 height, width = (round(factor * n) for n in rgb.shape[:2])
-                pairs.append(degraded(resized(rgb, (height, width)), self.scale))
+                pairs.append((name, degraded(resized(rgb, (height, width)), self.scale)))
         return pairs
 
     def _grid(self, pair: Pair) -> tuple[int, int]:
@@ -144,9 +145,16 @@ class Patches:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    def name_of(self, index: int) -> str:
+        """The photograph that a patch is from."""
+        return self.names[self._number(index)]
+
+    def _number(self, index: int) -> int:
+        return int(np.searchsorted(self._ends, index, side="right"))
+
     def __getitem__(self, index: int) -> Example:
         index = range(len(self))[index]
-        number = int(np.searchsorted(self._ends, index, side="right"))
+        number = self._number(index)
         pair, index = self.pairs[number], index - (int(self._ends[number - 1]) if number else 0)
         index, turn = divmod(index, self.turns)
         row, column = (self.stride * n for n in divmod(index, self._grid(pair)[1]))

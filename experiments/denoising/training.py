@@ -6,7 +6,7 @@ from typing import Literal
 
 from flax import nnx
 
-from experiments.data.denoising import Images, Patches, batches, cut_patches, grey_images, noisy_patches
+from experiments.data.denoising import Images, Patches, batches, cut_patches, grey_images, noisy_patches, owners
 from experiments.denoising.networks import MODELS, Network, NetworkConfig
 from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
 from experiments.engine.optim import Adam
@@ -36,9 +36,9 @@ class DataConfig:
         """Grey training images by name."""
         return grey_images(self.source, self.data_dir, "train")
 
-    def patches(self) -> Patches:
+    def patches(self, images: Images) -> Patches:
         """The patches of the images."""
-        return cut_patches(self.images(), self.patch, self.stride, self.scales)
+        return cut_patches(images, self.patch, self.stride, self.scales)
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,14 @@ def train(config: TrainConfig) -> nnx.Module:
     """Train a network; started again on the same run directory, it goes on where it stopped."""
     config.check()
     network = config.build()
-    patches = config.data.patches()
+    images = config.data.images()
+    patches = config.data.patches(images)
     open_run(config.run.run_dir, config)
     return fit(
         network,
         config.optimizer.build(),
         squared_error("noisy", "clean"),  # the paper has half the sum over a patch; Adam does not see the factor
-        batches(len(patches.starts), config.batch_size, config.run.seed),
+        batches(len(patches.starts), config.batch_size, config.run.seed, owners(images, patches, config.data.scales)),
         config.run,
         prepare=noisy_patches(patches, config.data.patch, config.sigma, config.run.seed),
     )

@@ -16,7 +16,7 @@ class Named:
     """A source whose samples are noted as they are read.
 
     Args:
-        source: of samples with a "name", or known by their number.
+        source: of samples with a "name", or with `name_of` their number, or known by their number.
     """
 
     def __init__(self, source: Any) -> None:
@@ -38,7 +38,7 @@ class Named:
             _READING.pop(thread, None)
         noted = getattr(_READ, "names", None)
         if noted is not None:
-            noted.append(str(getattr(sample, "name", what)))
+            noted.append(str(getattr(sample, "name", None) or getattr(self._source, "name_of", lambda _: what)(index)))
         return sample
 
 

@@ -1,8 +1,10 @@
 """Training of networks that reconstruct their input, one after the other, and their table."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import grain
 import jax
@@ -11,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.data.batching import batched
-from experiments.data.reconstruction import Split, images
+from experiments.data.reconstruction import Split, images, origins
 from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
 from experiments.engine.optim import Adam
 from experiments.engine.processes import shardings
@@ -124,6 +126,12 @@ def train_one(config: TrainConfig, images: np.ndarray) -> nnx.Module:
     open_run(config.run.run_dir, config)
     kept = jax.device_put(images, shardings()[0])
     numbers = grain.MapDataset.range(len(images)).seed(config.run.seed).shuffle().repeat()
-    batches = batched(numbers, config.batch_size, threads=0)
+    batches = batched(numbers, config.batch_size, threads=0, name=_name(config.data))
     optimizer = config.optimizer.build()
     return fit(config.build(), optimizer, l1_loss, batches, config.run, prepare=lambda index: look_up(kept, index))
+
+
+def _name(data: DataConfig) -> Callable[[np.integer[Any]], str]:
+    """What the number of an image stands for; the files are read again when the first one is asked for."""
+    known = functools.cache(lambda: origins(data.source, data.data_dir, "train"))
+    return lambda number: known()(int(number))

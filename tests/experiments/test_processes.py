@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grain
 import jax
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ from experiments.data import (
     matting_batches,
     monocular,
     monocular_batches,
+    reconstruction,
     segmentation_batches,
     segmentation_shapes,
     super_resolution,
     training_batches,
 )
+from experiments.data.batching import batched
 from experiments.engine import processes
 from experiments.engine.processes import for_each, summed
 from experiments.engine.progress import read_metrics
@@ -57,11 +60,28 @@ def measured(size):
     return monocular_batches.training_batches(monocular.Cached(monocular.Rooms(2, 32)), how, batch_size=size, seed=3)
 
 
+def noisy(size):
+    images = {name: np.zeros((8, width), np.uint8) for name, width in (("a.png", 8), ("b.png", 16))}
+    patches = denoising.cut_patches(images, 8, 8, (1.0,))
+    owner = denoising.owners(images, patches, (1.0,))
+    assert [owner(n) for n in range(3)] == ["a.png", "b.png", "b.png"]
+    return denoising.batches(3, size, 3, owner)
+
+
+def numbered(size):
+    """Of patches of the first photographs."""
+    name = reconstruction.origins("photos", None, "train")
+    assert [name(n) for n in (0, 960, 961)] == ["astronaut (0)", "astronaut (960)", "brick (0)"]
+    numbers = grain.MapDataset.range(1000).seed(3).shuffle().repeat()
+    return batched(numbers, size, threads=0, name=lambda number: name(int(number)))
+
+
 STREAMS = {
     "tiny": tiny_batches,
     "joint_upsampling": joint,
     "super_resolution": enlarged,
-    "denoising": lambda size: denoising.batches(5, size, seed=3),
+    "denoising": noisy,
+    "reconstruction": numbered,
     "segmentation": segmented,
     "matting": matted,
     "monocular_depth": measured,
@@ -97,6 +117,14 @@ def test_processes_read_the_rows_of_one_batch(monkeypatch, stream):
     assert any(not np.array_equal(rows[0], row) for row in rows[1:])  # else the order would not matter
 
 
+@pytest.mark.parametrize("stream", [name for name in STREAMS if name != "tiny"])
+@pytest.mark.first(4)
+def test_what_is_in_a_batch_has_a_name(stream):
+    """Where a loss is not finite: of a file, photograph or scene, not a number."""
+    found = STREAMS[stream](4).names(0)
+    assert found and not [name for name in found if name.startswith(("example", "sample"))], found
+
+
 def test_positions_of_older_versions_count_batches(monkeypatch):
     expected, _ = read(monkeypatch, tiny_batches, 4, 1, 3)
     got, states = read(monkeypatch, tiny_batches, 4, 1, 1, {"next_index": 2})
@@ -119,12 +147,14 @@ def test_the_work_is_shared(monkeypatch):
     for index in range(2):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
         monkeypatch.setattr(
-            processes, "_all_processes", lambda own, index=index: [own, other[index]][:: 1 if index == 0 else -1]
+            processes,
+            "_all_processes",
+            lambda own, index=index: [own, {"made": other[index]}][:: 1 if index == 0 else -1],
         )
         assert for_each(5, lambda i: i / 10) == [0.0, 0.1, 0.2, 0.3, 0.4]
         assert for_each(5, lambda i: i / 10, alone=True) == [0.0, 0.1, 0.2, 0.3, 0.4]
     monkeypatch.setattr(processes, "_all_processes", lambda own: [own, own])
-    np.testing.assert_array_equal(summed(np.array([1, 2]), np.zeros(()))[0], [2, 4])
+    np.testing.assert_array_equal(summed(lambda: [np.array([1, 2]), np.zeros(())])[0], [2, 4])
 
 
 def free_port():
