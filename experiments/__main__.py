@@ -62,8 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from experiments.engine.progress import TrainingError  # not at the top: it imports JAX
 
         if not isinstance(error, TrainingError):
+            _tell(error, 1)
             raise
         return _report(error, 1)
+    except Exception as error:  # a mistake of ours
+        _tell(error, 1)
+        raise
     return 0
 
 
@@ -75,9 +79,11 @@ def _run(arguments: list[str]) -> None:
     lines = {name: _first_line(command) for name, command in commands.items()}
     command = _choose(f"{_PROG} {task}", inspect.getdoc(module) or "", "COMMAND", lines, arguments[1:])
     if processes is not None:
-        from experiments.engine.processes import join  # not at the top: it imports JAX, and --help is to be quick
+        from experiments.engine.failing import watch  # not at the top: they import JAX, and --help is to be quick
+        from experiments.engine.processes import join
 
         join(*processes)
+        watch()
     presets = getattr(module, "PRESETS", {}).get(command, {})
     _call(commands[command], presets, f"{_PROG} {task} {command}", arguments[2:])
 
@@ -157,14 +163,23 @@ def _first_line(function: Callable[..., Any]) -> str:
 def _report(error: Exception, status: int) -> int:
     """Prints one line. A plain ValueError may also be our own mistake, so that it says how to see more."""
     if os.environ.get("JAXUP_TRACEBACK", "0") not in ("", "0"):
+        _tell(error, status)
         raise error
     message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror}"
     if type(error) is ValueError:
         message += " (JAXUP_TRACEBACK=1 shows where)"
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    _tell(message, status)
     return status
+
+
+def _tell(error: Exception | str, status: int) -> None:
+    """Tells the other processes, if there are any."""
+    failing = sys.modules.get("experiments.engine.failing")
+    if failing is not None:
+        failing.tell(" ".join(str(error).split()), status, error if isinstance(error, Exception) else None)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +27,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from experiments.engine.processes import exchanged, first_alone, together
 from experiments.engine.progress import warn
 from jaxup.files import InputError
 
@@ -66,10 +68,16 @@ class Checkpoints:
     """
 
     def __init__(self, run_dir: Path, keep: int) -> None:
+        self._directory = _directory(run_dir)
+        self._manager: ocp.CheckpointManager | None = None
+        first_alone(lambda: self._open(keep))
+
+    def _open(self, keep: int) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=False
+            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=False, **_alone()
         )
-        self._manager = ocp.CheckpointManager(_directory(run_dir), options=options, item_handlers=_handlers())
+        self._manager = ocp.CheckpointManager(self._directory, options=options, item_handlers=_handlers())
 
     def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
         """Saves everything that is needed to go on after `step`; `position` is the state of the data's iterator.
@@ -77,7 +85,12 @@ class Checkpoints:
         Raises:
             InputError: it cannot be written; older checkpoints are as they were.
         """
-        arrays = {item: _to_arrays(tree) for item, tree in _items(state).items()}
+        first_alone(lambda: self._save(step, state, position))
+
+    def _save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
+        assert self._manager is not None
+        trees = {item: _to_arrays(tree) for item, tree in _items(state).items()}
+        arrays = jax.device_get(trees) if jax.process_count() > 1 else trees  # Orbax refuses those of one of several
         digests = {item: _digest(found) for item, found in arrays.items()}
         items = {
             **{item: ocp.args.StandardSave(found) for item, found in arrays.items()},
@@ -87,7 +100,7 @@ class Checkpoints:
         try:
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         except Exception as error:  # whatever the layers below Orbax raise on a full disk
-            raise InputError(f"{self._manager.directory}/{step}: cannot be written ({_reason(error)})") from error
+            raise InputError(f"{self._directory}/{step}: cannot be written ({_reason(error)})") from error
 
     def restore(self, state: TrainState, iterator: grain.DatasetIterator) -> tuple[int, TrainState]:
         """Restores the newest checkpoint that can be read; newer ones are set aside under another name.
@@ -102,21 +115,26 @@ class Checkpoints:
         Raises:
             InputError: the checkpoints are of another model or optimiser, or none of them can be read.
         """
-        directory = Path(self._manager.directory)
-        steps = _steps(directory)
+        steps = _steps(self._directory)
         if not steps:
             return 0, state
-        step, restored = _newest(steps, lambda step: _restore(self._manager, step, _items(state), iterator))
-        for skipped in (each for each in steps if each > step) if jax.process_index() == 0 else ():
-            _set_aside(directory / str(skipped))
-        self._manager.reload()
+        with _reader(self._directory) as manager:
+            step, restored = _newest(steps, lambda step: _restore(manager, step, _items(state), iterator))
+        first_alone(lambda: self._set_aside([each for each in steps if each > step]))
         iterator.start_prefetch()
         best = Best(**restored["best"]) if "best" in restored else None
         return step, TrainState(**restored["model"], **restored["optimizer"], best=best)
 
+    def _set_aside(self, steps: list[int]) -> None:
+        assert self._manager is not None
+        for step in steps:
+            _set_aside(self._directory / str(step))
+        self._manager.reload()
+
     def close(self) -> None:
         """Ends Orbax's threads."""
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()
 
 
 def has_checkpoint(run_dir: Path) -> bool:
@@ -150,8 +168,7 @@ def load_model(run_dir: Path, model: nnx.Module, step: int | None = None, *, bes
     _, params, rest = split_model(model)
     weights = {"params": params, "rest": rest}
     targets = {"best": {"loss": jnp.float32(0), **weights}} if best else {"model": weights}
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(directory, options=options, item_handlers=_handlers()) as manager:
+    with _reader(directory) as manager:
         step, found = _newest(steps if step is None else [step], lambda step: _restore(manager, step, targets))
     restored = found["best" if best else "model"]
     if best and np.isinf(restored["loss"]):
@@ -185,9 +202,13 @@ def _directory(run_dir: Path) -> Path:
 
 
 def _steps(directory: Path) -> list[int]:
-    """The steps of which there is a checkpoint, in order, whether it can be read or not."""
-    found = directory.iterdir() if directory.is_dir() else ()
-    return sorted(int(entry.name) for entry in found if _is_step(entry.name) and entry.is_dir())
+    """The steps of which there is a checkpoint, in order, readable or not: as the first process sees it."""
+
+    def found() -> list[int]:
+        entries = directory.iterdir() if directory.is_dir() else ()
+        return sorted(int(entry.name) for entry in entries if _is_step(entry.name) and entry.is_dir())
+
+    return exchanged(found)[0]
 
 
 def _is_step(name: str) -> bool:
@@ -195,7 +216,7 @@ def _is_step(name: str) -> bool:
 
 
 def _newest(steps: list[int], read: Callable[[int], T]) -> tuple[int, T]:
-    """The newest step that can be read, and what was read; one warning names what was passed over.
+    """The newest step that all processes can read, and what was read; one warning names what was passed over.
 
     Raises:
         InputError: of the newest, if none can be read.
@@ -203,7 +224,7 @@ def _newest(steps: list[int], read: Callable[[int], T]) -> tuple[int, T]:
     errors: list[InputError] = []
     for step in reversed(steps):
         try:
-            found = read(step)
+            found = together(partial(read, step))
         except InputError as error:
             errors.append(error)
             continue
@@ -218,6 +239,20 @@ def _set_aside(path: Path) -> None:
     """Lets training save that step again, without deleting what is there."""
     free = (path.with_name(f"unreadable-{path.name}{suffix}") for suffix in ["", *(f"-{n}" for n in range(2, 1000))])
     path.rename(next(name for name in free if not name.exists()))
+
+
+def _reader(directory: Path) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(read_only=True, **_alone())
+    return ocp.CheckpointManager(directory, options=options, item_handlers=_handlers())
+
+
+def _alone() -> dict[str, Any]:
+    """Options by which Orbax waits for no other process, one of which may be in trouble: that is our business."""
+    index = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process-{index}"
+    )
+    return {"multiprocessing_options": options, "create": False}
 
 
 def _handlers() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from experiments.engine.processes import first_alone
 from experiments.engine.stopping import LOCK, locked
 from experiments.engine.stored import from_json, to_json
 from jaxup._writing import write_file
@@ -74,22 +75,27 @@ def open_run(run_dir: Path, config: Any) -> None:
     """
     if getattr(config, "run", config).tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise InputError("tensorboard: needs the package tensorboardX, which is not installed")
+    first_alone(lambda: _check(run_dir, config))
+    with locked(run_dir):  # refuses what another process is training, or opens just now
+        first_alone(lambda: _write(run_dir, config, new=_check(run_dir, config)))
+
+
+def _check(run_dir: Path, config: Any) -> bool:
+    """Refuses directories of something else; whether the configuration is to be written."""
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"{run_dir}: expected a directory, got a file")
     entries = {entry.name for entry in run_dir.iterdir()} if run_dir.exists() else set()
-    new = True
     if "config.json" in entries:
         difference, new = _compare(config, run_dir / "config.json")
         if difference:
             raise InputError(f"{run_dir}: holds a run of another configuration, {difference}")
-    elif {name for name in entries if name not in _UNFINISHED and not name.startswith(".config.json.")}:
+        return new
+    if {name for name in entries if name not in _UNFINISHED and not name.startswith(".config.json.")}:
         raise InputError(f"{run_dir}: is neither empty nor a run directory (it has no config.json)")
-    if (run_dir / LOCK).exists():
-        with locked(run_dir):  # refuses what another process is training
-            pass
-    if jax.process_index() != 0:  # all check, so that none waits for one that stopped; the first writes
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
+    return True
+
+
+def _write(run_dir: Path, config: Any, new: bool) -> None:
     if new:
         _write_json(run_dir / "config.json", to_json(config))
     path = run_dir / "versions.json"

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -120,20 +120,55 @@ def for_each(count: int, function: Callable[[int], T], *, alone: bool = False) -
     """
     if alone or jax.process_count() == 1:
         return [function(i) for i in range(count)]
-    found = _all_processes([function(i) for i in share(count)])
+    found = exchanged(lambda: [function(i) for i in share(count)])
     return [found[i % len(found)][i // len(found)] for i in range(count)]
 
 
-def summed(*arrays: np.ndarray) -> list[np.ndarray]:
-    """Sums over the processes, known to all of them."""
+def together(action: Callable[[], T]) -> T:
+    """Does what may fail in one process, which all of them do at the same point: then it fails in all of them.
+
+    Raises:
+        InputError: another process failed, and what it said. The process itself has its own error.
+    """
+    done: list[T] = []
+    exchanged(lambda: done.append(action()))
+    return done[0]
+
+
+def first_alone(action: Callable[[], Any]) -> None:
+    """Does something in the first process, for which the others wait; where it fails, it fails in all of them."""
+    together(lambda: action() if is_first() else None)
+
+
+def exchanged(action: Callable[[], Any]) -> list[Any]:
+    """What each process makes, as JSON, known to all of them: numbers arrive as they were.
+
+    Raises:
+        InputError: as `together`.
+    """
     if jax.process_count() == 1:
-        return list(arrays)
-    found = zip(*_all_processes([array.tolist() for array in arrays]), strict=True)
+        return [action()]
+    error: Exception | None = None
+    try:
+        own = {"made": action()}
+    except Exception as caught:
+        error, own = caught, {"failed": " ".join(str(caught).split()) or type(caught).__name__}
+    found = _all_processes(own)
+    if error is not None:
+        raise error
+    for said in (each["failed"] for each in found if "failed" in each):
+        raise InputError(said)
+    return [each["made"] for each in found]
+
+
+def summed(action: Callable[[], Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Sums of the arrays that each process makes, known to all of them."""
+    found = zip(*exchanged(lambda: [array.tolist() for array in action()]), strict=True)
     return [sum(map(np.array, each), start=np.zeros(())) for each in found]
 
 
 def _all_processes(value: Any) -> list[Any]:
-    """What each process has, as JSON: numbers arrive as they were."""
+    """What each process has, as JSON."""
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     sizes = np.asarray(multihost_utils.process_allgather(np.int32(text.size)))
     padded = np.pad(text, (0, int(sizes.max()) - text.size))

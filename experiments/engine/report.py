@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.engine.processes import is_first
+from experiments.engine.processes import first_alone, is_first
+from experiments.engine.stopping import held
 from jaxup._writing import write_file
 from jaxup.files import InputError
 
@@ -123,26 +124,30 @@ def leaves_results(command: Callable[[Any], None]) -> Callable[[Any], None]:
     @functools.wraps(command)
     def run(config: Any) -> None:
         asked = getattr(config, "output", config)
-        check_out(asked.out, getattr(asked, "pictures", False))
-        with _claimed(asked.out) if asked.out is not None and is_first() else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            first_alone(lambda: stack.enter_context(_claimed(asked.out, getattr(asked, "pictures", False))))
             command(config)
 
     return run
 
 
 @contextlib.contextmanager
-def _claimed(out: Path) -> Iterator[None]:
+def _claimed(out: Path | None, pictures: bool) -> Iterator[None]:
     """A directory, unfinished until the end of the block; without one if there was an error and nothing is in it."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_file(out / _UNFINISHED, b"")
-    try:
+    check_out(out, pictures)
+    if out is None:
         yield
-    except BaseException:
-        if [entry.name for entry in out.iterdir()] == [_UNFINISHED]:
-            (out / _UNFINISHED).unlink()
-            out.rmdir()
-        raise
-    (out / _UNFINISHED).unlink()
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with held(out / _UNFINISHED, f"{out}: another process is writing there"):
+        try:
+            yield
+        except BaseException:
+            if [entry.name for entry in out.iterdir()] == [_UNFINISHED]:
+                (out / _UNFINISHED).unlink()
+                out.rmdir()
+            raise
+        (out / _UNFINISHED).unlink()
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,25 @@
 """Ends of a training that its user or cluster asks for, and what has the run directory meanwhile."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
 import filelock
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
 
-from experiments.engine.processes import is_first
+from experiments.engine.processes import first_alone, shardings
 from jaxup._signals import Stopped
 from jaxup.files import InputError
 
 LOCK = ".lock"
+_BEHIND = 2  # steps after which several processes know of a signal that came to one of them
 _ONE = 1.0  # seconds in which signals are one: clusters and terminals send them to several processes of a group
 
 
@@ -26,15 +30,28 @@ def locked(run_dir: Path) -> Iterator[None]:
     Raises:
         InputError: another process has it.
     """
-    if not is_first():
+
+    def acquire() -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(held(run_dir / LOCK, f"{run_dir}: another process is training there"))
+
+    with ExitStack() as stack:
+        first_alone(acquire)
         yield
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(run_dir / LOCK, blocking=False)
+
+
+@contextmanager
+def held(path: Path, message: str) -> Iterator[None]:
+    """A file that only one process has.
+
+    Raises:
+        InputError: with this message: another one has it.
+    """
+    lock = filelock.FileLock(path, blocking=False)
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise InputError(f"{run_dir}: another process is training there") from None
+        raise InputError(message) from None
     try:
         yield
     finally:
@@ -51,6 +68,7 @@ class Signals:
         self._number = 0
         self._first = 0.0
         self._at_once = False
+        self._asked: deque[jax.Array] = deque()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
@@ -71,10 +89,23 @@ class Signals:
         finally:
             self._at_once = False
 
-    def noticed(self, together: bool) -> Stopped | None:
-        """Whether the training has to end. Several processes agree on it where they come by `together`."""
-        if jax.process_count() > 1 and together:
-            self._number = int(np.max(multihost_utils.process_allgather(np.int32(self._number))))
-        elif jax.process_count() > 1:
-            return None
-        return Stopped(self._number) if self._number else None
+    def noticed(self, last: bool) -> Stopped | None:
+        """Whether the training has to end after this step, the last one or not.
+
+        Several processes call it after each step, and agree: the devices tell each other, beside the steps that are
+        queued, and what they said is read some steps later, or after the last one.
+        """
+        if jax.process_count() == 1:
+            return Stopped(self._number) if self._number else None
+        replicated, split = shardings()
+        mine = np.full(jax.local_device_count(), self._number, np.int32)
+        self._asked.append(_most(replicated)(jax.make_array_from_process_local_data(split, mine)))
+        found = 0
+        while len(self._asked) > (0 if last else _BEHIND):
+            found = max(found, int(self._asked.popleft()))
+        return Stopped(found) if found else None
+
+
+@cache
+def _most(replicated: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(jnp.max, out_shardings=replicated)

@@ -127,7 +127,7 @@ def fit(
                 state = judge(validation, state, np.float32(scores["loss"]))
             save = step % run.save_every == 0 or step == run.steps
             due = save or bool(scores) or step % run.log_every == 0
-            asked = signals.noticed(together=due)
+            asked = signals.noticed(last=step == run.steps)
             line = log.write(step, scores) if due or asked else None
             show(step, line)
             if line is not None and on_log is not None:

@@ -83,7 +83,7 @@ def _error(run: Run) -> float:
     """RMSE of one trained network, the mean over test pairs and scales."""
     data: DataConfig = run.config.data
     compared = compare_pairs(data.open("test"), data, as_methods([run]))
-    return mean_table([("all", comparison) for _, _, comparison in compared])[run.label]["all"]
+    return mean_table([("all", score) for _, _, score in compared])[run.label]["all"]
 
 
 def _paper(config: AblationConfig) -> dict[str, dict[str, str]]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 
 from experiments.engine.config import RunConfig
-from experiments.engine.figures import comparison_figure
+from experiments.engine.figures import Comparison, comparison_figure
 from experiments.engine.optim import Adam
+from experiments.engine.processes import is_first
 from experiments.engine.report import save_results
 from experiments.engine.runs import train_rows
 from experiments.joint_upsampling.classical import FILTERS
@@ -48,18 +49,26 @@ def demo(config: DemoConfig) -> None:
         run.network.check(config.scales)
     methods = FILTERS | as_methods(train_rows(train, rows))
     titles = {"held-out generated scenes": held_out, "real pair (Motorcycle)": replace(held_out, source="motorcycle")}
-    tables, texts, figures = {}, [], []
+    tables, texts, figures = {}, [], list[Comparison]()
     for title, data in titles.items():
         source = data.open("test")
-        compared = compare_pairs(source, data, methods)
-        tables[title] = mean_table([(scale, comparison) for _, scale, comparison in compared])
+        kept: list[Comparison] = []
+
+        def keep(scale: str, comparison: Comparison, kept: list[Comparison] = kept) -> None:
+            if scale == f"{shown_scale(config)}x" and not kept:
+                kept.append(comparison)
+
+        compared = compare_pairs(source, data, methods, keep=keep)
+        tables[title] = mean_table([(scale, score) for _, scale, score in compared])
         heading = f"{title}: RMSE in {source.unit}, mean of {len(source)}"
         texts.append(table_text(heading, tables[title], data, _PAPER))
-        print(f"\n{texts[-1]}", flush=True)
-        figures.append(next(c for _, scale, c in compared if scale == f"{shown_scale(config)}x"))
+        figures += kept
+        if is_first():
+            print(f"\n{texts[-1]}", flush=True)
     save_results(config.out, tables, "\n\n".join(texts))
-    comparison_figure(config.out / "comparison.png", figures)
-    print(f"\nfigure: {config.out / 'comparison.png'}")
+    if is_first():
+        comparison_figure(config.out / "comparison.png", figures)
+        print(f"\nfigure: {config.out / 'comparison.png'}")
 
 
 def shown_scale(config: DemoConfig) -> int:

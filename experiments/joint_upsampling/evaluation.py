@@ -1,11 +1,11 @@
 """Comparison of trained networks and the methods without training: tables of RMSE beside the papers', and figures."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from flax import nnx
 
 from experiments.data import RGBD, Source, crop_to_multiple, normalised, scored
 from experiments.engine.figures import Comparison, comparison_figure
+from experiments.engine.processes import for_each
 from experiments.engine.report import beside_paper, leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs
 from experiments.joint_upsampling.classical import FILTERS, METHODS, SLOW, Method
@@ -27,7 +28,18 @@ from jaxup.metrics import rmse
 
 Table = dict[str, dict[str, float]]  # method -> scale ("8x") -> RMSE
 _TIMED = 480, 640
-Compared = list[tuple[str, str, Comparison]]  # image, scale, comparison
+
+
+class Score(NamedTuple):
+    """What is known of a comparison in all processes."""
+
+    errors: Mapping[str, float]
+    """RMSE by method."""
+    peak: float
+    """The range of the true depth."""
+
+
+Compared = list[tuple[str, str, Score]]  # image, scale, errors
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ def evaluate(config: EvaluateConfig) -> None:
         data = replace(config.data, protocol=protocol)
         pictures = config.out / (protocol if config.protocols else "") if config.out and config.pictures else None
         rows = compare_pairs(source, data, methods, pictures, config.border)
-        table = mean_table([(scale, comparison) for _, scale, comparison in rows])
+        table = mean_table([(scale, score) for _, scale, score in rows])
         images = [{"image": name, "scale": scale, **c.errors} for name, scale, c in rows]
         results[protocol] = {"unit": source.unit, "mean": table, "images": images, **counts}
         if pictures is not None and deformable(runs):
@@ -133,17 +145,25 @@ def compare_pairs(
     methods: Mapping[str, Method],
     pictures: Path | None = None,
     border: int | None = None,
+    keep: Callable[[str, Comparison], None] = lambda scale, comparison: None,
 ) -> Compared:
-    """Compares methods on every pair and scale; draws the pictures."""
-    rows = []
-    for index in range(len(source)):
-        sample = source[index]
+    """Compares methods on every pair and scale, which processes share if no pictures are wanted; draws the pictures.
+
+    Each comparison is handed to `keep` in the process that makes it; the first one makes those of the first pair.
+    """
+
+    def scores_of(index: int) -> list[tuple[str, str, dict[str, float], float]]:
+        sample, found = source[index], []
         for scale in data.scales:
             comparison = compare(sample, scale, data.protocol, methods, source.unit, border)
-            rows.append((sample.name, f"{scale}x", comparison))
+            keep(f"{scale}x", comparison)
             if pictures is not None:
                 comparison_figure(pictures / f"{sample.name}_{scale}x.png", [comparison])
-    return rows
+            found.append((sample.name, f"{scale}x", dict(comparison.errors), float(np.ptp(comparison.truth))))
+        return found
+
+    each = for_each(len(source), scores_of, alone=pictures is not None)
+    return [(name, scale, Score(errors, peak)) for rows in each for name, scale, errors, peak in rows]
 
 
 def as_methods(runs: Sequence[Run]) -> dict[str, Method]:
@@ -168,11 +188,11 @@ def compare(
     return Comparison(f"{sample.name}, {scale}x", sample.guide, low, results, sample.depth, valid, unit, errors)
 
 
-def mean_table(comparisons: Sequence[tuple[str, Comparison]]) -> Table:
+def mean_table(scores: Sequence[tuple[str, Score]]) -> Table:
     """RMSE by method and scale, the mean over images."""
     table: dict[str, dict[str, list[float]]] = {}
-    for scale, comparison in comparisons:
-        for method, error in comparison.errors.items():
+    for scale, score in scores:
+        for method, error in score.errors.items():
             table.setdefault(method, {}).setdefault(scale, []).append(error)
     return {method: {scale: float(np.mean(e)) for scale, e in row.items()} for method, row in table.items()}
 

@@ -11,7 +11,8 @@ import tyro
 
 from experiments.data import HELD_OUT_SEED, Scenes
 from experiments.data.images import read_rgb
-from experiments.engine.figures import Comparison, Panel, panel_figure
+from experiments.engine.figures import Panel, panel_figure
+from experiments.engine.processes import is_first
 from experiments.engine.report import beside_paper, leaves_results, markdown_table, publish
 from experiments.engine.runs import load_runs
 from experiments.joint_upsampling.classical import Method
@@ -55,20 +56,14 @@ def denoise(config: DenoiseConfig) -> None:
     runs, source = load_runs(TrainConfig, config.run_dir), config.data.open("test")
     pictures = config.out if config.pictures else None
     compared = compare_pairs(source, config.data, DENOISERS | as_methods(runs), pictures)
-    table = mean_table([("RMSE", comparison) for _, _, comparison in compared])
+    table = mean_table([("RMSE", score) for _, _, score in compared])
     for name, row in table.items():
-        row["PSNR"] = float(np.mean([_depth_psnr(comparison, name) for _, _, comparison in compared]))
+        row["PSNR"] = float(np.mean([_decibels(s.errors[name] / (s.peak or 1.0)) for _, _, s in compared]))
     called = {run.config.network.published: run.label for run in runs}
     paper = {called.get(name, name): f"{value:.2f}" for name, value in DENOISING.items()}
     rows = beside_paper([{"method": name, **row} for name, row in table.items()], {"RMSE": paper})
     text = f"RMSE in {source.unit} and PSNR in dB, mean of {len(source)} pairs (paper: RMSE in cm on NYU Depth v2)"
     publish(config.out, {"unit": source.unit, "mean": table}, f"{text}\n\n{markdown_table(rows)}")
-
-
-def _depth_psnr(comparison: Comparison, name: str) -> float:
-    """With the range of the true depth as the peak."""
-    peak = float(np.ptp(comparison.truth)) or 1.0
-    return _decibels(comparison.errors[name] / peak)
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,8 @@ def filter_image(config: FilterConfig) -> None:
     for name, method in (DENOISERS | as_methods(load_runs(TrainConfig, config.run_dir))).items():
         if name != "noisy":
             pictures[name] = filtered(method, target, first, config.iterations, follow=guide is None)
-    _write(config.out, pictures)
+    if is_first():
+        _write(config.out, pictures)
     if config.noise:
         rows = [
             {"picture": name, "PSNR": _decibels(float(np.sqrt(np.mean((picture.clip(0, 1) - clean) ** 2))))}
@@ -113,7 +109,8 @@ def filter_image(config: FilterConfig) -> None:
             if name != "guide"
         ]
         publish(config.out, {row["picture"]: row["PSNR"] for row in rows}, markdown_table(rows))
-    print(f"pictures: {config.out}")
+    if is_first():
+        print(f"pictures: {config.out}")
 
 
 def filtered(method: Method, target: np.ndarray, guide: np.ndarray, iterations: int, *, follow: bool) -> np.ndarray:

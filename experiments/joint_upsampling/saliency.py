@@ -9,6 +9,7 @@ import tyro
 
 from experiments.data import HELD_OUT_SEED, RGBD, Scenes, Source, data_dir, saliency
 from experiments.engine.figures import Comparison, Panel, panel_figure
+from experiments.engine.processes import for_each
 from experiments.engine.report import beside_paper, leaves_results, markdown_table, publish
 from experiments.engine.runs import load_runs
 from experiments.joint_upsampling.classical import FILTERS, METHODS
@@ -61,15 +62,19 @@ def upsample_saliency(config: SaliencyConfig) -> None:
     for run in runs:
         run.config.network.check([config.scale])
     methods = (METHODS if config.solvers else FILTERS) | as_methods(runs)
-    source, scores = _open(config), []
-    for index in range(len(source)):
+    source, drawn = _open(config), config.pictures and config.out is not None
+
+    def scores_of(index: int) -> dict[str, float]:
         sample = source[index]
         guide = sample.guide @ _LUMINANCE[:, None] if config.guide == "intensity" else sample.guide
         sample = sample._replace(guide=np.broadcast_to(guide, sample.guide.shape))
         comparison = compare(sample, config.scale, config.protocol, methods, "")
-        scores.append({name: _score(sample.name, comparison, map_) for name, map_ in comparison.results.items()})
+        found = {name: _score(sample.name, comparison, map_) for name, map_ in comparison.results.items()}
         if config.pictures and config.out is not None:
-            _draw(config.out / f"{sample.name}.png", comparison, scores[-1])
+            _draw(config.out / f"{sample.name}.png", comparison, found)
+        return found
+
+    scores = for_each(len(source), scores_of, alone=drawn)
     mean = {name: float(np.mean([row[name] for row in scores])) for name in scores[0]}
     names = {run.label: run.config.network.published for run in runs}
     publish(config.out, {"mean": mean, "images": scores}, _text(config, mean, len(scores), names))

@@ -1,6 +1,6 @@
 """Trained networks on test images, in the protocols of FastDepth and of Hu et al.: a table beside the paper's."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,9 +105,12 @@ def _at_least(network: Any, x: Any, like: Any) -> Any:
 
 def constant(source: Source, how: Protocol) -> Method:
     """The mean depth of all measured pixels, everywhere: what a network has to beat."""
-    total, count = 0.0, 0
-    for example in _examples(source, how):
-        total, count = total + float(example["depth"].sum(dtype=np.float64)), count + int(example["valid"].sum())
+
+    def sums(index: int) -> tuple[float, int]:
+        example = examined(source[index], how)
+        return float(example["depth"].sum(dtype=np.float64)), int(example["valid"].sum())
+
+    total, count = map(sum, zip(*for_each(len(source), sums), strict=True))
     mean = np.float32(total / max(count, 1))
     return lambda example: np.full_like(example["depth"], max(mean, LEAST))
 
@@ -126,11 +129,6 @@ def scores(method: Method, source: Source, how: Protocol) -> Row:
     means = depth_scores(errors, convention=how.manner)
     row: Row = {ours: means[name] for name, ours in _NAMES.items()}
     return row | {"rms (pixels)": depth_scores(errors, convention="pixels")["rmse"]}
-
-
-def _examples(source: Source, how: Protocol) -> Iterator[Example]:
-    for index in range(len(source)):
-        yield examined(source[index], how)
 
 
 def untrained() -> Run:

@@ -1,6 +1,6 @@
 """Reconstructions of the test images: the table with the paper's numbers beside ours, and pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +11,7 @@ import numpy as np
 import tyro
 
 from experiments.engine.figures import kernel_figure
+from experiments.engine.processes import for_each
 from experiments.engine.report import leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs, parameters, train_rows
 from experiments.reconstruction.paper import ROWS, Row
@@ -85,15 +86,14 @@ def _name(run: Run) -> str:
 
 def compare(trained: Sequence[Run], images: np.ndarray, out: Path | None) -> None:
     """Print the table, and write it with its pictures to `out`."""
-    outputs = [reconstruct(run, images) for run in trained]
-    measured = [scores(y, images) for y in outputs]
-    results = {_name(run): {"parameters": parameters(run.network)} | score
-               for run, score in zip(trained, measured, strict=True)}  # fmt: skip
+    shown = np.linspace(0, len(images) - 1, min(_SHOWN, len(images))).astype(int)
+    results, named = dict[str, dict[str, float]](), dict[str, np.ndarray]()
+    for run in trained:
+        found, named[run.label] = reconstruct(run, images, shown)
+        results[_name(run)] = {"parameters": parameters(run.network)} | found
     publish(out, results, f"{len(images)} test images. {_NOTE}\n\n{table(trained, results)}")
     if out is None:
         return
-    shown = np.linspace(0, len(images) - 1, min(_SHOWN, len(images))).astype(int)
-    named = {run.label: y[shown] for run, y in zip(trained, outputs, strict=True)}
     reconstruction_figure(out / "reconstructions.png", {"input": images[shown] / 255} | named)
     richest = shown[np.argmax(images[shown].std((1, 2, 3)))]
     for run in trained:
@@ -113,17 +113,26 @@ def _draw_stages(out: Path, run: Run, image: np.ndarray) -> None:
         kernel_figure(out / f"kernels_{_name(run)}.png", image[..., 0], kernels)
 
 
-def reconstruct(run: Run, images: np.ndarray) -> np.ndarray:
-    """Reconstructions of bytes [N, H, W, 1] as floats, clipped to 0 .. 1."""
+def reconstruct(run: Run, images: np.ndarray, shown: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+    """The scores of the reconstructions of bytes [N, H, W, 1], batches of which are shared among the processes, and
+    some of them, as floats clipped to 0 .. 1."""
     starts, decode = range(0, len(images), _BATCH), jitted(run.network, _decode)
-    return np.concatenate([np.asarray(decode(images[n : n + _BATCH])) for n in starts])
+
+    def part(number: int) -> tuple[dict[str, list[float]], list[Any]]:
+        first = starts[number]
+        batch = images[first : first + _BATCH]
+        y = decode(batch)
+        here = shown[(first <= shown) & (shown < first + len(batch))]
+        found = jax.device_get(_measure(y, batch))
+        return {name: values.tolist() for name, values in found.items()}, np.asarray(y)[here - first].tolist()
+
+    parts = for_each(len(starts), part)
+    each = {name: np.concatenate([np.array(found[name]) for found, _ in parts]) for name in parts[0][0]}
+    return scores(each), np.array([y for _, some in parts for y in some], np.float32)
 
 
-def scores(outputs: np.ndarray, images: np.ndarray) -> dict[str, float]:
-    """The columns of the table; "psnr_per_image" is the mean of the images' own."""
-    starts = range(0, len(images), _BATCH)
-    parts = [jax.device_get(_measure(outputs[n : n + _BATCH], images[n : n + _BATCH])) for n in starts]
-    each = {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
+def scores(each: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The columns of the table, of scores of each image; "psnr_per_image" is the mean of the images' own."""
     rmse = float(np.sqrt(np.mean(each["rmse"] ** 2)))
     return {
         "psnr": float(-20 * np.log10(rmse)),

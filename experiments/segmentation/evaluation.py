@@ -159,13 +159,17 @@ def test_images(config: TrainConfig, data_dir: Path | None, images: int | None =
 def scores(method: Method, source: Source) -> Row:
     """Per cent, of counts over all images at their own sizes."""
     count = len(source.classes)
-    confusion, areas = np.zeros(()), np.zeros(())
-    for index in share(len(source)):
-        sample = source[index]
-        found, labels = jnp.argmax(method(sample.image), -1), jnp.asarray(sample.labels[None])
-        confusion = confusion + np.asarray(metrics.confusion_matrix(found, labels, num_classes=count))
-        areas = areas + np.asarray(metrics.boundary_areas(found, labels, num_classes=count))
-    confusion, areas = summed(confusion, areas)
+
+    def counts() -> tuple[np.ndarray, np.ndarray]:
+        confusion, areas = np.zeros(()), np.zeros(())
+        for index in share(len(source)):
+            sample = source[index]
+            found, labels = jnp.argmax(method(sample.image), -1), jnp.asarray(sample.labels[None])
+            confusion = confusion + np.asarray(metrics.confusion_matrix(found, labels, num_classes=count))
+            areas = areas + np.asarray(metrics.boundary_areas(found, labels, num_classes=count))
+        return confusion, areas
+
+    confusion, areas = summed(counts)
     result, boundary = metrics.class_scores(confusion), metrics.boundary_iou(areas)
     row: Row = {name: 100 * float(result[name]) for name in ("mIoU", "mAcc", "aAcc", "mDice")}
     row["bIoU"] = 100 * float(np.nanmean(boundary))

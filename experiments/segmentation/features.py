@@ -14,6 +14,7 @@ from flax import nnx
 from experiments.data.images import read_arrays
 from experiments.data.segmentation import IGNORED, Source
 from experiments.engine.config import to_json
+from experiments.engine.processes import first_alone, together
 from experiments.engine.runs import jitted
 from experiments.segmentation.data import DataConfig
 from jaxup import interop
@@ -57,12 +58,18 @@ def features(data: DataConfig, backbone: Backbone, directory: Path) -> tuple[Fea
     settings["data"].pop("data_dir")
     name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     path = directory / f"features-{data.source}-{name}.npz"
-    if not path.is_file():
+
+    def compute() -> None:
+        if path.is_file():
+            return
         directory.mkdir(parents=True, exist_ok=True)
         network = jitted(_build(backbone, directory), _maps)
         parts = [_computed(network, data.open(split), split) for split in ("train", "test")]
         _whiten(*(part.maps for part in parts))
         _save(path, parts)
+
+    first_alone(compute)
+    together(compute)  # where others do not see the files of the first process
     return _load(path)
 
 

@@ -16,6 +16,7 @@ from flax import nnx
 
 from experiments.engine.checkpoint import split_model
 from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
+from experiments.engine.processes import for_each
 from experiments.engine.report import markdown_table, publish
 from experiments.engine.runs import parameters
 from experiments.engine.stopping import locked
@@ -124,10 +125,9 @@ def _compare(config: FrozenConfig) -> None:
     run_dir = config.run.run_dir
     train, test = features(config.data, config.backbone, config.features_dir or run_dir / "features")
     arrays = _on_device(train)
-    rows = []
-    for stride in config.strides:
-        for name in config.upsamplers or UPSAMPLERS:
-            rows += list(_rows(config, name, stride, arrays, train, test))
+    asked = [(name, stride) for stride in config.strides for name in config.upsamplers or UPSAMPLERS]
+    found = for_each(len(asked), lambda n: list(_rows(config, *asked[n], arrays, train, test)))
+    rows = [row for each in found for row in each]
     publish(run_dir, rows, _table(rows))
 
 
@@ -155,7 +155,7 @@ def _rows(
             row |= _trained(config, program, probe, arrays, seed, test)
             print(f"{name}, stride {stride}, seed {seed}: mIoU {row['mIoU']:.4f}, bIoU {row['bIoU']:.4f}, ", end="")
             print(f"{1000 * row['s/step']:.0f} ms a step", flush=True)
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, f"{json.dumps(row)}\n".encode())
         yield json.loads(path.read_text())
 

@@ -15,6 +15,7 @@ from experiments.data.photos import embedded, middles, resized
 from experiments.data.super_resolution import Pair, Photos, degraded, read_folder
 from experiments.engine.config import RunConfig
 from experiments.engine.figures import busiest_window, kernel_figure
+from experiments.engine.processes import for_each
 from experiments.engine.report import leaves_results, markdown_table, publish
 from experiments.engine.runs import Run, jitted, load_runs, parameters, unique
 from experiments.super_resolution.paper import RESULTS, SCALES
@@ -62,11 +63,13 @@ class Entry(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What a method makes of one photograph; PSNR and SSIM of each run, the image of the first."""
+    """What a method makes of one photograph: PSNR and SSIM of each run."""
 
     psnr: list[float]
     ssim: list[float]
-    image: np.ndarray
+
+
+Compared = Mapping[str, Mapping[str, Score]]  # photograph -> method -> score
 
 
 @leaves_results
@@ -81,11 +84,12 @@ def evaluate(config: EvaluateConfig) -> None:
     rows, images = [], []
     for name, photographs in sets.items():
         for scale in scales:
-            scores = {image: compare(rgb, scale, entries) for image, rgb in photographs.items()}
+            folder = config.out if config.pictures else None
+            scores = _compared((name, scale), photographs, entries, folder)
             rows += _rows(name, scale, list(scores.values()), entries)
             images += [{"test set": name, "image": k, "scale": scale, **_plain(score)} for k, score in scores.items()]
-            if config.pictures and config.out is not None:
-                _draw(config.out, (name, scale), photographs, scores, entries)
+            if folder is not None:
+                _draw_kernels(folder, (name, scale), next(iter(photographs.values())), entries)
     text = "\n".join([markdown_table(rows), "", *map(_footnote, entries)]).rstrip()
     publish(config.out, {"mean": rows, "images": images, "runs": list(map(_footnote, entries))}, text)
 
@@ -121,10 +125,31 @@ def trained(run_dirs: Sequence[Path]) -> list[Entry]:
     return [Entry(name, tuple(runs)) for name, runs in zip(names, groups.values(), strict=True)]
 
 
-def compare(rgb: np.ndarray, scale: int, entries: Sequence[Entry]) -> dict[str, Score]:
+def _compared(test: tuple[str, int], photographs: Photos, entries: Sequence[Entry], pictures: Path | None) -> Compared:
+    """Scores on a test set at a scale, whose photographs are shared among processes if no pictures are wanted."""
+    (name, scale), named = test, list(photographs.items())
+
+    def scores_of(index: int) -> dict[str, Score]:
+        image, rgb = named[index]
+        high, made = compare(rgb, scale, entries)
+        found = {method: _score(results, high, scale) for method, results in made.items()}
+        if pictures is not None:
+            shown = {f"{method}, {score.psnr[0]:.2f} dB": made[method][0] for method, score in found.items()}
+            draw(pictures / f"{name}_{image}_{scale}x.png", f"{image}, {scale}x", high, shown)
+        return found
+
+    each = for_each(len(named), scores_of, alone=pictures is not None)
+    return {
+        image: {method: Score(*score) for method, score in found.items()}
+        for (image, _), found in zip(named, each, strict=True)
+    }
+
+
+def compare(rgb: np.ndarray, scale: int, entries: Sequence[Entry]) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
     """Lower the resolution of a photograph, and enlarge it by bicubic interpolation and by the runs of that scale.
 
-    Values are clipped to 0 .. 255, and the outermost `scale` pixels do not count.
+    Returns:
+        The photograph's luminance, 0 .. 255, and by method the images of each run, clipped to it.
     """
     low, high = degraded(rgb, scale)
     x = jnp.asarray(low[None, ..., None] / 255, jnp.float32)
@@ -132,19 +157,19 @@ def compare(rgb: np.ndarray, scale: int, entries: Sequence[Entry]) -> dict[str, 
     for entry in entries:
         if entry.config.network.scale == scale:
             results[entry.label] = [255 * np.asarray(jitted(run.network)(x))[0, ..., 0] for run in entry.runs]
-    return {method: _score(images, high, scale) for method, images in results.items()}
+    return high, {method: [np.clip(image, 0, 255) for image in images] for method, images in results.items()}
 
 
 def _score(images: Sequence[np.ndarray], truth: np.ndarray, border: int) -> Score:
+    """The outermost pixels do not count."""
+
     def inner(image: np.ndarray) -> jax.Array:
         return jnp.asarray(image[None, border:-border, border:-border, None], jnp.float32)
 
-    images = [np.clip(image, 0, 255) for image in images]
     both = [(inner(image), inner(truth)) for image in images]
     return Score(
         [float(psnr(*pair, data_range=255)[0]) for pair in both],
         [float(ssim(*pair, data_range=255)[0]) for pair in both],
-        images[0],
     )
 
 
@@ -165,27 +190,17 @@ def _rows(
     return rows
 
 
-def _draw(
-    out: Path,
-    test: tuple[str, int],
-    photographs: Photos,
-    scores: Mapping[str, Mapping[str, Score]],
-    entries: Sequence[Entry],
-) -> None:
-    """A picture of every photograph of a test set at a scale, and the kernels at the first one."""
+def _draw_kernels(out: Path, test: tuple[str, int], rgb: np.ndarray, entries: Sequence[Entry]) -> None:
+    """Those of the networks of a scale, at a photograph."""
     name, scale = test
-    pairs = {image: degraded(rgb, scale) for image, rgb in photographs.items()}
-    for image, pair in pairs.items():
-        found = {f"{method}, {score.psnr[0]:.2f} dB": score.image for method, score in scores[image].items()}
-        draw(out / f"{name}_{image}_{scale}x.png", f"{image}, {scale}x", pair.high, found)
     for number, entry in enumerate(entries, 1):
         network = entry.runs[0].network
         if entry.config.network.scale == scale and hasattr(network.blocks[-1].up, "kernels"):
             path = out / f"{name}_{scale}x_kernels_{number}_{entry.config.network.upsampler}.png"
-            _draw_kernels(path, next(iter(pairs.values())), network)
+            _draw_kernels_of(path, degraded(rgb, scale), network)
 
 
-def _draw_kernels(path: Path, pair: Pair, network: nnx.Module) -> None:
+def _draw_kernels_of(path: Path, pair: Pair, network: nnx.Module) -> None:
     """The kernels of the last block, where there is most to see."""
     scale = pair.high.shape[0] // pair.low.shape[0]
     window = busiest_window(pair.high)

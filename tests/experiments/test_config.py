@@ -67,7 +67,7 @@ def test_a_run_directory_belongs_to_one_configuration(tmp_path):
     config = Config(run)
     open_run(run.run_dir, config)
     before = {path.name: path.read_bytes() for path in run.run_dir.iterdir()}
-    assert before.keys() == {"config.json", "versions.json"}
+    assert before.keys() == {".lock", "config.json", "versions.json"}
     assert json.loads(before["versions.json"])[0]["jax"] == jax.__version__
     assert load_config(Config, run.run_dir) == config
     moved = dataclasses.replace(run, run_dir=tmp_path, log_every=1, save_every=2, keep=9)

@@ -71,7 +71,7 @@ if __name__ == "__main__":
         join(*processes)
     trained = train(RunConfig(directory, steps=steps, log_every=2, save_every=3))
     leaves = jax.tree.leaves(nnx.state(trained, nnx.Not(nnx.RngState)))
-    shared = {"each": for_each(5, lambda i: i / 3), "sum": summed(np.full(2, jax.process_index() + 1))[0]}
+    shared = {"each": for_each(5, lambda i: i / 3), "sum": summed(lambda: [np.full(2, jax.process_index() + 1)])[0]}
     if jax.process_index() == 0:
         shared = shared if jax.process_count() > 1 else {}
         np.savez(directory / "weights.npz", *[np.asarray(leaf) for leaf in leaves], **shared)
