@@ -144,6 +144,21 @@ def test_batch_and_rows_may_both_be_split():
     np.testing.assert_allclose(y, ops.resize(jnp.asarray(x), scale=2), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_max_pooling_keeps_rows_split(kind):
+    """Positions count from the first row of the image, not of a device's strip."""
+    x, mesh = np.random.default_rng(0).integers(0, 9, (2, 16, 6, 2)).astype(np.float32), mesh_of(kind)
+    pool = partial(ops.max_pool, scale=2)
+    with jax.set_mesh(mesh):
+        split = jax.device_put(x, NamedSharding(mesh, SPLIT))
+        run = jax.jit(pool).lower(split).compile()
+        found = run(split)
+    assert_only_neighbours(run)
+    for actual, expected in zip(found, pool(jnp.asarray(x)), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+        assert actual.sharding.is_equivalent_to(NamedSharding(mesh, SPLIT), actual.ndim)
+
+
 @pytest.mark.parametrize(
     ("function", "spec", "message"),
     [
