@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxup import files, interop
+from jaxup.cli.depth import read_confidence
 from jaxup.models import DJF
 from tests.fuzzing import fuzz
 from tests.interop.test_caffe import LAYERS, LEGACY, caffemodel
@@ -30,6 +31,24 @@ def pillow(name, mode="RGB"):
         return folder / name
 
     return make
+
+
+def palette(folder):
+    Image.fromarray(RGB[..., 0] // 128 * 255).convert("P").save(folder / "a.png")
+    return folder / "a.png"
+
+
+def with_exif(folder):
+    image = Image.fromarray(RGB)
+    exif = image.getexif()
+    exif[274], exif[270] = 6, "turned"  # which way is up, and a description
+    image.save(folder / "a.jpg", exif=exif)
+    return folder / "a.jpg"
+
+
+def exr(folder):
+    pytest.importorskip("OpenEXR", reason="OpenEXR is not installed")
+    return depth("a.exr")(folder)
 
 
 def tiff(pixels, **options):
@@ -112,10 +131,14 @@ LOADERS = {
     "png of 16 bits a channel": (png16, files.read_rgb),
     "depth in png": (depth("a.png"), files.read_depth),
     "jpeg": (pillow("a.jpg"), files.read_rgb),
+    "jpeg with exif": (with_exif, files.read_rgb8),
     "webp": (pillow("a.webp"), files.read_rgb),
     "bmp": (pillow("a.bmp"), files.read_rgb),
     "ppm": (pillow("a.ppm"), files.read_rgb),
     "pgm": (pillow("a.pgm", "L"), files.read_trimap),
+    "trimap of a palette": (palette, files.read_trimap),
+    "confidence": (depth("a.png"), lambda path: read_confidence(path, GREY16.shape)),
+    "exr": (exr, files.read_depth),
     "pgm of text": (text_pgm, files.read_depth),
     "pfm": (depth("a.pfm"), files.read_depth),
     "npy": (depth("a.npy"), files.read_depth),

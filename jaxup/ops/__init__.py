@@ -2,6 +2,10 @@
 
 Values are not checked. A NaN or an infinity spoils the outputs that are computed from it, those whose windows hold it,
 even with the weight 0, and no others; docstrings say which these are, and where it is otherwise.
+
+Of images whose rows are split over devices, operators read the few rows beyond their own from the neighbours. They do
+so where JAX tells them of the split while it traces them: over Explicit mesh axes, and outside of compiled functions.
+In a function compiled over Auto axes XLA decides it later and may gather rows there: use `over_rows`.
 """
 
 from jaxup.ops.attend import attention_kernels, attention_upsample
