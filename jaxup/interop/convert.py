@@ -16,7 +16,7 @@ _BACKBONES = {"backbones", "mit", "swin", "vit"}
 _SEGMENTATION = {"deeplab", "fpn", "maskformer", "mmseg", "pspnet", "segformer", "segmenter", "segnet", "transunet"}
 _MATTING = {"a2u_matting", "indexnet_matting"}
 _DEPTH = {"fastdepth", "hu"}
-_NETWORKS = {"djf", "dkn", "dmsg"} | _BACKBONES | _SEGMENTATION | {"upernet"} | _MATTING | _DEPTH
+_NETWORKS = {"djf", "dkn", "dmsg"} | _BACKBONES | _SEGMENTATION | {"mask_rcnn", "upernet"} | _MATTING | _DEPTH
 _FILES = sorted({entry.converter for entry in UPSAMPLERS.values() if entry.converter} | _NETWORKS)
 
 # By official class names.

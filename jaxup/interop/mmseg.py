@@ -30,7 +30,8 @@ _BACKBONES = {
 }
 
 
-def _backbone(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
+def backbone_of(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
+    """The backbone of a config, and its table."""
     given = dict(config["backbone"])
     check_choice("backbone type", given.get("type"), _BACKBONES)
     module, *tables = _BACKBONES[given["type"]](given | {key: config[key] for key in ("dtype",) if key in config})
@@ -56,14 +57,14 @@ def _of_head(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pspnet(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
-    backbone, table = _backbone(config)
+    backbone, table = backbone_of(config)
     given = _of_head(config) | _auxiliary(config) | options(config)
     module = PSPNet(config["decode_head"]["num_classes"], backbone=backbone, **given)
     return module, table | prefixed(psp_head_keys(module), "decode_head.", "") | _auxiliary_keys(module.auxiliary, "")
 
 
 def _upernet(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
-    backbone, table = _backbone(config)
+    backbone, table = backbone_of(config)
     given = _of_head(config) | _auxiliary(config) | options(config)
     module = UperNet(config["decode_head"]["num_classes"], backbone=backbone, **given)
     table |= prefixed(upernet_keys(module.head), "decode_head.", "head.")
@@ -75,7 +76,7 @@ def _auxiliary_keys(head: Any, ours: str) -> Table:
 
 
 def _semantic_fpn(config: dict[str, Any]) -> tuple[nnx.Module, Table]:
-    backbone, table = _backbone(config)
+    backbone, table = backbone_of(config)
     head = config["decode_head"]
     module = SemanticFPN(
         head["num_classes"],

@@ -10,15 +10,19 @@ In a function compiled over Auto axes XLA decides it later and may gather rows t
 
 from jaxup.ops.attend import attention_kernels, attention_upsample
 from jaxup.ops.bilateral import bilateral_filter, joint_bilateral_upsample
+from jaxup.ops.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, grid_anchors, match_boxes
 from jaxup.ops.deform import deformable_average
 from jaxup.ops.downsample import downsample_reassemble
 from jaxup.ops.filters import box_filter, gaussian_filter, guided_filter
 from jaxup.ops.fine import fine_neighbour_attention
 from jaxup.ops.index import indexed_pool, indexed_upsample
+from jaxup.ops.masks import crop_masks, paste_masks
+from jaxup.ops.nms import nms
 from jaxup.ops.pac import pac_conv_transpose
 from jaxup.ops.pcdc import paired_difference_conv
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize, zero_upsample
+from jaxup.ops.roi_align import multilevel_roi_align, roi_align
 from jaxup.ops.rows import over_rows
 from jaxup.ops.sample import sample
 from jaxup.ops.similarity import similarity_upsample
@@ -54,4 +58,15 @@ __all__ = [
     "guided_filter",
     "bilateral_filter",
     "joint_bilateral_upsample",
+    "roi_align",
+    "multilevel_roi_align",
+    "box_iou",
+    "encode_boxes",
+    "decode_boxes",
+    "clip_boxes",
+    "grid_anchors",
+    "match_boxes",
+    "nms",
+    "paste_masks",
+    "crop_masks",
 ]

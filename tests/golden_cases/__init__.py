@@ -11,6 +11,7 @@ from tests.golden_cases import (
     attention,
     backbones,
     classical,
+    detection,
     guided,
     indices,
     kernels,
@@ -32,6 +33,7 @@ OPERATORS: dict[str, Function] = (
     | attention.OPERATORS
     | backbones.OPERATORS
     | classical.OPERATORS
+    | detection.OPERATORS
     | guided.OPERATORS
     | indices.OPERATORS
     | kernels.OPERATORS
@@ -58,4 +60,4 @@ DOUBLE = {"torchvision vgg16_bn.features", "torchvision mobilenet_v2", "torchvis
 OPTIMISED = {"DKN"}
 
 # Functions of NumPy arrays, or of counts, or that compute in float64: they are called as they are, and not compiled.
-ON_HOST = {*metrics.OPERATORS, *matting_measures.ON_HOST, *solvers.OPERATORS}
+ON_HOST = {*detection.ON_HOST, *metrics.OPERATORS, *matting_measures.ON_HOST, *solvers.OPERATORS}

@@ -6,10 +6,22 @@ functions of a low-resolution grid (h, w), so that one statement gives the small
 
 from typing import Any
 
-from tests.registry import attention, backbones, classical, dkn, fine, guided, indices, kernels, restoration, sampling
+from tests.registry import (
+    attention,
+    backbones,
+    classical,
+    detection,
+    dkn,
+    fine,
+    guided,
+    indices,
+    kernels,
+    restoration,
+    sampling,
+)
 from tests.registry.examples import Example, ModuleExample
 
-FILES = (attention, backbones, classical, dkn, fine, guided, indices, kernels, restoration, sampling)
+FILES = (attention, backbones, classical, detection, dkn, fine, guided, indices, kernels, restoration, sampling)
 
 EXAMPLES: list[Example] = [example for file in FILES for example in file.EXAMPLES]
 MODULES: list[ModuleExample] = [example for file in FILES for example in file.MODULES]

@@ -13,6 +13,7 @@ from jaxup.models.segmentation.heads import Backbone, Classifier, build_backbone
 from jaxup.models.segmentation.upsampling import Build, Upsampling
 from jaxup.ops.resize import resize
 
+GUIDES = ("adjacent", "finest")
 EXTRAS = ("pool", "on_input", "on_lateral", "on_output")
 
 
@@ -37,6 +38,8 @@ class FPN(nnx.Module):
         extra_norm: the same after the extra ones; None: as `norm`. torchvision has none there.
         upsampler: of the top-down path: a name of `nn.UPSAMPLERS`, or a function, see `Upsampling`. Its guide is the
             map that it is added to.
+        guide: "finest": in its place the guide of all steps is the first of these maps, averaged over the pixels of
+            the step.
         dtype: the type in which layers compute; parameters are float32, and so are norms.
         rngs: source of the initial parameters.
 
@@ -70,9 +73,12 @@ class FPN(nnx.Module):
         norm: bool = False,
         extra_norm: bool | None = None,
         upsampler: Build = "nearest",
+        guide: str = "adjacent",
         dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_choice("guide", guide, GUIDES)
+        self.guide = guide
         self.in_features = tuple(check_int("in_features", width) for width in in_features)
         self.start, used = check_int("start", start, 0), self.in_features[start:]
         count = len(used) if num_outputs is None else check_int("num_outputs", num_outputs)
@@ -100,8 +106,12 @@ class FPN(nnx.Module):
         check_maps(maps, self.in_features)
         maps = maps[self.start :]
         levels = [lateral(y) for lateral, y in zip(self.laterals, maps, strict=True)]
+        finest = levels[0]
         for i in reversed(range(len(levels) - 1)):
-            levels[i] = levels[i] + self.upsamplers[i](levels[i + 1], levels[i : i + 1])
+            guide = levels[i]
+            if self.guide == "finest" and i:
+                guide = resize(finest, size=guide.shape[1:3], method="area")
+            levels[i] = levels[i] + self.upsamplers[i](levels[i + 1], [guide])
         outputs = [layer(y) for layer, y in zip(self.smooth, levels, strict=True)]
         source = {"on_input": maps[-1], "on_lateral": levels[-1]}.get(self.extra, outputs[-1])
         for i, layer in enumerate(self.extra_layers):

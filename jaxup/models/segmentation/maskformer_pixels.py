@@ -12,7 +12,7 @@ from jaxup.models.segmentation.upsampling import Upsampling
 from jaxup.nn.norms import group_norm, normalise
 
 
-class _ConvNorm(nnx.Module):
+class ConvGroupNorm(nnx.Module):
     """Convolution without bias, group normalisation in 32 groups (fewer where these do not divide), activation."""
 
     def __init__(self, inputs: int, outputs: int, size: int, *, active: bool = True, dtype: Any, rngs: nnx.Rngs):
@@ -21,6 +21,7 @@ class _ConvNorm(nnx.Module):
         self.active, self.dtype = active, dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, inputs] -> [B, H, W, outputs]."""
         y = normalise(self.norm, self.conv(x), self.dtype)
         return nnx.relu(y) if self.active else y
 
@@ -41,11 +42,11 @@ class PixelDecoder(nnx.Module):
     ):
         options: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         coarse, steps = widths[-1], len(widths) - 1
-        self.stem = _ConvNorm(coarse, features, 3, **options)
+        self.stem = ConvGroupNorm(coarse, features, 3, **options)
         self.laterals = nnx.List(
-            _ConvNorm(width, features, 1, active=False, **options) for width in reversed(widths[:-1])
+            ConvGroupNorm(width, features, 1, active=False, **options) for width in reversed(widths[:-1])
         )
-        self.blocks = nnx.List(_ConvNorm(features, features, 3, **options) for _ in range(steps))
+        self.blocks = nnx.List(ConvGroupNorm(features, features, 3, **options) for _ in range(steps))
         self.direct = upsampler == "resfu"
         names = [upsampler] * steps
         if upsampler == "stack_jbu":  # all steps are one stack, whose last convolution is in the last of them
