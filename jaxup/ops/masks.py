@@ -110,13 +110,14 @@ def _crop(masks: jax.Array, boxes: jax.Array, index: jax.Array, size: int, align
         box, image, number = given
         mask = masks[image, jnp.maximum(number, 0)].astype(dtype)
         rows, cols = (_means(box[1 - axis], box[3 - axis], mask.shape[axis], size, aligned) for axis in (0, 1))
-        return rows @ mask @ cols.T
+        return jnp.matmul(rows @ mask, cols.T)
 
     boxes = jax.lax.stop_gradient(boxes).astype(dtype)
     if 0 in (index.size, masks.shape[1]):
         return jnp.zeros((*index.shape, size, size), dtype)
-    found = jax.lax.map(one, (boxes.reshape(-1, 4), images.reshape(-1), index.reshape(-1)))
-    return found.reshape(*index.shape, size, size)
+    found: jax.Array = jax.lax.map(one, (boxes.reshape(-1, 4), images.reshape(-1), index.reshape(-1)))
+    cut: jax.Array = found.reshape(*index.shape, size, size)
+    return cut
 
 
 def _means(low: jax.Array, high: jax.Array, length: int, bins: int, aligned: bool) -> jax.Array:

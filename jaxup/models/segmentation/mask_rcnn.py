@@ -46,7 +46,7 @@ class MaskRCNN(nnx.Module):
     the coarser steps, and here it is averaged over the pixels of each, after the convolution that brings it to the
     pyramid's width.
 
-    Parameters with 80 classes and ResNet-50: 44,401,393 with torchvision's convention.
+    Parameters with 80 classes and ResNet-50: 44,400,693 with torchvision's convention.
 
     Args:
         num_classes: K, of things, without the background.
@@ -313,7 +313,7 @@ class MaskRCNN(nnx.Module):
         """What a head makes of the features of boxes [B, N, 4]."""
         options = self.convention.roi_align
         y = multilevel_roi_align(boxes, *maps[:-1], size=size, strides=self.strides, **options)
-        made = head(y.reshape(-1, *y.shape[2:]))  # type: ignore[operator]
+        made = head(y.reshape(-1, *y.shape[2:]))
         return jax.tree.map(lambda z: z.reshape(*y.shape[:2], *z.shape[1:]), made)
 
     def limits(self, x: jax.Array, limits: jax.Array | None) -> jax.Array:

@@ -13,9 +13,9 @@ from jaxup.models.segmentation import FPN, MaskRCNN, PanopticFPN, instance_masks
 from jaxup.models.segmentation import detection_loss as loss
 from jaxup.ops import resize
 from tests.compare import assert_close, assert_finite
-from tests.models.backbones.test_backbones import abstract, filled, image
+from tests.models.backbones.test_backbones import filled, image
 from tests.models.segmentation.networks import small_resnet
-from tests.modules import call, count, random
+from tests.modules import abstract, call, count, random
 from tests.registry.examples import thorough
 
 SMALL = dict(backbone=small_resnet(), features=8, hidden=6, mask_layers=(6,), mask_features=5, detections=7)
@@ -60,6 +60,7 @@ def with_gradients(module, x, truth, key):
 PAIR = np.concatenate([image(*SIZE), 1 - image(*SIZE)])
 
 
+@pytest.mark.thorough
 def test_training_steps():
     """One program for images with objects, without any, with one of a pixel, and with crowds; all draws by the key."""
     module = network()
@@ -225,7 +226,7 @@ def test_merging():
 
 
 def test_errors():
-    build = lambda **options: abstract(MaskRCNN, 3, **SMALL, **options)  # noqa: E731
+    build = lambda **options: abstract(MaskRCNN, 3, **SMALL | options)  # noqa: E731
     with pytest.raises(ValueError, match="convention: expected one of 'torchvision', 'mmdet', got 'detectron'"):
         build(convention="detectron")
     with pytest.raises(ValueError, match="proposals: expected an integer >= 1, got 0"):

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxup.interop import from_torch, to_torch
 from tests.compare import assert_close
 
-pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.torch, pytest.mark.thorough, pytest.mark.filterwarnings("ignore")]
 NAME, SIZE = "maskrcnn_resnet50_fpn", (64, 96)
 CONFIG = {
     "num_classes": 4,
@@ -195,6 +195,7 @@ def test_detections(official, ours):
         assert_close(found["masks"][i, :count], image["masks"][:, 0].numpy(), 1e-4)
 
 
+@pytest.mark.slow
 def test_names(torchvision):
     """Those of the published network, both ways."""
     model = torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
