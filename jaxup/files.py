@@ -29,6 +29,7 @@ DEPTH_FORMATS = {
     ".pfm": "PFM",
     ".pgm": "PGM",
 }
+_EXPANSION, _EXR_SMALL = 1040, 2**24  # bytes that deflate makes of one, at most; those of an EXR that is never refused
 _GREY = 16  # what the channels of a grey image may differ by, as JPEG makes them
 _EXTRA = 'pip install "jaxup[experiments]"'
 _PACKAGES = {"PIL": f"Pillow: {_EXTRA}", "scipy": f"SciPy: {_EXTRA}"} | {
@@ -202,14 +203,17 @@ def _read_exr(path: Path) -> np.ndarray:
     openexr = require("OpenEXR")
     with reading(path):
         with openexr.File(str(path), header_only=True) as file:
-            first, last = file.header()["dataWindow"]
-        check_pixels(path, int(last[1] - first[1]) + 1, int(last[0] - first[0]) + 1)
+            (first, last), count = file.header()["dataWindow"], len(file.header()["channels"])
+        height, width = int(last[1] - first[1]) + 1, int(last[0] - first[0]) + 1
+        check_pixels(path, height, width)
+        if 4 * count * height * width > max(_EXR_SMALL, _EXPANSION * path.stat().st_size):
+            raise InputError(f"{path}: {width} x {height} pixels are more than the file can hold")
         with openexr.File(str(path), separate_channels=True) as file:
             channels = file.channels()
             if len(channels) > 1 and "Z" not in channels:
                 raise InputError(f"{path}: expected one channel or a channel Z, there are {', '.join(channels)}")
             name = "Z" if "Z" in channels else next(iter(channels))
-            return np.array(channels[name].pixels)
+            return np.asarray(channels[name].pixels)
 
 
 def output_dtype(path: Path, source: Path, dtype: np.dtype) -> np.dtype:
