@@ -11,6 +11,7 @@ from jaxup.models.backbones import (
     ResNet,
     SENet,
     Swin,
+    VisionEncoder,
     ViT,
     make_backbone,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Swin",
     "VGG",
     "ViT",
+    "VisionEncoder",
     "make_backbone",
     "AttentionJointNetwork",
     "DJF",

@@ -1,6 +1,7 @@
 """Backbones: networks that turn an image into maps at several strides, one family a file."""
 
 from jaxup.models.backbones.densenet import DenseNet
+from jaxup.models.backbones.encoders import VisionEncoder
 from jaxup.models.backbones.factory import BACKBONES, make_backbone
 from jaxup.models.backbones.mit import MiT
 from jaxup.models.backbones.mobilenet import MobileNetV1
@@ -21,6 +22,7 @@ __all__ = [
     "SENet",
     "Swin",
     "VGG",
+    "VisionEncoder",
     "ViT",
     "make_backbone",
 ]

@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxup._checks import check_choice
 from jaxup.models.backbones.densenet import DenseNet
+from jaxup.models.backbones.encoders import VisionEncoder
 from jaxup.models.backbones.mit import MiT
 from jaxup.models.backbones.mobilenet import MobileNetV1
 from jaxup.models.backbones.mobilenet_v2 import LITE0_STAGES, MobileNetV2
@@ -19,6 +20,17 @@ from jaxup.models.backbones.vit import ViT
 
 _MIT = (64, 128, 320, 512)
 _LITE = dict(stages=LITE0_STAGES, padding="same", momentum=0.99, epsilon=1e-3)
+_SMALL: dict[str, Any] = dict(width=384, num_heads=6, hidden_features=1536)
+_BASE: dict[str, Any] = dict(width=768, num_heads=12, hidden_features=3072)
+_LARGE: dict[str, Any] = dict(width=1024, num_heads=16, hidden_features=4096, depth=24)
+_SIZES = {"s": _SMALL, "b": _BASE, "l": _LARGE}
+_REGISTERS = dict(num_registers=4, position_resize="bicubic-antialias")
+_DINOV3: dict[str, Any] = dict(
+    patch_size=16, image_size=16, num_registers=4, rotary_base=100.0, attention_bias="query, value", epsilon=1e-5
+)
+_TOWER: dict[str, Any] = dict(image_size=224, position_resize="bicubic", layer_scale=False)
+_SIGLIP = _TOWER | dict(activation="gelu_tanh", class_token=False, attention_pool=True)
+_CLIP = _TOWER | dict(activation="quick_gelu", patch_bias=False, first_norm=True, normed="class", epsilon=1e-5)
 
 BACKBONES: Mapping[str, tuple[Callable[..., nnx.Module], Mapping[str, Any]]] = MappingProxyType(
     {
@@ -43,6 +55,14 @@ BACKBONES: Mapping[str, tuple[Callable[..., nnx.Module], Mapping[str, Any]]] = M
         "swin_s": (Swin, dict(width=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), window_size=7)),
         "swin_b": (Swin, dict(width=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window_size=12)),
         "swin_l": (Swin, dict(width=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), window_size=12)),
+        **{f"dinov2_{name}14": (VisionEncoder, size) for name, size in _SIZES.items()},
+        **{f"dinov2_{name}14_reg": (VisionEncoder, size | _REGISTERS) for name, size in _SIZES.items()},
+        **{f"dinov3_{name}16": (VisionEncoder, size | _DINOV3) for name, size in _SIZES.items()},
+        "dinov3_s16plus": (VisionEncoder, _SMALL | _DINOV3 | dict(gated=True)),
+        "siglip_b16": (VisionEncoder, _BASE | _SIGLIP | dict(patch_size=16)),
+        "clip_b16": (VisionEncoder, _BASE | _CLIP | dict(patch_size=16)),
+        "clip_b32": (VisionEncoder, _BASE | _CLIP | dict(patch_size=32)),
+        "clip_l14": (VisionEncoder, _LARGE | _CLIP),
     }
 )
 """Backbones of `make_backbone`: their class and its options. Swin-B and -L have the windows of MaskFormer, 12."""
@@ -57,7 +77,9 @@ def make_backbone(name: str, *, rngs: nnx.Rngs, **options: Any) -> Any:
     Args:
         name: a key of `BACKBONES`: "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "senet154",
             "densenet161", "vgg16_bn", "mobilenet_v1", "mobilenet_v2", "efficientnet_lite0", "vit_ti", "vit_s", "vit_b",
-            "vit_l", "mit_b0" to "mit_b5", "swin_t", "swin_s", "swin_b" or "swin_l".
+            "vit_l", "mit_b0" to "mit_b5", "swin_t", "swin_s", "swin_b", "swin_l", "dinov2_s14", "dinov2_b14",
+            "dinov2_l14", each with "_reg", too, "dinov3_s16", "dinov3_s16plus", "dinov3_b16", "dinov3_l16",
+            "siglip_b16", "clip_b16", "clip_b32" or "clip_l14".
         options: of the class, in the place of those that belong to the name.
         rngs: source of the initial parameters.
 
