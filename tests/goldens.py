@@ -131,7 +131,7 @@ def _problems_in_double(golden: Golden, fn: Function) -> list[str]:
 def compiled(golden: Golden, fn: Function) -> Callable[[Arrays], tuple[Any, Any, Any]]:
     """From the inputs to outputs, the gradients whose values are stored, and statistics after a training step."""
     if golden.meta.get("operator") in ON_HOST:
-        return lambda inputs: (_asked(golden, fn(inputs, golden.params)), {}, {})
+        return lambda inputs: _on_host(golden, fn(inputs, golden.params))
     params = jax.device_put(golden.params)
 
     def loss(free_inputs: Any, free_params: Any, inputs: Any, params: Any) -> tuple[Any, Any]:
@@ -160,6 +160,12 @@ def compiled(golden: Golden, fn: Function) -> Callable[[Arrays], tuple[Any, Any,
 
     # The parameters are an argument: the compiler would compute with constants, slowly.
     return lambda inputs: with_gradients(inputs, params)
+
+
+def _on_host(golden: Golden, result: Any) -> tuple[Any, Any, Any]:
+    """Functions that find gradients themselves return a pair."""
+    outputs, gradients = result if isinstance(result, tuple) else (result, {})
+    return _asked(golden, outputs), {name: g for name, g in gradients.items() if name in golden.gradients}, {}
 
 
 def _asked(golden: Golden, outputs: dict[str, Any]) -> dict[str, Any]:

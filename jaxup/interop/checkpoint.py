@@ -17,7 +17,18 @@ from jaxup.interop._torch_files import load_torch
 from jaxup.interop.keys import as_array
 
 # Entries of a checkpoint that hold a state dict; each may have a twin with "ema", the average that was evaluated.
-_ENTRIES = ("state_dict", "model_state_dict", "model", "params", "net", "network", "generator", "netG", "weights")
+_ENTRIES = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "params",
+    "net",
+    "network",
+    "generator",
+    "netG",
+    "weights",
+    "jafar",
+)
 # Components of keys that PyTorch's wrappers of modules put anywhere, and that no module has as a name.
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _SMALL_FLOATS = {  # types of safetensors that NumPy does not have
@@ -32,8 +43,8 @@ def load_checkpoint(path: str | Path, *, entry: str | None = None) -> dict[str, 
     """Read the tensors of a checkpoint: safetensors, or a file of `torch.save` read with `weights_only=True`.
 
     A state dict may lie in the file under "state_dict", "model_state_dict", "model", "params", "net", "network",
-    "generator", "netG" or "weights", one in the other too; of "params" and "params_ema" (or any other name and its
-    twin, as in "model_ema_state_dict") the average is read. What wrappers of modules leave in keys is taken off:
+    "generator", "netG", "weights" or "jafar", one in the other too; of "params" and "params_ema" (or any other name and
+    its twin, as in "model_ema_state_dict") the average is read. What wrappers of modules leave in keys is taken off:
     "_orig_mod." of `torch.compile` and the like anywhere, and "module." of `DataParallel` where every key begins with
     it. Other names that all keys begin with, such as "model.", are left to `from_torch`, which knows the keys that it
     needs. Beside tensors the file may hold numbers, scalars and arrays of NumPy and an `argparse.Namespace`; nothing in

@@ -12,7 +12,7 @@ from jaxup.interop.keys import Operators, Table, flat_variables, read, unfilled,
 from jaxup.nn import UPSAMPLERS
 
 # One file per paper: those of the upsamplers, and of whole networks.
-_BACKBONES = {"backbones", "mit", "swin", "vit"}
+_BACKBONES = {"backbones", "encoders", "mit", "swin", "vit"}
 _SEGMENTATION = {"deeplab", "fpn", "maskformer", "mmseg", "pspnet", "segformer", "segmenter", "segnet", "transunet"}
 _MATTING = {"a2u_matting", "indexnet_matting"}
 _DEPTH = {"fastdepth", "hu"}

@@ -51,6 +51,8 @@ LAYOUTS: dict[str, Layout] = {
     ),
     # [O, 1, kh, kw] <-> [kh, kw, O]
     "filters": Layout(lambda x: x[:, 0].transpose(1, 2, 0), lambda x: x.transpose(2, 0, 1)[:, None]),
+    # [C] <-> [1, C]
+    "row": Layout(lambda x: x[None], lambda x: x[0]),
     # [1, C, 1, 1] <-> [C]
     "channels": Layout(lambda x: x.reshape(-1), lambda x: x.reshape(1, -1, 1, 1)),
 }

@@ -18,11 +18,15 @@ from jaxup.nn.factory import UPSAMPLERS, make_upsampler
 from jaxup.nn.fade import FADE, SemiShift
 from jaxup.nn.indexnet import IndexNetwork
 from jaxup.nn.indexnet_decoder import IndexedUpsample, IndexNetUpsample
+from jaxup.nn.jafar import JAFAR
 from jaxup.nn.jbu import JBU, StackJBU
+from jaxup.nn.loftup import LoftUp
+from jaxup.nn.naf import NAF
 from jaxup.nn.pac import PacConvTranspose, PacJointUpsample
 from jaxup.nn.resfu import ReSFU
 from jaxup.nn.sapa import SAPA
 from jaxup.nn.unpooling import MaxUnpool
+from jaxup.nn.uplift import UPLiFT
 
 __all__ = [
     "UPSAMPLERS",
@@ -53,4 +57,8 @@ __all__ = [
     "DeepGuidedFilter",
     "ReSFU",
     "AnyUp",
+    "UPLiFT",
+    "NAF",
+    "JAFAR",
+    "LoftUp",
 ]

@@ -22,6 +22,7 @@ from jaxup._checks import (
 )
 from jaxup.nn import initializers
 from jaxup.nn.norms import group_norm, normalise
+from jaxup.nn.upsampler import output_size
 from jaxup.ops.resize import resize
 from jaxup.ops.unify import unify_features
 from jaxup.ops.window_attend import window_attend
@@ -191,16 +192,12 @@ class AnyUp(nnx.Module):
         check_image("x", x)
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], None, None, None))
-        output = self._default_size(x, guide) if size is None else pair("size", size)
+        output = output_size(x, guide, self.scale, size)
         image = self.rope(self.image_encoder(guide.astype(self.dtype)))
         query = self.mix_query(resize(self.query_encoder(image), size=output, method="area"))
         query = self.query(normalise(self.norm_query, query, self.dtype))
         key = self.key(normalise(self.norm_key, self._keys(x, image), self.dtype))
         return window_attend(query, key, x, window_ratio=self.window_ratio, num_heads=self.num_heads)
-
-    def _default_size(self, x: jax.Array, guide: jax.Array) -> Pair:
-        like, (sy, sx) = (guide, (1, 1)) if self.scale is None else (x, self.scale)
-        return sy * like.shape[1], sx * like.shape[2]
 
     def _keys(self, x: jax.Array, image: jax.Array) -> jax.Array:
         of_image = resize(self.key_encoder(image), size=x.shape[1:3], method="area")

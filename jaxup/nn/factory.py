@@ -20,11 +20,15 @@ from jaxup.nn.doubling import Iterated
 from jaxup.nn.dysample import DySample
 from jaxup.nn.fade import FADE
 from jaxup.nn.indexnet_decoder import IndexNetUpsample
+from jaxup.nn.jafar import JAFAR
 from jaxup.nn.jbu import JBU, StackJBU
+from jaxup.nn.loftup import LoftUp
+from jaxup.nn.naf import NAF
 from jaxup.nn.pac import PacConvTranspose, PacJointUpsample
 from jaxup.nn.resfu import ReSFU
 from jaxup.nn.sapa import SAPA
 from jaxup.nn.unpooling import MaxUnpool
+from jaxup.nn.uplift import UPLiFT
 from jaxup.nn.upsampler import POWERS, TWO, Upsampler
 
 
@@ -63,6 +67,9 @@ _PAC = partial(
     official="NVlabs/pacnet, CC BY-NC-SA 4.0",
     converter="pac",
 )
+_UNDER_IMAGE = partial(Upsampler, guide="image", any_size=True)
+_SINGLE = {"block": "SingleConv", "norm": "batch", "hc": (4,)}
+_SMALL_ENCODER = {"down_steps": 1, "block_0": _SINGLE, "down_1": {"down_op": "none"}, "block_1": _SINGLE}
 
 UPSAMPLERS: Mapping[str, Upsampler] = MappingProxyType(
     {
@@ -129,14 +136,42 @@ UPSAMPLERS: Mapping[str, Upsampler] = MappingProxyType(
         "stack_jbu": _FEATUP(StackJBU, any_size=True, allowed=POWERS),
         "pac": _PAC(PacConvTranspose, guide="embedding"),
         "pac_joint": _PAC(PacJointUpsample, guide="image", allowed=POWERS, small={"features": 4, "key_features": 4}),
-        "anyup": Upsampler(
+        "anyup": _UNDER_IMAGE(
             AnyUp,
             paper="Wimmer et al., AnyUp, 2025",
             official="wimmerth/anyup, CC BY 4.0",
-            guide="image",
-            any_size=True,
             converter="anyup",
             small={"qk_features": 8, "num_heads": 2, "unify_kernel_size": 3},
+        ),
+        "uplift": _UNDER_IMAGE(
+            UPLiFT,
+            paper="Walmer et al., UPLiFT, 2026",
+            official="mwalmer-umd/UPLiFT, MIT",
+            converter="uplift",
+            small={"encoder": _SMALL_ENCODER, "neighbours": 9},
+        ),
+        "naf": _UNDER_IMAGE(
+            NAF,
+            paper="Chambon et al., NAF, 2025",
+            official="valeoai/NAF, Apache-2.0",
+            fitted=lambda features, *_: {"num_heads": math.gcd(4, features)},
+            converter="naf",
+            small={"features": 16, "kernel_size": 3, "depth": 1},
+        ),
+        "jafar": _UNDER_IMAGE(
+            JAFAR,
+            paper="Couairon et al., JAFAR, NeurIPS 2025",
+            official="PaulCouairon/JAFAR, Apache-2.0",
+            converter="jafar",
+            small={"qk_features": 8, "num_heads": 2},
+        ),
+        "loftup": _UNDER_IMAGE(
+            LoftUp,
+            paper="Huang et al., LoftUp, ICCV 2025",
+            official="andrehuang/loftup, MIT",
+            fitted=lambda features, *_: {"num_heads": math.gcd(4, features)},
+            converter="loftup",
+            small={"num_frequencies": 2, "depth": 1},
         ),
     }
 )

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import jax
 from flax import nnx
 
-from jaxup._checks import Pair
+from jaxup._checks import Pair, pair
 
 
 class Scales(NamedTuple):
@@ -20,6 +21,15 @@ class Scales(NamedTuple):
 ANY = Scales(lambda scale: True, "an integer >= 1 or a pair", "any")
 TWO = Scales(lambda scale: scale == (2, 2), "2", "2")
 POWERS = Scales(lambda s: s[0] == s[1] and s[0] > 1 and s[0].bit_count() == 1, "a power of two", "2^n")
+
+
+def output_size(x: jax.Array, guide: jax.Array, scale: Pair | None, size: int | Pair | None) -> Pair:
+    """The size that was asked for; by default `scale` times that of x, or that of the guide."""
+    if size is not None:
+        return pair("size", size)
+    like, (sy, sx) = (guide, (1, 1)) if scale is None else (x, scale)
+    return sy * like.shape[1], sx * like.shape[2]
+
 
 # Guides, and how many channels they have in measurements; None: as many as the map.
 GUIDES: Mapping[str, int | None] = {"features": None, "embedding": 16, "image": 3}

@@ -8,6 +8,7 @@ so where JAX tells them of the split while it traces them: over Explicit mesh ax
 In a function compiled over Auto axes XLA decides it later and may gather rows there: use `over_rows`.
 """
 
+from jaxup.ops.anisotropic import anisotropic_bilateral_upsample
 from jaxup.ops.attend import attention_kernels, attention_upsample
 from jaxup.ops.bilateral import bilateral_filter, joint_bilateral_upsample
 from jaxup.ops.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, grid_anchors, match_boxes
@@ -18,6 +19,7 @@ from jaxup.ops.fine import fine_neighbour_attention
 from jaxup.ops.index import indexed_pool, indexed_upsample
 from jaxup.ops.masks import crop_masks, paste_masks
 from jaxup.ops.nms import nms
+from jaxup.ops.neighbourhood import neighbourhood_attend
 from jaxup.ops.pac import pac_conv_transpose
 from jaxup.ops.pcdc import paired_difference_conv
 from jaxup.ops.reassemble import reassemble
@@ -35,6 +37,7 @@ __all__ = [
     "attention_upsample",
     "similarity_upsample",
     "window_attend",
+    "neighbourhood_attend",
     "fine_neighbour_attention",
     "paired_difference_conv",
     "unify_features",
@@ -69,4 +72,5 @@ __all__ = [
     "nms",
     "paste_masks",
     "crop_masks",
+    "anisotropic_bilateral_upsample",
 ]

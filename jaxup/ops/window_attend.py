@@ -1,6 +1,8 @@
 """Attention of queries on one grid over the keys on another, inside a window around the same place in the image."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,9 @@ from jaxup.ops.tiling import TILE_BYTES, cut, fill_tiles, map_tiles
 
 # Larger tiles of queries see many keys that only some of them may attend to.
 _LONGEST_TILE = 16
+
+# A function that says how often each key counts for each query, [queries, keys] of an axis, and its last argument.
+Reach = tuple[Callable[[int, int, Any], np.ndarray], Any]
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -75,19 +80,40 @@ def window_attend(
     check_divides("num_heads", check_int("num_heads", num_heads), "the channels of query", query.shape[3])
     if isinstance(window_ratio, str) or np.ndim(window_ratio) or not 0 <= window_ratio < np.inf:
         fail("window_ratio", "a number >= 0", repr(window_ratio))
-    return _window_attend(query, key, value, float(window_ratio), num_heads)
+    return attend_counted(query, key, value, (_window_counts, float(window_ratio)), num_heads)
 
 
-@jit(static_argnums=(3, 4))
-def _window_attend(query: jax.Array, key: jax.Array, value: jax.Array, ratio: float, heads: int) -> jax.Array:
+def _window_counts(queries: int, keys: int, ratio: float) -> np.ndarray:
+    cells, bounds = np.arange(keys), window_bounds(queries, keys, ratio)
+    return (cells >= bounds[:, :1]) & (cells < bounds[:, 1:])
+
+
+@jit(static_argnums=(3, 4, 5))
+def attend_counted(
+    query: jax.Array, key: jax.Array, value: jax.Array, reach: Reach, heads: int, by_head: bool = False
+) -> jax.Array:
+    """Attention along both axes of which each cell counts as often as a table [queries, keys] of each axis says.
+
+    Args:
+        query: [B, H, W, D].
+        key: [B, h, w, D].
+        value: [B, h, w, C].
+        reach: a function that makes the table of an axis, and what it is called with after both lengths.
+        heads: a divisor of D.
+        by_head: whether each head averages its own block of value channels; the mean over heads has them all.
+
+    Returns:
+        [B, H, W, C].
+    """
     (batch, height, width, depth), lr = query.shape, key.shape[1:3]
     dtype, size = accum_dtype(query, key, value), (height, width)
-    bounds = [window_bounds(n, m, ratio) for n, m in zip(size, lr, strict=True)]
+    counts = [reach[0](n, m, reach[1]) for n, m in zip(size, lr, strict=True)]
+    bounds = [_bounds(table) for table in counts]
     side = _LONGEST_TILE
     while side > 1 and max(1, known(batch)) * heads * side**2 * _cells(bounds, side) * dtype.itemsize > TILE_BYTES:
         side //= 2
     tile = (min(side, height), min(side, width))
-    starts, extents, allowed = zip(*(_tiles(b, t, m) for b, t, m in zip(bounds, tile, lr, strict=True)), strict=True)
+    starts, extents, often = zip(*(_tiles(*args) for args in zip(bounds, tile, counts, strict=True)), strict=True)
     queries = fill_tiles(query.astype(dtype) / jnp.asarray((depth / heads) ** 0.5, dtype), tile)
     keys, values = key.astype(dtype), value.astype(dtype)
     pixels, cells = tile[0] * tile[1], extents[0] * extents[1]
@@ -100,9 +126,12 @@ def _window_attend(query: jax.Array, key: jax.Array, value: jax.Array, ratio: fl
         k, v = (cut(x, *corner, extents).reshape(batch, cells, x.shape[3]) for x in (keys, values))
         q, k = (x.reshape(*x.shape[:2], heads, depth // heads) for x in (q, k))
         scores = _einsum("bnhd,bmhd->bhnm", q, k)
-        open_rows, open_cols = jnp.asarray(allowed[0])[row], jnp.asarray(allowed[1])[col]
-        seen = (open_rows[:, None, :, None] & open_cols[None, :, None, :]).reshape(pixels, cells)
-        weights = jax.nn.softmax(jnp.where(seen[None, None], scores, -jnp.inf), axis=-1)
+        rows, cols = jnp.asarray(often[0], dtype)[row], jnp.asarray(often[1], dtype)[col]
+        times = (rows[:, None, :, None] * cols[None, :, None, :]).reshape(1, 1, pixels, cells)
+        weights = jax.nn.softmax(jnp.where(times > 0, scores + jnp.log(jnp.maximum(times, 1)), -jnp.inf), axis=-1)
+        if by_head:
+            out = _einsum("bhnm,bmhc->bnhc", weights, v.reshape(batch, cells, heads, -1))
+            return out.reshape(batch, *tile, values.shape[3])
         # As a product: XLA for CPUs would take the softmax of all heads anew for every value channel of a mean.
         mean = _einsum("h,bhnm->bnm", jnp.full(heads, 1 / heads, dtype), weights)
         out = _einsum("bnm,bmc->bnc", mean, v)
@@ -111,18 +140,29 @@ def _window_attend(query: jax.Array, key: jax.Array, value: jax.Array, ratio: fl
     return map_tiles(attend, size, tile).astype(value.dtype)
 
 
-def _tiles(bounds: np.ndarray, side: int, keys: int) -> tuple[np.ndarray, int, np.ndarray]:
-    """Per tile along one axis: the first key that is cut out, how many are, and who may attend to which of them."""
+def _bounds(counts: np.ndarray) -> np.ndarray:
+    """First key that counts and the one behind the last, [queries, 2]."""
+    seen = counts > 0
+    return np.stack([seen.argmax(1), counts.shape[1] - seen[:, ::-1].argmax(1)], axis=1)
+
+
+def _tiles(bounds: np.ndarray, side: int, counts: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
+    """Per tile along one axis: the first key that is cut out, how many are, and how often each counts for whom."""
+    first, extent = _spans(bounds, side)
+    first = np.minimum(first, counts.shape[1] - extent)
+    rows = np.pad(counts, ((0, len(first) * side - len(counts)), (0, 0)), mode="edge").reshape(len(first), side, -1)
+    cells = first[:, None] + np.arange(extent)
+    return first.astype(np.int32), extent, np.take_along_axis(rows, cells[:, None], axis=2)
+
+
+def _spans(bounds: np.ndarray, side: int) -> tuple[np.ndarray, int]:
+    """The first key that each tile of queries sees, and how many the tile that sees most does."""
     count = -(-len(bounds) // side)
     parts = np.pad(bounds, ((0, count * side - len(bounds)), (0, 0)), mode="edge").reshape(count, side, 2)
     first, behind = parts[..., 0].min(1), parts[..., 1].max(1)
-    extent = int((behind - first).max())
-    first = np.minimum(first, keys - extent)
-    cells = first[:, None] + np.arange(extent)
-    allowed = (cells[:, None] >= parts[..., :1]) & (cells[:, None] < parts[..., 1:])
-    return first.astype(np.int32), extent, allowed
+    return first, int((behind - first).max())
 
 
 def _cells(bounds: list[np.ndarray], side: int) -> int:
     """An upper bound of the keys that a tile of side x side queries sees."""
-    return int(np.prod([_tiles(b, side, 1 << 30)[1] for b in bounds]))
+    return int(np.prod([_spans(b, side)[1] for b in bounds]))

@@ -12,6 +12,8 @@ from tests.golden_cases import (
     backbones,
     classical,
     detection,
+    encoders,
+    features,
     guided,
     indices,
     kernels,
@@ -25,6 +27,7 @@ from tests.golden_cases import (
     segmentation_inference,
     segmentation_masks,
     solvers,
+    upsample_anything,
 )
 from tests.golden_cases.converted import Function
 
@@ -34,6 +37,8 @@ OPERATORS: dict[str, Function] = (
     | backbones.OPERATORS
     | classical.OPERATORS
     | detection.OPERATORS
+    | encoders.OPERATORS
+    | features.OPERATORS
     | guided.OPERATORS
     | indices.OPERATORS
     | kernels.OPERATORS
@@ -47,6 +52,7 @@ OPERATORS: dict[str, Function] = (
     | segmentation_inference.OPERATORS
     | segmentation_masks.OPERATORS
     | solvers.OPERATORS
+    | upsample_anything.OPERATORS
 )
 
 # Outputs that are never in less than float32, whatever the inputs are in.
@@ -61,3 +67,4 @@ OPTIMISED = {"DKN"}
 
 # Functions of NumPy arrays, or of counts, or that compute in float64: they are called as they are, and not compiled.
 ON_HOST = {*detection.ON_HOST, *metrics.OPERATORS, *matting_measures.ON_HOST, *solvers.OPERATORS}
+ON_HOST = {*metrics.OPERATORS, *matting_measures.ON_HOST, *solvers.OPERATORS, *upsample_anything.ON_HOST}
