@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxup._heap import keep_heap
 from jaxup._signals import Stopped, handled, stop
-from jaxup.cli import estimate, matte
+from jaxup.cli import estimate, features, matte
 from jaxup.cli.common import FORCE, Parser, check_out, keep_compiled, progress, tile_size, warn
 from jaxup.files import InputError, as_stored, output_dtype, read_depth, read_rgb, write_depth
 
@@ -29,6 +29,7 @@ METHODS = {
     "sdf": "static and dynamic filter +",
     "park": "least squares with a non-local term +",
     "tgv": "total generalised variation +",
+    "fitted": "bilateral filter fitted to the image, never in tiles",
     "fdkn": "fast deformable kernel network *",
     "dkn": "deformable kernel network *",
     "djf": "deep joint filtering *",
@@ -81,11 +82,12 @@ def _one_line(error: Exception) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser("jaxup", description="Depth maps and mattes of images.", allow_abbrev=False)
+    parser = Parser("jaxup", description="Depth maps, mattes and features of images.", allow_abbrev=False)
     commands = parser.add_subparsers(metavar="command", required=True)
     _add_upsample(commands)
     matte.add_parser(commands)
     estimate.add_parser(commands)
+    features.add_parser(commands)
     return parser
 
 

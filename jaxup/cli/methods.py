@@ -95,10 +95,16 @@ mrf, tgv = _iterated("mrf", solvers.mrf_upsample), _iterated("tgv", solvers.tgv_
 sdf, park = _iterated("sdf", solvers.sdf_upsample), _iterated("park", solvers.park_upsample)
 
 
+def fitted(target: jax.Array, guide: jax.Array) -> jax.Array:
+    """Bilateral filter whose cells are fitted to the image."""
+    return solvers.upsample_anything(target, guide)
+
+
 CLASSICAL: dict[str, Method] = {
     "bicubic": Method(bicubic, lambda scale: _CUBIC),
     "guided-filter": Method(guided_filter, lambda scale: _CUBIC + math.ceil(2 * _radius(scale) / scale)),
     "jbu": Method(joint_bilateral, lambda scale: 2),
+    "fitted": Method(fitted, None),
     "fgi": Method(guided_interpolation, None, solver=True),
     "fbs": Method(bilateral_solver, None, solver=True),
     "mrf": Method(mrf, None, solver=True),

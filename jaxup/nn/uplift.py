@@ -125,13 +125,12 @@ class UPLiFT(nnx.Module):
         width = self.fine.features
         self.attender = None if neighbours is None else LocalAttender(width, neighbours, **layer)
         self.head = conv(width, in_features, 1, **layer) if neighbours is None else None
-        self.refiner, self.refined = None, None
-        if refiner is not None:
-            self.refiner_noise, self.refiner_resample = _noise(refiner), refiner["enc_resample"]
-            self.refiner_map = refiner["ref_con"]
-            width = in_features + self.encoder.features[self.refiner_map] + self.refiner_noise[0]
-            self.refiner = Group(width, refiner["block_0"], **layer)
-            self.refined = conv(self.refiner.features, in_features, 1, **layer)
+        seen = 0 if refiner is None else self.encoder.features[refiner["ref_con"]]
+        self.refiner_noise = _noise(refiner or {})
+        self.refiner_map, self.refiner_resample = (refiner or {}).get("ref_con"), (refiner or {}).get("enc_resample")
+        width = in_features + seen + self.refiner_noise[0]
+        self.refiner = None if refiner is None else Group(width, refiner["block_0"], **layer)
+        self.refined = None if self.refiner is None else conv(self.refiner.features, in_features, 1, **layer)
 
     def __call__(
         self, x: jax.Array, guide: jax.Array, *, size: int | Pair | None = None, rngs: nnx.Rngs | None = None

@@ -33,6 +33,19 @@ MODULES = [
         "ViT",
         partial(models.ViT, patch_size=8, width=12, depth=2, num_heads=2, image_size=32, taps=(1, 2)),
     ),
+    nightly(
+        "VisionEncoder",
+        partial(
+            models.VisionEncoder,
+            patch_size=8,
+            width=12,
+            depth=1,
+            num_heads=2,
+            hidden_features=8,
+            image_size=32,
+            num_registers=1,
+        ),
+    ),
     nightly("MiT", partial(models.MiT, widths=(6, 8), depths=(1, 1), num_heads=(2, 2), reductions=(2, 1))),
     nightly("Swin", partial(models.Swin, width=6, depths=(2, 1), num_heads=(2, 2), window_size=2)),
 ]

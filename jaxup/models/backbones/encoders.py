@@ -33,8 +33,8 @@ class VisionEncoder(nnx.Module):
     patches is computed for a bounded number of queries at a time.
 
     Parameters: DINOv2 S/14 22,056,192, with registers 22,057,728, B/14 86,579,712, with registers 86,582,784, L/14
-    304,367,616, with registers 304,371,712; DINOv3 S/16 21,596,928, S+/16 28,688,640, B/16 85,651,200, L/16
-    303,104,000; SigLIP B/16 92,883,456; CLIP B/16 86,192,640, B/32 87,849,216, L/14 303,966,208.
+    304,367,616, with registers 304,371,712; DINOv3 S/16 21,596,160, S+/16 28,692,480, B/16 85,659,648, L/16
+    303,128,576; SigLIP B/16 92,884,224; CLIP B/16 85,799,424, B/32 87,456,000, L/14 303,179,776.
 
     Args:
         in_features: channels of the image.

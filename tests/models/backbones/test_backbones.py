@@ -31,6 +31,7 @@ from tests.modules import on_device
 slow = pytest.mark.slow
 
 # Without classifiers: published counts less the layers behind the last map; ViT: timm's;
+# encoders of features: published counts less mask tokens, masked biases of keys and projections to texts;
 # MiT-B1: SegFormer's 13.716 M less its head; Swin-T: 28.288 M less head and norm, and the norms of four maps.
 SIZES = {
     "resnet18": 11_689_512 - 513_000,
@@ -58,6 +59,20 @@ SIZES = {
     "swin_s": 49_606_258 - 769_000 - 1_536 + 2_880,
     "swin_b": 86_880_376,
     "swin_l": 195_201_204,
+    "dinov2_s14": 22_056_576 - 384,
+    "dinov2_b14": 86_580_480 - 768,
+    "dinov2_l14": 304_368_640 - 1_024,
+    "dinov2_s14_reg": 22_056_576 - 384 + 4 * 384,
+    "dinov2_b14_reg": 86_580_480 - 768 + 4 * 768,
+    "dinov2_l14_reg": 304_368_640 - 1_024 + 4 * 1_024,
+    "dinov3_s16": 21_601_152 - 384 - 12 * 384,
+    "dinov3_s16plus": 28_697_472 - 384 - 12 * 384,
+    "dinov3_b16": 85_669_632 - 768 - 12 * 768,
+    "dinov3_l16": 303_154_176 - 1_024 - 24 * 1_024,
+    "siglip_b16": 92_884_224,
+    "clip_b16": 86_192_640 - 768 * 512,
+    "clip_b32": 87_849_216 - 768 * 512,
+    "clip_l14": 303_966_208 - 1_024 * 768,
 }
 DEEP = {
     "resnet34",
@@ -75,6 +90,18 @@ DEEP = {
     "swin_s",
     "swin_b",
     "swin_l",
+    "dinov2_b14",
+    "dinov2_l14",
+    "dinov2_s14_reg",
+    "dinov2_b14_reg",
+    "dinov2_l14_reg",
+    "dinov3_s16",
+    "dinov3_b16",
+    "dinov3_l16",
+    "dinov3_s16plus",
+    "siglip_b16",
+    "clip_b16",
+    "clip_l14",
 }
 
 
