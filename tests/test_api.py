@@ -157,7 +157,7 @@ def test_arguments(path):
     for p in positional:
         array = annotations.get(p.name) in (jax.Array, jax.Array | None, np.ndarray, Mapping[str, np.ndarray])
         features = is_module_class(x) and p.name.endswith("_features")
-        required = path.startswith("jaxup.interop.") and p.default is p.empty
+        required = path.startswith(("jaxup.interop.", "jaxup.load")) and p.default is p.empty
         first = path.startswith(LARGE) and p.name in ("num_classes", "upsampler", "fn")
         assert array or features or required or first, f"{p.name} should be keyword-only"
     named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]

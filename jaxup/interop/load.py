@@ -200,7 +200,7 @@ def _signature_of(module: VisionEncoder) -> tuple[Any, ...]:
         depth=len(module.blocks),
         hidden_features=mlp.expand.out_features,
         gated=mlp.gate is not None,
-        num_registers=0 if module.registers is None else len(module.registers[...]),
+        num_registers=0 if module.registers is None else module.registers.get_value().shape[0],
         rotary_base=module.rotary_base,
         attention_pool=module.attention_pool is not None,
         normed=module.normed,

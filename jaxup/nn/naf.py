@@ -129,8 +129,6 @@ class NAF(nnx.Module):
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], None, None, None))
         output = output_size(x, guide, self.scale, size)
-        if output[0] < x.shape[1] or output[1] < x.shape[2]:
-            fail("size", f"at least that of x, {x.shape[1:3]}", output)
         query = self.encode(guide, size=output)
         key = resize(query, size=x.shape[1:3], method="area")
         return neighbourhood_attend(query, key, x, kernel_size=self.kernel_size, num_heads=self.num_heads)

@@ -151,7 +151,7 @@ def _row(
         difference = pixels[..., 1 + i, None, None] - kernels[:, None, :, None, ..., 5 + i]
         scores = scores - difference**2 * wr
     offsets = parts[1].offsets
-    near = jnp.asarray(offsets[:, None] ** 2 + offsets**2)[(None,) * 4] <= pixels[..., 0, None, None] ** 2
+    near = jnp.asarray(offsets[:, None] ** 2 + offsets**2, cells.dtype)[(None,) * 4] <= pixels[..., 0, None, None] ** 2
     weights = jax.nn.softmax(jnp.where(near, scores, -jnp.inf), axis=(-2, -1))
     weights = weights.reshape(batch, tall, wide, wide_pixels, size**2)
     values = values.reshape(batch, wide, size**2, -1)

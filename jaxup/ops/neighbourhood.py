@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jaxup._checks import check_divides, check_image, check_int, check_odd, check_shape, fail
+from jaxup._checks import check_divides, check_image, check_int, check_odd, check_shape
 from jaxup.ops.rows import by_rows
 from jaxup.ops.window_attend import attend_counted
 
@@ -12,9 +12,9 @@ def neighbour_counts(queries: int, keys: int, size: int) -> np.ndarray:
     """How often each of the keys is a neighbour of each query along one axis, [queries, keys].
 
     Keys are thought of as enlarged by nearest neighbours; a query looks at `size` in a row of those of its own residue
-    modulo d = queries // keys, the window shifted inside where it would stand over; or at all, if there are fewer.
+    modulo d = max(1, queries // keys), the window shifted inside where it would stand over; or at all of these.
     """
-    step, place = queries // keys, np.arange(queries)
+    step, place = max(1, queries // keys), np.arange(queries)
     counts, rest, index = np.zeros((queries, keys), int), place % step, place // step
     length = -(-(queries - rest) // step)
     start = np.clip(index - size // 2, 0, np.maximum(length - size, 0))
@@ -40,7 +40,7 @@ def neighbourhood_attend(
 
     Args:
         query: [B, H, W, D].
-        key: [B, h, w, D], not higher or wider.
+        key: [B, h, w, D].
         value: [B, h, w, C].
         kernel_size: K, odd.
         num_heads: M, a divisor of D and C.
@@ -49,7 +49,7 @@ def neighbourhood_attend(
         [B, H, W, C] in the dtype of value; scores and sums are in float32 for 16-bit inputs.
 
     Raises:
-        ValueError: wrong ranks, dtypes or shapes, an even K, M that divides not both, more cells than pixels.
+        ValueError: wrong ranks, dtypes or shapes, an even K, M that divides not both.
 
     Example:
         >>> import jax.numpy as jnp
@@ -67,6 +67,4 @@ def neighbourhood_attend(
     check_shape("value", value, (*key.shape[:3], None))
     check_divides("num_heads", check_int("num_heads", num_heads), "the channels of query", query.shape[3])
     check_divides("num_heads", num_heads, "the channels of value", value.shape[3])
-    if query.shape[1] < key.shape[1] or query.shape[2] < key.shape[2]:
-        fail("query", f"at least the height and width of key, {key.shape[1:3]}", query.shape[1:3])
     return attend_counted(query, key, value, (neighbour_counts, check_odd("kernel_size", kernel_size)), num_heads, True)

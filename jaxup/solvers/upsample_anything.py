@@ -19,12 +19,22 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # of Adam
 class BilateralFit(NamedTuple):
     """Four numbers of each cell, [B, h, w, 1] each, from which its Gaussian follows, and how the fit went.
 
-    Attributes:
+    Args:
         sigma_x: logarithm of the deviation along the first axis, in pixels.
         sigma_y: along the second one.
         theta: the first axis' angle is pi times its hyperbolic tangent.
         sigma_range: logarithm of the deviation in colours.
         loss: [steps], mean absolute error of the image before each step.
+
+    Returns:
+        A named tuple.
+
+    Example:
+        >>> fit_bilateral(jnp.ones((1, 4, 4, 3)), size=2, steps=1, radius=1).sigma_range.shape
+        (1, 2, 2, 1)
+
+    Reference:
+        As `fit_bilateral`.
     """
 
     sigma_x: jax.Array

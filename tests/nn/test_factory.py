@@ -187,7 +187,7 @@ def test_entries_are_documented():
 # is (4, 12); operators that cannot keep it stand here with what they need and why.
 RULE = (4, 12)
 EXCEPTIONS = {
-    "anyup": (4, 22)  # some 50 maps of 128 channels on the image's grid, for a guide of 3 channels
+    "anyup": (4, 22),  # some 50 maps of 128 channels on the image's grid, for a guide of 3 channels
 }
 
 

@@ -106,6 +106,8 @@ def test_any_size(kind):
         x, guide = jnp.ones((2, *grid, 8), jnp.bfloat16), jnp.ones((2, *image, 3), jnp.bfloat16)
         out = nnx.eval_shape(lambda *xs, size=size: kind(**SMALL[kind], rngs=Shapes())(*xs, size=size), x, guide)
         assert out.shape == (2, *(size or image), 8) and out.dtype == jnp.bfloat16
+    small = nnx.eval_shape(lambda *xs: kind(**SMALL[kind], rngs=Shapes())(*xs, size=(1, 2)), x, guide)
+    assert small.shape == (2, 1, 2, 8)
     scaled = lambda *xs: kind(**SMALL[kind], scale=(2, 3), rngs=Shapes())(*xs)  # noqa: E731
     out = nnx.eval_shape(scaled, jnp.ones((1, 3, 2, 8)), jnp.ones((1, 24, 16, 3)))
     assert out.shape == (1, 6, 6, 8)

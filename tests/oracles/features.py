@@ -7,7 +7,7 @@ from tests.oracles.resize import resize
 
 def neighbours(i, queries, keys, size):
     """The cells that one query looks at along one axis, some twice."""
-    step = queries // keys
+    step = max(1, queries // keys)
     own = list(range(i % step, queries, step))  # of its residue
     size = min(size, len(own))
     start = min(max(i // step - size // 2, 0), len(own) - size)
