@@ -92,6 +92,7 @@ def _upsampler(name: str, weights: str | None, encoder: VisionEncoder) -> Upsamp
     if weights is None and name in FEATURE_UPSAMPLERS and name != "uplift":
         raise InputError(f"{name} needs --upsampler-weights FILE")
     module: Any = load(name, weights=weights)
+    whole: nnx.Module = module
     if not isinstance(module, tuple(FEATURE_UPSAMPLERS.values())):
         raise InputError(f"--upsampler {name}: {type(module).__name__} is no upsampler of features")
     channels, width = getattr(module, "in_features", None), encoder.embed.out_features
@@ -100,7 +101,7 @@ def _upsampler(name: str, weights: str | None, encoder: VisionEncoder) -> Upsamp
     if isinstance(module, UPLiFT):
         module.patch_size = encoder.patch_size  # files do not say
     own = statistics(encoder) if isinstance(module, UPLiFT | JAFAR) else IMAGENET
-    run = _compiled(module, lambda module, x, image, size: module(x, image, size=size))
+    run = _compiled(whole, lambda module, x, image, size: module(x, image, size=size))
     return lambda x, image, size: run(x, _normalised(image, own), size=size)
 
 

@@ -31,7 +31,7 @@ def similarity(fine: np.ndarray, row: int, column: int) -> np.ndarray:
     length = np.linalg.norm(fine, axis=2)
     cosine = fine @ fine[row, column] / np.maximum(length * length[row, column], 1e-12)
     level = _eight_bits(cosine)[..., None] / 255
-    picture = np.rint(255 * (_DARK + level * (_BRIGHT - _DARK))).astype(np.uint8)
+    picture: np.ndarray = np.rint(255 * (_DARK + level * (_BRIGHT - _DARK))).astype(np.uint8)
     radius = max(fine.shape[:2]) // 200
     picture[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1] = (230, 30, 30)
     return picture

@@ -68,7 +68,7 @@ def _qkv(module: VisionEncoder, mask: bool = False) -> Table:
         bias: tuple[Part, ...] = (Key("attention.query.bias"), Unused((width,)), Key("attention.value.bias"))
         table["attn.qkv.bias"] = bias
     if mask:
-        table["attn.qkv.bias_mask"] = Constant(np.repeat(np.float32([1, 0, 1]), width))
+        table["attn.qkv.bias_mask"] = Constant(np.repeat(np.array([1, 0, 1], np.float32), width))
     return table | linear("attn.proj", "attention.project")
 
 

@@ -87,7 +87,7 @@ def load(
         module = _read(source, options)
     if taps is not None and isinstance(module, VisionEncoder):
         _tap(module, taps)
-    module.eval()
+    module.eval()  # type: ignore[no-untyped-call]
     return module
 
 

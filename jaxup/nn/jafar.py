@@ -30,7 +30,7 @@ class JAFAR(nnx.Module):
 
     with encoders of a convolution and two residual blocks, and norms over 8 groups of channels. The weights of a pixel
     are over all cells; a bounded number of pixels is processed at a time.
-    Parameters at 384 features: 594,944 with an effect. Multiply-adds: 15 D^2 per image pixel for the encoders; 10 D^2
+    Parameters at 384 features: 562,176 with an effect. Multiply-adds: 15 D^2 per image pixel for the encoders; 10 D^2
     for the query and (D + C) h w per output pixel.
 
     Args:
@@ -88,7 +88,7 @@ class JAFAR(nnx.Module):
         self.feature_encoder = Encoder(in_features, depth, **layer)
         plain = partial(nnx.GroupNorm, depth, num_groups=_GROUPS, epsilon=1e-5, use_bias=False, use_scale=False)
         self.group_norm = plain(use_fast_variance=False, rngs=rngs)
-        conv = partial(nnx.Conv, depth, depth, use_bias=False, kernel_init=_uniform, **layer)
+        conv: Any = partial(nnx.Conv, depth, depth, use_bias=False, kernel_init=_uniform, **layer)
         self.gamma, self.beta = (conv((1, 1)) for _ in range(2))
         self.mix_query = conv((3, 3), padding="SAME")
         self.norm_query, self.norm_key = (nnx.RMSNorm(depth, epsilon=_EPS, rngs=rngs) for _ in range(2))

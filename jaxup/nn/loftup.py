@@ -104,7 +104,7 @@ class LoftUp(nnx.Module):
     Example:
         >>> import jax.numpy as jnp
         >>> up = LoftUp(12, num_frequencies=4, rngs=nnx.Rngs(0))
-        >>> nnx.jit(lambda *maps: up(*maps))(jnp.ones((1, 4, 3, 12)), jnp.ones((1, 16, 12, 3))).shape
+        >>> nnx.jit(lambda up, *maps: up(*maps))(up, jnp.ones((1, 4, 3, 12)), jnp.ones((1, 16, 12, 3))).shape
         (1, 16, 12, 12)
 
     Reference:

@@ -84,7 +84,7 @@ class UPLiFT(nnx.Module):
 
     Example:
         >>> up = UPLiFT(7, rngs=nnx.Rngs(0))
-        >>> nnx.jit(lambda *maps: up(*maps))(jnp.ones((1, 4, 3, 7)), jnp.ones((1, 16, 12, 3))).shape
+        >>> nnx.jit(lambda up, *maps: up(*maps))(up, jnp.ones((1, 4, 3, 7)), jnp.ones((1, 16, 12, 3))).shape
         (1, 16, 12, 7)
 
     Reference:
@@ -127,7 +127,8 @@ class UPLiFT(nnx.Module):
         self.head = conv(width, in_features, 1, **layer) if neighbours is None else None
         seen = 0 if refiner is None else self.encoder.features[refiner["ref_con"]]
         self.refiner_noise = _noise(refiner or {})
-        self.refiner_map, self.refiner_resample = (refiner or {}).get("ref_con"), (refiner or {}).get("enc_resample")
+        self.refiner_map: Any = (refiner or {}).get("ref_con")
+        self.refiner_resample: Any = (refiner or {}).get("enc_resample")
         width = in_features + seen + self.refiner_noise[0]
         self.refiner = None if refiner is None else Group(width, refiner["block_0"], **layer)
         self.refined = None if self.refiner is None else conv(self.refiner.features, in_features, 1, **layer)

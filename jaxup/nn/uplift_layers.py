@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_choice, check_int
 from jaxup.nn import initializers
-from jaxup.nn.norms import BatchNorm, layer_norm, normalise
+from jaxup.nn.norms import BatchNorm, Norm, layer_norm, normalise
 from jaxup.ops.resize import resize
 from jaxup.ops.windows import merge_phases, pad_window, window_average, window_offsets
 
@@ -42,7 +42,7 @@ def conv(inputs: int, outputs: int, size: int, *, stride: int = 1, use_bias: boo
     return nnx.Conv(inputs, outputs, (size, size), strides=stride, padding=around, **init, **layer)
 
 
-def make_norm(kind: str, features: int, rngs: nnx.Rngs) -> nnx.Module:
+def make_norm(kind: str, features: int, rngs: nnx.Rngs) -> Norm:
     """Batch normalisation, or layer normalisation over the channels."""
     check_choice("norm", kind, _NORMS)
     return BatchNorm(features, rngs=rngs) if kind == "batch" else layer_norm(features, rngs, epsilon=1e-6)
@@ -106,7 +106,8 @@ class Down(nnx.Module):
         if self.conv is not None and self.norm is not None:
             y = nnx.relu(normalise(self.norm, self.conv(x), self.dtype))
         elif self.kind == "max":
-            y = nnx.max_pool(x, (2, 2), strides=(2, 2))
+            pool: Any = nnx.max_pool  # which has no types
+            y = pool(x, (2, 2), strides=(2, 2))
         else:
             y = x
         return trimmed_sum(halved(x), y) if self.residual else y

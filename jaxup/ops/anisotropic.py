@@ -77,7 +77,8 @@ def anisotropic_bilateral_upsample(
     if not (len(steps) == 2 and min(steps) > 0 and reach > 0):
         fail("scale, reach", "numbers above 0", (scale, reach))
     options = (steps, check_int("radius", radius), float(reach), centre)
-    return _upsample(x, guide, sigma_x, sigma_y, theta, sigma_range, options=options)
+    out: jax.Array = _upsample(x, guide, sigma_x, sigma_y, theta, sigma_range, options=options)
+    return out
 
 
 @partial(jax.jit, static_argnames="options")

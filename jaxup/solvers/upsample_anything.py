@@ -106,7 +106,8 @@ def fit_bilateral(
     start = (math.log(sigma_spatial), math.log(sigma_range))
     options = (cells, both, check_int("steps", steps, 0), start, check_int("radius", radius))
     raw, _, loss = _fit(guide, options)
-    return BilateralFit(*raw, loss)
+    sigma_x, sigma_y, theta, colour = raw
+    return BilateralFit(sigma_x, sigma_y, theta, colour, loss)
 
 
 def upsample_anything(
@@ -181,8 +182,8 @@ def _fit(guide: jax.Array, options: tuple[Any, ...]) -> tuple[Raw, Raw, jax.Arra
         return (raw, first, second), (raw, value)
 
     like = jnp.zeros_like(guide, shape=(guide.shape[0], *size, 1))
-    start = (like + spatial, like + spatial, like, like + colour)
-    zeros = (like,) * 4
+    start: Raw = (like + spatial, like + spatial, like, like + colour)
+    zeros: Raw = (like,) * 4
     (raw, *_), (history, losses) = jax.lax.scan(step, (start, zeros, zeros), jnp.arange(steps))
     return raw, history, losses
 

@@ -30,7 +30,7 @@ def test_edges_of_the_image_are_edges_of_the_map():
     """A step that the low-resolution map has in the middle of a cell; the fit finds the image again."""
     guide = jnp.where(jnp.arange(24) < 10, 0.1, 0.9)[None, None, :, None] * jnp.ones((1, 8, 1, 3))
     x = jnp.array([2.0, 2.0, 5.0, 8.0, 8.0, 8.0])[None, None, :, None] * jnp.ones((1, 2, 1, 1))
-    fit = solvers.fit_bilateral(guide, size=(2, 6), steps=20, radius=2)
+    fit = solvers.fit_bilateral(guide, size=(2, 6), steps=20, radius=2, sigma_range=0.8)
     assert fit.loss.shape == (20,) and fit.loss[-1] < 0.5 * fit.loss[0]
     out = np.asarray(fit.apply(x, guide, radius=2))[0, :, :, 0]
     assert np.abs(np.diff(out, axis=1)).argmax(1).tolist() == [9] * 8
