@@ -116,4 +116,6 @@ class JAFAR(nnx.Module):
         length2 = jnp.sum(y * y, axis=-1, keepdims=True)
         y = self.feature_encoder(y * jax.lax.rsqrt(jnp.maximum(length2, 1e-24)))  # not shorter than 1e-12
         of_image = resize(self.key_encoder(image), size=x.shape[1:3], method="area")
-        return self.gamma(y) * self._norm(of_image) + self.beta(y)
+        gamma, beta = self.gamma(y), self.beta(y)
+        keys: jax.Array = gamma * self._norm(of_image) + beta
+        return keys
