@@ -87,7 +87,8 @@ def load(
         module = _read(source, options)
     if taps is not None and isinstance(module, VisionEncoder):
         _tap(module, taps)
-    module.eval()  # type: ignore[no-untyped-call]
+    evaluated: Any = module.eval  # which has no types
+    evaluated()
     return module
 
 

@@ -164,7 +164,9 @@ class LocalAttender(nnx.Module):
     def __call__(self, guide: jax.Array, x: jax.Array) -> jax.Array:
         """Guide [B, r h, r w, Cg], x [B, h, w, C] -> [B, r h, r w, C] in float32 or more."""
         scores = self.score(guide)
-        scores = (trimmed_sum(guide, scores) if self.residual else scores).astype(accum_dtype(scores))
+        scores = (trimmed_sum(guide.astype(scores.dtype), scores) if self.residual else scores).astype(
+            accum_dtype(scores)
+        )
         ry, rx = scores.shape[1] // x.shape[1], scores.shape[2] // x.shape[2]
         offsets = NEIGHBOURS[self.neighbours]
         radius = max(abs(dy) for dy, _ in offsets)
