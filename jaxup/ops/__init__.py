@@ -18,8 +18,8 @@ from jaxup.ops.filters import box_filter, gaussian_filter, guided_filter
 from jaxup.ops.fine import fine_neighbour_attention
 from jaxup.ops.index import indexed_pool, indexed_upsample
 from jaxup.ops.masks import crop_masks, paste_masks
-from jaxup.ops.nms import nms
 from jaxup.ops.neighbourhood import neighbourhood_attend
+from jaxup.ops.nms import nms
 from jaxup.ops.pac import pac_conv_transpose
 from jaxup.ops.pcdc import paired_difference_conv
 from jaxup.ops.reassemble import reassemble

@@ -67,4 +67,4 @@ OPTIMISED = {"DKN"}
 
 # Functions of NumPy arrays, or of counts, or that compute in float64: they are called as they are, and not compiled.
 ON_HOST = {*detection.ON_HOST, *metrics.OPERATORS, *matting_measures.ON_HOST, *solvers.OPERATORS}
-ON_HOST = {*metrics.OPERATORS, *matting_measures.ON_HOST, *solvers.OPERATORS, *upsample_anything.ON_HOST}
+ON_HOST |= upsample_anything.ON_HOST
