@@ -86,10 +86,10 @@ def attend_in_tiles(
     row_bytes = known(batch) * heads * columns * over.near.size * value.dtype.itemsize
     # Beside the scores of a strip there are a few arrays of their size: little, too, where there are few pixels.
     most = min(TILE_BYTES, known(query.size, TILE_BYTES) * query.dtype.itemsize // 4)
-    strips = max(1, -(-wanted // max(1, most // max(1, row_bytes))))
+    fewest = max(1, -(-wanted // max(1, most // max(1, row_bytes))))
+    most_strips = max(fewest, min(2 * fewest, wanted))
+    strips = min(range(fewest, most_strips + 1), key=lambda n: -wanted % n)  # without padding, where that can be
     rows = -(-wanted // strips)
-    # In a product the weight 0 of a cell outside the window would not keep what is not finite away.
-    clean = jnp.where(jnp.isfinite(value), value, 0)
 
     def whole(x: jax.Array, s: Pair, r: Pair = (0, 0)) -> jax.Array:
         ends = [
@@ -100,7 +100,7 @@ def attend_in_tiles(
 
     real = np.zeros((1, strips * rows * ty + 2 * ry, columns * tx + 2 * rx, 1), bool)
     real[:, ry : ry + height, rx : rx + width] = True
-    seen = [_overlapping(whole(x, (1, 1), over.reach), 1, rows * ty, strips, 2 * ry) for x in (key, clean)]
+    seen = [_overlapping(whole(x, (1, 1), over.reach), 1, rows * ty, strips, 2 * ry) for x in (key, value)]
     seen.append(_overlapping(jnp.asarray(real), 1, rows * ty, strips, 2 * ry))
     queries = _split(whole(query, over.scale), 1, strips)
     near = jnp.asarray(over.near)
@@ -113,14 +113,14 @@ def attend_in_tiles(
             scores = scores + positions(q, over)
         allowed = near[None, None, None] & (ok[:, :, None, None, :, 0] if inside else True)
         weights = masked_softmax(scores * factor, allowed)
-        out = _einsum("btgqk,btkgc->btqgc", weights, v)
+        # In a product the weight 0 of a cell outside the window would not keep what is not finite away.
+        out = _einsum("btgqk,btkgc->btqgc", weights, jnp.where(jnp.isfinite(v), v, 0))
         out = out.reshape(out.shape[0], rows, columns, ty * sy, tx * sx, *out.shape[3:])
-        return merge_phases(jnp.swapaxes(out, 2, 3))
+        return merge_phases(jnp.swapaxes(out, 2, 3)) + jax.lax.stop_gradient(_spoilt(parts[2], over))
 
     out = jax.lax.map(strip, tuple(jnp.moveaxis(x, 1, 0) for x in (queries, *seen)))
     out = jnp.moveaxis(out, 0, 1)
-    out = out.reshape(out.shape[0], strips * out.shape[2], *out.shape[3:])[:, : sy * height, : sx * width]
-    return out + jax.lax.stop_gradient(_spoilt(value, over))
+    return out.reshape(out.shape[0], strips * out.shape[2], *out.shape[3:])[:, : sy * height, : sx * width]
 
 
 def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
@@ -166,14 +166,15 @@ def _listed(x: jax.Array) -> jax.Array:
 
 
 def _spoilt(value: jax.Array, over: Tiles) -> jax.Array:
-    """What is not finite in the window of every pixel, and zeros: [B, sy h, sx w, G, C]."""
+    """What is not finite in the window of every pixel, and zeros, of cells with those around them that are seen."""
     x = jnp.where(jnp.isfinite(value), 0, value)
     for axis, (s, r, taps) in enumerate(zip(over.scale, over.reach, over.taps, strict=True)):
-        at, length = 1 + 2 * axis, value.shape[1 + axis]
-        padded = jnp.pad(x, [(r, r) if a == at else (0, 0) for a in range(x.ndim)])
+        at, length = 1 + 2 * axis, value.shape[1 + axis] - 2 * r
         phases = []
         for tap in taps[:s]:  # the pixels of the first cell
-            cells = [jax.lax.slice_in_dim(padded, c, c + length, axis=at) for c in np.flatnonzero(tap >= 0).tolist()]
-            phases.append(sum(cells[1:], cells[0]) if cells else jnp.zeros_like(x))
+            cells = [jax.lax.slice_in_dim(x, c, c + length, axis=at) for c in np.flatnonzero(tap >= 0).tolist()]
+            phases.append(
+                sum(cells[1:], cells[0]) if cells else jnp.zeros_like(jax.lax.slice_in_dim(x, 0, length, axis=at))
+            )
         x = jnp.stack(phases, axis=at + 1)
     return merge_phases(x)

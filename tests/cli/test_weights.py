@@ -95,4 +95,10 @@ def test_bad_weights(folder, capsys):
     refused(capsys, "attention: expected a scale of 2, 4, 8, ...", "--method", "attention", guide="three.png")
     Image.fromarray(GUIDE[:15, :20]).save("half.png")
     for method in LEARNED:
-        refused(capsys, "the sizes make it 2.5; bicubic, guided-filter, jbu, fgi", "--method", method, guide="half.png")
+        refused(
+            capsys,
+            "the sizes make it 2.5; bicubic, guided-filter, jbu, fitted, fgi",
+            "--method",
+            method,
+            guide="half.png",
+        )

@@ -111,8 +111,9 @@ def test_smoke_is_a_preset(words, tmp_path):
 def test_every_command_has_a_smoke_size(task):
     module = importlib.import_module(f"experiments.{task.replace('-', '_')}")
     assert module.COMMANDS.keys() == module.PRESETS.keys()
-    for presets in module.PRESETS.values():
-        assert list(presets)[-1] == "smoke" and len(presets) > 1
+    for command, presets in module.PRESETS.items():
+        # Drawing what is stored takes a second.
+        assert command == "plots" or (list(presets)[-1] == "smoke" and len(presets) > 1)
         for preset in presets.values():
             assert "python -m experiments" in preset.__doc__ and dataclasses.is_dataclass(preset())
 

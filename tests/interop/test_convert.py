@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from jaxup import interop, nn
-from jaxup.interop import backbones, mit, swin, vit
+from jaxup.interop import backbones, encoders, mit, swin, vit
 from jaxup.interop.keys import (
     LAYOUTS,
     Constant,
@@ -32,6 +32,7 @@ SHAPES = {  # PyTorch's shape and ours
     "conv_in_out": ((5, 4, 3, 2), (3, 2, 5, 4)),
     "depthwise_transpose": ((5, 1, 3, 2), (3, 2, 1, 5)),
     "filters": ((5, 1, 3, 2), (3, 2, 5)),
+    "row": ((5,), (1, 5)),
     "channels": ((1, 5, 1, 1), (5,)),
 }
 
@@ -230,9 +231,15 @@ def test_unknown_operator():
 DEFAULTED = {
     *(backbones.OPERATORS.keys() - {"ResNet", "ResNetV1c"}),
     *(vit.OPERATORS.keys() - {"segm.VisionTransformer"}),
+    *encoders.OPERATORS,
     *mit.OPERATORS,
     *swin.OPERATORS,
+    "JAFAR",
+    "LoftUp",
+    "MS_Deeplab",
+    "NAF",
     "SegformerForSemanticSegmentation",
+    "UPLiFT",
     "fastdepth.MobileNetSkipAdd",
     "fastdepth.MobileNetSkipConcat",
     "hlmobilenetv2",

@@ -13,6 +13,7 @@ from jaxup.models import segmentation
 from tests.compare import assert_close
 from tests.models.backbones.test_backbones import abstract, filled, image
 from tests.models.segmentation import (
+    test_deeplabv2,
     test_fpn,
     test_maskformer,
     test_pspnet,
@@ -24,6 +25,7 @@ from tests.models.segmentation import (
 )
 
 SMALL = {
+    "DeepLabV2": test_deeplabv2.NETWORK,
     "MaskFormer": test_maskformer.small,
     "PSPNet": partial(segmentation.PSPNet, 5, **test_pspnet.SMALL),
     "SegFormer": test_segformer.small,
@@ -39,8 +41,9 @@ def test_all_are_here():
     """A network is what has classes and the outputs of its parts."""
     found = {name: getattr(segmentation, name) for name in segmentation.__all__}
     classes = {name: x for name, x in found.items() if hasattr(x, "outputs") and not name.endswith("Head")}
-    assert classes.keys() == SMALL.keys()
-    for name, network in classes.items():
+    assert classes.keys() == SMALL.keys() | {"MaskRCNN", "PanopticFPN"}  # whose outputs are no logits of an image
+    for name in SMALL:
+        network = classes[name]
         first, *options, last = inspect.signature(network.__init__).parameters.values()
         assert [p.name for p in (first, options[0], last)] == ["self", "num_classes", "rngs"], name
         assert {"upsampler", "dtype"} <= {p.name for p in options}, name
