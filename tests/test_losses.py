@@ -54,6 +54,7 @@ def test_matting_losses(kind, margin):
 
 @pytest.mark.parametrize("kind", MATTING)
 @pytest.mark.parametrize("margin", [0.0, 1.0])
+@pytest.mark.first(1)
 def test_what_is_known_has_no_effect_and_gradients_are_finite(kind, margin):
     """Also of an image without unknown pixels, whose loss is 1e-6 for every pixel and colour, or infinite."""
     x, truth, colours, unknown = arrays()

@@ -18,6 +18,7 @@ SOLVERS = [name for name, method in CLASSICAL.items() if method.solver]
 
 
 @pytest.mark.parametrize("name", marked(SOLVERS, ["fgi", "mrf"], ["park", "fbs"]))
+@pytest.mark.first(1)
 def test_sparse_samples_are_completed(folder, name):
     """As many pixels as the image has, most of them without depth, of which --fill leaves none."""
     true, guide = step(24, 32)
@@ -32,6 +33,7 @@ def test_sparse_samples_are_completed(folder, name):
 
 
 @pytest.mark.parametrize("name", marked(SOLVERS, ["fgi", "mrf"], ["sdf", "tgv"]))
+@pytest.mark.first(1)
 def test_what_has_no_confidence_does_not_count(folder, name):
     true, guide = step(24, 32)
     depth = sampled(true, 6, 8).astype(np.uint16)

@@ -51,6 +51,7 @@ def test_shares_and_spread():
     assert spread(np.array([1.0, 2.0, 3.0])) == 0.25
 
 
+@pytest.mark.thorough
 def test_leaves_a_table_and_what_it_was_measured_with(tmp_path, capsys):
     out = tmp_path / "out"
     compare(cases=("tiny", "4k"), only=("pixel_shuffle",), types=("bfloat16",), repeats=1, memory=0.001, out=out)

@@ -106,7 +106,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.first(6)
+@pytest.mark.first(2)
 def test_a_damaged_checkpoint_is_passed_over(run_dir, capsys, damage):
     newest = run_dir / "checkpoints" / "12"
     damage(newest)

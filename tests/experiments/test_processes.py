@@ -103,6 +103,7 @@ def read(monkeypatch, stream, size, count, steps, state=None):
 
 
 @pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.first(2)
 def test_processes_read_the_rows_of_one_batch(monkeypatch, stream):
     """The batches of one process, row by row, by any number of them that goes on with the position of any other."""
     alone, states = read(monkeypatch, STREAMS[stream], 4, 1, 4)

@@ -155,7 +155,7 @@ def test_official_colours_and_small_images(tmp_path, capsys):
     assert f"{tmp_path / 'image.png'}: x: expected an image whose map" in capsys.readouterr().err and not out.exists()
 
 
-def test_smoke_of_evaluate_and_predict(tmp_path, capsys):
+def test_smoke_of_evaluate_and_predict(tiny_network, tmp_path, capsys):
     assert main(["segmentation", "evaluate", "--smoke"]) == 0
     assert "segformer, tiny, untrained" in capsys.readouterr().out
     assert main(["segmentation", "predict", "--smoke", "--out", str(tmp_path / "a.png")]) == 0

@@ -62,6 +62,7 @@ def test_scores_and_the_learning_rate_are_in_the_metrics(finished):
     np.testing.assert_allclose(np.array(rates) / schedule, [1, 1, 1, 0.5, 0.5, 0.25], rtol=0.02)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("step", [5, 10])
 def test_a_restarted_run_ends_in_the_same_bits(finished, tmp_path, step):
     """From a checkpoint between two validations, and from one right after the plateau lowered the rate."""

@@ -49,6 +49,7 @@ def tensors_of(operator, config):
 
 
 @pytest.mark.parametrize("operator", SMALL)
+@pytest.mark.first(2)
 def test_what_a_file_is_of(operator):
     """Its class, and arguments with which all shapes are right."""
     tensors, module = tensors_of(operator, SMALL[operator])

@@ -32,6 +32,7 @@ def cases(kind):
 
 
 @pytest.mark.parametrize("case", [case for kind in QUICK for case in cases(kind)])
+@pytest.mark.first(1, 4)
 def test_golden(case):
     """LoftUp's frequencies blur what is made of images in bfloat16."""
     goldens.check(goldens.load(case), half=not case.startswith("loftup"))
@@ -100,6 +101,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("kind", SMALL, ids=lambda kind: kind.__name__)
+@pytest.mark.first(2)
 def test_any_size(kind):
     """Of the map, of the image and of the output, down to one pixel; the type is that of the map."""
     for grid, image, size in (((3, 2), (13, 9), (11, 7)), ((1, 1), (1, 1), None), ((2, 5), (40, 30), (20, 15))):

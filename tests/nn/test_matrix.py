@@ -91,7 +91,7 @@ def test_parameters_depend_on_rngs_only(example):
             chex.assert_trees_all_equal(params[0], params[2])
 
 
-@modules(each=False, families=5, siblings=slow)
+@modules(each=False, families=3, siblings=slow)
 @pytest.mark.parametrize("jit", [jax.jit, slow(nnx.jit)], ids=["jax", "nnx"])
 def test_jit_of_the_module(example, jit):
     assert_close(jit(lambda m, *xs: m(*xs))(example.make(), *example.inputs()), reference(example)[0], ROUNDING)

@@ -15,6 +15,7 @@ CASES = goldens.cases("detection/*", {"helpers__240040", "mmdet_helpers__260000"
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "heads" not in str(case)])
+@pytest.mark.first(1)
 def test_golden(case):
     """Not in 16 bits, in which boxes are others."""
     goldens.check(goldens.load(case), half=False)

@@ -86,7 +86,7 @@ def guided_with_gradients(subsample):
 
 @pytest.mark.parametrize("kind", marked(LOW_RANK, set(LOW_RANK) - {"many mixtures"}))
 @pytest.mark.parametrize(("subsample", "bound"), [(1, 1e-3), THINNED])
-@pytest.mark.first(2, 4)
+@pytest.mark.first(1, 4)
 def test_guided_filter_under_guides_of_low_rank(kind, subsample, bound):
     """Values are those of float64, where even this eps is far above rounding, and no gradient is larger than there.
 

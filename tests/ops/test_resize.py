@@ -62,6 +62,7 @@ each_option = pytest.mark.parametrize("options", OPTIONS, ids=name)
 
 
 @pytest.mark.parametrize("options", OPTIONS + MORE_OPTIONS, ids=name)
+@pytest.mark.first(7)
 def test_resize_equals_oracle(options):
     pairs = [(random(2, *shape, 3), random(2, *size, 3)) for shape, size in SIZES]
     for (x, ct), (actual, gradient) in zip(pairs, with_gradients(pairs, options), strict=True):

@@ -26,6 +26,7 @@ def both(run, *inputs):
 
 
 @pytest.mark.parametrize("height", [23, 24])
+@pytest.mark.first(1)
 def test_strips_give_what_the_whole_image_gives(height, monkeypatch):
     """With a last strip that overlaps the one before, and one that does not; the filter's borders are the image's."""
     x, guide = random(1, height, 5, 2), random(1, height, 5, 3)

@@ -120,7 +120,7 @@ def test_properties(name):
 
 
 @each
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 def test_gradients(name):
     """Of data, guide and confidence, behind the solution."""
     run = SOLVERS[name][0]
@@ -149,7 +149,7 @@ def test_tiny_images(name, grid):
 
 
 @each_upsampling
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 def test_upsampling_in_any_ratio_without_the_holes(name):
     """Upsampling is interpolation of the pixels at the centres of their blocks; the guide has the edge."""
     guide = jnp.where(jnp.arange(30) < 14, 0.1, 0.9)[None, None, :, None].repeat(15, 1).repeat(3, 3)

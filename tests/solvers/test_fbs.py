@@ -65,6 +65,7 @@ def test_upsampling_follows_the_guide_and_keeps_the_dtype():
 
 
 @pytest.mark.parametrize(("low", "high", "scale"), [((2, 4), (5, 15), (2.5, 3.75)), ((2, 2), (15, 15), 7.5)], ids=str)
+@pytest.mark.first(1)
 def test_upsampling_in_any_ratio(low, high, scale):
     x, guide = random(1, *low, 2), uniform(1, *high, 3)
     run = partial(solvers.bilateral_solver_upsample, smoothness=3.0, iterations=300, tolerance=1e-7, **SIGMAS)
@@ -88,6 +89,7 @@ def test_default_width_numbers_all_vertices():
     assert jax.eval_shape(solvers.bilateral_solver_upsample, x, guide).shape == (1, 480, 640, 1)
 
 
+@pytest.mark.thorough
 def test_colours_without_a_sample_take_what_is_around():
     """A dark line between the samples of a bright plane, whose vertices no data reaches."""
     guide = np.full((1, 12, 12, 1), 0.9, np.float32)

@@ -52,6 +52,7 @@ def test_huge_smoothness_keeps_means():
 
 
 @pytest.mark.parametrize("scale", [1, thorough(3), (2, 4), thorough(4)], ids=str)
+@pytest.mark.first(1)
 def test_upsampling_keeps_constants(scale):
     sy, sx = scale if isinstance(scale, tuple) else (scale, scale)
     out = solvers.guided_interpolation(jnp.full((2, 2, 3, 1), 5.0), random(2, 2 * sy, 3 * sx, 3), scale=scale)

@@ -8,7 +8,7 @@ from tests import goldens
 from tests.compare import assert_close
 
 
-@pytest.mark.parametrize("case", goldens.cases("upa/[fl]*", quick=("fit__features_x14_5steps", "loss__x4")))
+@pytest.mark.parametrize("case", goldens.cases("upa/[fl]*", quick=("loss__x4",)))
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 

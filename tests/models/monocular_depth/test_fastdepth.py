@@ -162,6 +162,7 @@ def test_gradients(options):
     assert [path for path, g in nnx.to_flat_state(gradients) if not np.any(g[...])] == []
 
 
+@pytest.mark.thorough
 def test_pools_and_upsamples_with_the_same_indices():
     """The finest stage by hand, at odd sizes: extended by copies, and cut again."""
     network = filled(partial(FastDepth, resampling="m2o", **SMALL))

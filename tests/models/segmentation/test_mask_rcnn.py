@@ -98,6 +98,7 @@ def test_detections():
     assert masks.shape == (2, 7, *SIZE)
 
 
+@pytest.mark.thorough
 def test_nothing_is_detected():
     module = network()
     strict = nnx.merge(*nnx.split(module))
@@ -130,6 +131,7 @@ def test_crowds_are_no_background():
     assert found.tolist() == [[-2, -1, -1, 1]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("upsampler", ["resfu", thorough("carafe"), thorough("dysample")])
 def test_upsamplers(upsampler):
     """ReSFU sees the finest map in every step."""
@@ -178,7 +180,7 @@ OLD = {"depth": 18, "num_classes": 5, "out_channels": 8, "representation_size": 
         ("mmdet.PanopticFPN", PANOPTIC, {"semantic_head.conv_upsample_layers.3.conv.2.gn.weight": (8,)}),
     ],
 )
-@pytest.mark.first(2, 3)
+@pytest.mark.first(1, 3)
 def test_names_both_ways(operator, config, names):
     module = nnx.eval_shape(lambda: OPERATORS[operator](config)[0])
     draw = np.random.default_rng(0)

@@ -64,6 +64,7 @@ def small(**options):
     return TransUNet(3, **{**usual, "hidden_features": 16, "decoder_features": (8, 8, 6, 4), **options})
 
 
+@pytest.mark.thorough
 def test_types():
     """Also of one channel."""
     check_types(small, (1, 37, 50, 3))
