@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +43,7 @@ def panel_figure(path: Path, rows: Sequence[Sequence[Panel]], *, side: float = 2
         side: width of a column in inches.
         title: of the whole.
     """
+    rows = [[p._replace(title=_wrapped(p.title, side)) for p in row] for row in rows]
     columns = max(map(len, rows))
     heights = [side * max(p.image.shape[0] / p.image.shape[1] for p in row) for row in rows]
     room = sum(heights) + 0.2 * sum(1 + max(p.title.count("\n") for p in row) for row in rows) + 0.3 * bool(title)
@@ -58,6 +60,11 @@ def panel_figure(path: Path, rows: Sequence[Sequence[Panel]], *, side: float = 2
             axis.set_ylabel(panel.label, fontsize=8)
             axis.imshow(image, cmap="gray", vmin=panel.span[0], vmax=panel.span[1], interpolation="nearest")
     save_figure(figure, path)
+
+
+def _wrapped(title: str, width: float) -> str:
+    """Lines that do not reach over the next picture: some thirteen letters an inch."""
+    return "\n".join(textwrap.fill(line, int(13 * width)) for line in title.split("\n"))
 
 
 def in_rows(panels: Sequence[Panel], columns: int = 6) -> list[Sequence[Panel]]:

@@ -24,7 +24,7 @@ def short() -> TrainConfig:
     python -m experiments matting train --preset short --model m2o-nl-c --run-dir runs/m2o
     python -m experiments matting evaluate --run-dir runs/m2o
 
-    Ours: not measured yet.
+    Ours, 400 of the 800 steps, seed 1: SAD 13.12, MSE 0.1306, Grad 16.91 on generated images (2 CPU cores, 2026-11-26).
     """
     return TrainConfig(
         RunConfig(Path("runs/matting-short"), steps=800, log_every=10, save_every=50),
@@ -94,7 +94,8 @@ def short_table() -> TableConfig:
     python -m experiments matting table --preset short --run-dir runs/matting-table --tests generated alphamatting \\
         --data-dir FOLDER --baselines trimap closed-form
 
-    Ours: not measured yet.
+    Ours, 400 of the 800 steps, SAD on generated images: B11 13.36, B11-carafe 13.13, holistic-nl-c 13.40, shared_o2o 13.60,
+    A2U 12.90; all rows in RESULTS (2 CPU cores, 2026-11-26).
     """
     return TableConfig(replace(short(), run=replace(short().run, run_dir=Path("runs/matting-table"))))
 

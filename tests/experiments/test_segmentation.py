@@ -207,7 +207,7 @@ def test_predict_with_a_published_checkpoint(tmp_path, capsys):
         assert not list(tmp_path.glob("a.[pj]*"))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow  # networks of seconds, on four devices
 def test_rows_of_deeplab(tmp_path, capsys):
     """The row with a CRF has the network of the one without it, and evaluate adds the same row on request."""
     run, sizes = tmp_path / "run", ["--size", "48", "64", "--cost-size", "32", "40"]
