@@ -94,8 +94,8 @@ def short_table() -> TableConfig:
     python -m experiments matting table --preset short --run-dir runs/matting-table --tests generated alphamatting \\
         --data-dir FOLDER --baselines trimap closed-form
 
-    Ours, 400 of the 800 steps, SAD on generated images: B11 13.36, B11-carafe 13.13, holistic-nl-c 13.40, shared_o2o 13.60,
-    A2U 12.90; all rows in RESULTS (2 CPU cores, 2026-11-26).
+    Ours, 400 of the 800 steps, SAD on generated images: B11 13.36, B11-carafe 13.13, holistic-nl-c 13.40, shared_o2o
+    13.60, A2U 12.90; all rows in RESULTS (2 CPU cores, 2026-11-26).
     """
     return TableConfig(replace(short(), run=replace(short().run, run_dir=Path("runs/matting-table"))))
 

@@ -107,7 +107,8 @@ def short_table() -> TableConfig:
     python -m experiments monocular-depth table --run-dir runs/depth-table
     python -m experiments monocular-depth table --run-dir runs/depth-table --models fastdepth-carafe fastdepth-m2o
 
-    Ours, 500 steps at 256 features: rms 1.69 to 1.72 m, behind the best constant, 1.63 (RESULTS; 2 CPU cores, 2026-11-26).
+    Ours, 500 steps at 256 features: rms 1.69 to 1.72 m, behind the best constant, 1.63 (RESULTS; 2 CPU cores,
+    2026-11-26).
     """
     return TableConfig(replace(short(), run=replace(short().run, run_dir=Path("runs/monocular-depth-table"))))
 
