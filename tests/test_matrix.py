@@ -219,6 +219,8 @@ def test_bad_arrays(example):
             changed = [change(x) if i == n else x for n, x in enumerate(inputs)]
             with pytest.raises(ValueError, match=r"^[\w\[\] ]+: expected .*, got "):
                 jax.eval_shape(lambda changed=changed: example.fn(*changed))
+    if example.name in ("box_coding", "paste_masks"):
+        return  # of no box, which may be
     with pytest.raises(ValueError, match=r"^\w+: expected at least one pixel, got shape \(1, 0, "):
         jax.eval_shape(lambda: example.fn(*example.inputs(batch=1, grid=(0, 4))))
 

@@ -70,6 +70,7 @@ def anisotropic_bilateral_upsample(
     check_shape("guide", guide, (x.shape[0], None, None, None))
     maps = {"sigma_x": sigma_x, "sigma_y": sigma_y, "theta": theta, "sigma_range": sigma_range}
     for name, y in maps.items():
+        check_image(name, y)
         check_shape(name, y, (*x.shape[:3], 1))
     check_choice("centre", centre, CENTRES)
     ratios = (guide.shape[1] / x.shape[1], guide.shape[2] / x.shape[2]) if scale is None else scale

@@ -9,6 +9,7 @@ from jaxup.cli.depth import far_values, upsample_depth
 from jaxup.cli.methods import CLASSICAL, Method, make_method
 from jaxup.files import read_depth
 from tests.cli.depth_maps import DEPTH, run, sampled, step, stored
+from tests.registry.examples import slow
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 pytest.importorskip("scipy", reason="SciPy is not installed")
@@ -16,7 +17,7 @@ pytest.importorskip("scipy", reason="SciPy is not installed")
 IDENTITY = Method(lambda target, guide: target, None)
 
 
-@pytest.mark.parametrize("name", CLASSICAL)
+@pytest.mark.parametrize("name", [slow(n) if n == "fitted" else n for n in CLASSICAL])
 @pytest.mark.first(2, 6)
 def test_far_values_spoil_nothing(name):
     """Codes of pixels without depth come back as they are; elsewhere the result is as if they were NaN."""

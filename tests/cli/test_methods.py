@@ -11,18 +11,18 @@ from jaxup.cli.methods import CLASSICAL, LEARNED, Method, make_method
 from jaxup.files import InputError, read_depth
 from tests.cli.depth_maps import GUIDE, RANDOM, run, sampled, small_network, step, stored
 from tests.goldens import shared
-from tests.registry.examples import marked, thorough
+from tests.registry.examples import marked, slow, thorough
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 pytest.importorskip("scipy", reason="SciPy is not installed")
 
 # Solvers take seconds to compile: two stand for all by default.
 each_classical = pytest.mark.parametrize(
-    "method", marked(CLASSICAL, [n for n in CLASSICAL if n not in ("tgv", "sdf", "park")])
+    "method", marked(CLASSICAL, [n for n in CLASSICAL if n not in ("tgv", "sdf", "park", "fitted")], ["fitted"])
 )
 
 
-@pytest.mark.parametrize("method", CLASSICAL)
+@pytest.mark.parametrize("method", [slow(n) if n == "fitted" else n for n in CLASSICAL])
 @pytest.mark.first(2)
 def test_constant_depth_is_kept(folder, method):
     """Also far from zero, where float32 alone would lose it."""
