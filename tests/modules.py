@@ -41,9 +41,10 @@ def initial(build: Any, *args: Any, **options: Any) -> Any:
 
 
 def drawn(build: Any, *args: Any, deviation: float = 0.5, **options: Any) -> tuple[Any, dict[str, np.ndarray]]:
-    """The module with normal parameters, those that scale around 1, and these by path in float64: nothing compiles."""
+    """The module with normal parameters, factors around 1, and these by path in float64: nothing compiles."""
     graph, state = nnx.split(abstract(build, *args, **options))
-    one = lambda path: float(path[-2].key in ("scale", "var", "sigma"))  # noqa: E731  # path[-1] is the variable's value
+    factors = ("scale", "var", "sigma", "periods")
+    one = lambda path: float(path[-2].key in factors)  # noqa: E731  # path[-1] is the value of the variable
     values = jax.tree_util.tree_map_with_path(lambda path, x: on_device(np.full(x.shape, one(path)), x.dtype), state)
     module = nnx.merge(graph, values)
     return module, randomised(module, deviation)
