@@ -8,7 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_features, check_int, check_shape, pair
+from jaxup._checks import (
+    Pair,
+    accum_dtype,
+    check_choice,
+    check_divides,
+    check_features,
+    check_int,
+    check_known_size,
+    check_shape,
+    known,
+    pair,
+)
 from jaxup.nn import initializers
 from jaxup.nn.norms import BatchNorm, layer_norm, normalise
 from jaxup.nn.upsampler import output_size
@@ -155,11 +166,14 @@ class LoftUp(nnx.Module):
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], None, None, None))
         output = output_size(x, guide, self.scale, size)
+        check_known_size("x", x)
         if output != guide.shape[1:3]:
             guide = resize(guide, size=output, method="bilinear", antialias=True)
         query = self._described(guide)
         sources = [block.source(self._tokens(x)) for block in self.blocks]
-        pixels = max(1, TILE_BYTES // (4 * max(1, x.shape[0]) * self.blocks[0].heads * x.shape[1] * x.shape[2]))
+        pixels = max(
+            1, TILE_BYTES // (4 * max(1, known(x.shape[0], 1)) * self.blocks[0].heads * x.shape[1] * x.shape[2])
+        )
         tile = max(1, min(output[0], pixels // output[1])), min(output[1], pixels)
         queries = fill_tiles(query, tile)
 

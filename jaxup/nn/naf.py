@@ -9,6 +9,7 @@ from flax import nnx
 
 from jaxup._checks import (
     Pair,
+    accum_dtype,
     check_divides,
     check_features,
     check_image,
@@ -142,5 +143,6 @@ class NAF(nnx.Module):
         image = guide.astype(self.dtype)
         maps = (resize(branch(image), size=size, method="area") for branch in (self.pointwise, self.around))
         y = jnp.concatenate(list(maps), axis=-1)
-        rotation = rotary_angles(size, self.periods[...], jnp.promote_types(self.dtype, jnp.float32))
+        dtype = accum_dtype(y)
+        rotation = rotary_angles(size, self.periods[...].astype(dtype), dtype)
         return rotate(y.reshape(y.shape[0], -1, y.shape[3]), rotation, self.rotary_heads).reshape(y.shape)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, check_features, check_int, check_shape, pair
+from jaxup._checks import Pair, check_features, check_int, check_known_size, check_shape, pair
 from jaxup.nn.uplift_layers import (
     Doubling,
     Group,
@@ -141,6 +141,7 @@ class UPLiFT(nnx.Module):
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], None, None, None))
         output = output_size(x, guide, self.scale, size)
+        check_known_size("x", x)
         ratio = max(n / m for n, m in zip(output, x.shape[1:3], strict=True))
         count = max(1, math.ceil(math.log2(ratio))) if self.steps is None else self.steps
         y = self.doublings(x, guide, count, rngs=rngs)[-1]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxup._checks import Pair, known
+from jaxup._checks import Pair, fail, known
 from jaxup.ops.tiling import TILE_BYTES
 from jaxup.ops.windows import merge_phases
 
@@ -49,6 +49,8 @@ def tiles(size: Pair, scale: Pair, reach: Pair, tap: Callable[[np.ndarray, np.nd
 
     The sides hold twice the reach, so that a tile sees itself and its neighbours only.
     """
+    if not all(isinstance(n, int) for n in size):
+        fail("x", "a height and width that are known while tracing (only the batch may be symbolic)", f"shape {size}")
     sides = [max(2 * r, min(_SIDE // s, n), 1) for n, s, r in zip(size, scale, reach, strict=True)]
     pixels = (np.arange(t * s)[:, None] for t, s in zip(sides, scale, strict=True))
     cells = (np.arange(-r, t + r)[None] for t, r in zip(sides, reach, strict=True))
@@ -115,7 +117,7 @@ def attend_in_tiles(
         weights = masked_softmax(scores * factor, allowed)
         # In a product the weight 0 of a cell outside the window would not keep what is not finite away.
         out = _einsum("btgqk,btkgc->btqgc", weights, jnp.where(jnp.isfinite(v), v, 0))
-        out = out.reshape(out.shape[0], rows, columns, ty * sy, tx * sx, *out.shape[3:])
+        out = _split(_split(out, 2, ty * sy), 1, rows)
         return merge_phases(jnp.swapaxes(out, 2, 3)) + jax.lax.stop_gradient(_spoilt(parts[2], over))
 
     out = jax.lax.map(strip, tuple(jnp.moveaxis(x, 1, 0) for x in (queries, *seen)))
@@ -162,7 +164,8 @@ def _cells(x: jax.Array, over: Tiles, rows: int, columns: int) -> jax.Array:
 def _listed(x: jax.Array) -> jax.Array:
     """[B, rows, p, columns, q, ...] -> [B, rows columns, p q, ...]."""
     batch, rows, p, columns, q = x.shape[:5]
-    return jnp.swapaxes(x, 2, 3).reshape(batch, rows * columns, p * q, *x.shape[5:])
+    tiles = jnp.swapaxes(x, 2, 3).reshape(batch, rows * columns, p, q, *x.shape[5:])
+    return tiles.reshape(batch, rows * columns, p * q, *x.shape[5:])  # JAX follows a split batch through one at a time
 
 
 def _spoilt(value: jax.Array, over: Tiles) -> jax.Array:

@@ -24,8 +24,6 @@ SYMBOLIC = [  # upsamplers that can be exported with a symbolic height and width
     "dysample",
     "max_unpool",
     "indexnet",
-    "joint_attention",
-    "sapa",
     "pac",
 ]
 NOISE = 1e-6  # of the largest gradient: what remains of gradients that vanish identically

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, check_choice, check_divides, check_features, check_int, fail
+from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_features, check_int, fail
 from jaxup.models.backbones.encoder_layers import ACTIVATIONS, BIASES, AttentionPool, EncoderBlock
 from jaxup.models.backbones.encoder_positions import RESIZINGS, resize_table
 from jaxup.models.backbones.layers import NARROW
@@ -200,7 +200,7 @@ class VisionEncoder(nnx.Module):
             return None
         depth = self.embed.out_features // self.num_heads
         periods = rotary_periods(self.rotary_base, depth) if self.periods is None else self.periods[...]
-        return rotary_angles(grid, periods, jnp.promote_types(self.dtype, jnp.float32))
+        return rotary_angles(grid, periods, accum_dtype(self.dtype))
 
     def _embed(self, x: jax.Array) -> tuple[jax.Array, Pair]:
         """Tokens with their positions, and the grid of patches."""
