@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxup._checks import accum_dtype, check_choice, check_image, check_int, check_shape, fail
 from jaxup.ops.resize import resize, take_lines
+from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import pad_window
 
 CENTRES = ("nearest", "floor")
@@ -16,6 +17,7 @@ _LEAST = 1e-6  # of a sigma
 _SMALL = 1e-8  # beside a variance
 
 
+@by_rows("x", "guide", reach=lambda **_: None)
 def anisotropic_bilateral_upsample(
     x: jax.Array,
     guide: jax.Array,

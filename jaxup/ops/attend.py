@@ -192,7 +192,8 @@ def _attention_upsample(
         tiles((value.shape[1], value.shape[2]), scale, _radius(window, scale), tap),
         factor=(query.shape[-1] / heads) ** -0.5 if scaled else 1.0,
         inside=True,
-        positions=None if positions is None else partial(_position_scores, positions),
+        # Stacked here: arrays of this trace, also where a caller of `over_rows` closes over them.
+        positions=None if positions is None else partial(_position_scores, tuple(jnp.stack(positions))),
     )
     return out.reshape(*out.shape[:3], value.shape[3]).astype(value.dtype)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype, check_image, check_int, check_positive, check_shape, fail, jit, pair
 from jaxup.ops.boxes import area, check_boxes
+from jaxup.ops.rows import by_rows
 from jaxup.ops.sample import sample
 
 # Zeros between the maps on a canvas, so that no window holds pixels of two.
@@ -22,6 +23,7 @@ class _Grid(NamedTuple):
     aligned: bool
 
 
+@by_rows("x", reach=lambda **_: None)
 def roi_align(
     x: jax.Array,
     boxes: jax.Array,
@@ -75,6 +77,7 @@ def roi_align(
     return multilevel_roi_align(boxes, x, size=size, strides=(stride,), **options)  # type: ignore[arg-type]
 
 
+@by_rows("maps", reach=lambda **_: None)
 def multilevel_roi_align(
     boxes: jax.Array,
     *maps: jax.Array,

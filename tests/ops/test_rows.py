@@ -19,6 +19,8 @@ SPLIT = PartitionSpec(None, "rows")
 GRID = (16, 3)
 # What is read for one row may be anywhere in the image.
 ANYWHERE = ("resize_bilinear_align_corners", "window_attend", "max_unpool", "sample", "sample_nearest")
+ANYWHERE += ("neighbourhood_attend", "roi_align", "multilevel_roi_align", "anisotropic_bilateral_upsample")
+NO_IMAGES = ("box_coding", "paste_masks")
 UNEQUAL = ("resize_bicubic_antialias", "resize_area")  # their sizes have no divisor that the devices can share
 # Of each kind one or two; the others by night.
 OFTEN = ("attention_upsample", "reassemble", "downsample_reassemble", "bilateral_filter", "deformable_average")
@@ -49,7 +51,7 @@ def named(names):
 
 
 def shared(example):
-    return example.name not in (*ANYWHERE, *UNEQUAL)
+    return example.name not in (*ANYWHERE, *UNEQUAL, *NO_IMAGES)
 
 
 SHARED = [example for example in EXAMPLES if shared(example)]

@@ -10,8 +10,7 @@ from flax import nnx
 from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_features, check_int, fail
 from jaxup.models.backbones.encoder_layers import ACTIVATIONS, BIASES, AttentionPool, EncoderBlock
 from jaxup.models.backbones.encoder_positions import RESIZINGS, resize_table
-from jaxup.models.backbones.layers import NARROW
-from jaxup.nn import initializers
+from jaxup.models.backbones.layers import NARROW, patch_embedding
 from jaxup.nn.norms import layer_norm, normalise
 from jaxup.ops.rotary import Rotation, rotary_angles, rotary_periods
 
@@ -129,17 +128,7 @@ class VisionEncoder(nnx.Module):
         self.features, self.strides = (width,) * len(self.taps), (patch_size,) * len(self.taps)
         self.num_heads, self.grid, self.position_resize = num_heads, image_size // patch_size, position_resize
         self.rotary_base, self.normed, self.dtype = rotary_base, normed, dtype
-        self.embed = nnx.Conv(
-            in_features,
-            width,
-            (patch_size, patch_size),
-            strides=patch_size,
-            padding="VALID",
-            use_bias=patch_bias,
-            kernel_init=initializers.lecun_normal(),
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.embed = patch_embedding(in_features, width, patch_size, use_bias=patch_bias, dtype=dtype, rngs=rngs)
         rows = self.grid**2 + (1 if class_token and class_position else 0)
         self.class_token = nnx.Param(NARROW(rngs.params(), (1, width))) if class_token else None
         self.registers = nnx.Param(NARROW(rngs.params(), (num_registers, width))) if num_registers else None

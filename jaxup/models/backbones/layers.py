@@ -137,6 +137,14 @@ def linear(inputs: int, outputs: int, *, use_bias: bool = True, dtype: Any, rngs
     return nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=NARROW, dtype=dtype, rngs=rngs)
 
 
+def patch_embedding(
+    in_features: int, features: int, size: int, *, use_bias: bool = True, dtype: Any, rngs: nnx.Rngs
+) -> nnx.Conv:
+    """Patches of `size` squared pixels as tokens."""
+    start: dict[str, Any] = dict(kernel_init=initializers.lecun_normal(), use_bias=use_bias)
+    return nnx.Conv(in_features, features, (size, size), size, padding="VALID", **start, dtype=dtype, rngs=rngs)
+
+
 def dropout(x: jax.Array, rate: float, rngs: nnx.Rngs | None, *, shape: tuple[int, ...] | None = None) -> jax.Array:
     """Zero entries with a probability, and enlarge the others; none without `rngs`.
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxup._checks import Pair, check_choice, check_divides, check_features, check_int, fail
-from jaxup.models.backbones.layers import MLP, NARROW, Attention, Residual, classifier, require, rising
-from jaxup.nn import initializers
+from jaxup.models.backbones.layers import MLP, NARROW, Attention, Residual, classifier, patch_embedding, require, rising
 from jaxup.nn.norms import layer_norm, normalise
 from jaxup.ops.resize import resize
 
@@ -115,17 +114,7 @@ class ViT(nnx.Module):
         if not set(self.taps) <= set(range(depth + 1)):
             fail("taps", f"numbers from 0 to {depth}", taps)
         self.features, self.strides = (width,) * len(self.taps), (patch_size,) * len(self.taps)
-        self.embed = nnx.Conv(
-            in_features,
-            width,
-            (patch_size, patch_size),
-            strides=patch_size,
-            padding="VALID",
-            use_bias=patch_bias,
-            kernel_init=initializers.lecun_normal(),
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.embed = patch_embedding(in_features, width, patch_size, use_bias=patch_bias, dtype=dtype, rngs=rngs)
         self.class_token = nnx.Param(NARROW(rngs.params(), (1, width)))
         self.positions = nnx.Param(NARROW(rngs.params(), (1 + math.prod(self.grid), width)))
         options: dict[str, Any] = dict(epsilon=epsilon, dtype=dtype, rngs=rngs)
