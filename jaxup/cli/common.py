@@ -70,8 +70,9 @@ def keep_compiled(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     import jax  # takes a second
 
-    jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    set_option: Callable[[str, object], None] = jax.config.update  # which has no types
+    set_option("jax_compilation_cache_dir", str(folder.resolve()))
+    set_option("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 @contextmanager
