@@ -23,6 +23,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
+THOROUGH_CASES = 2  # of a test, in continuous integration; the others are slow
+WHOLE_NETWORKS = ("segmentation", "matting", "monocular_depth")  # folders of jaxup/models
+
 _STARTS: dict[int, Any] = {}  # states of generators before any test drew from them
 
 
@@ -63,8 +66,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `torch` skip, saying so, where torch is not installed; those marked `first` get their marks."""
+    """Tests marked `torch` skip, saying so, where torch is not installed; others get the marks that follow by rule."""
     _mark_what_is_not_first(items)
+    _mark_examples_of_whole_networks(items)
     family = (config.getoption("--family") or "").lower()
     items[:] = [item for item in items if family in item.nodeid.lower()]
     if importlib.util.find_spec("torch") is None:
@@ -91,17 +95,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _mark_what_is_not_first(items: list[pytest.Item]) -> None:
-    """Cases behind the first of a test are thorough or slow, where it is marked so."""
-    by_default, in_all = collections.Counter[str](), collections.Counter[str]()
+    """Cases behind the first of a test are thorough or slow: as its mark says, or all but two of its thorough ones."""
+    by_default, in_ci = collections.Counter[str](), collections.Counter[str]()
     for item in items:
         marker, name = item.get_closest_marker("first"), item.nodeid.split("[")[0]
-        if marker is None or item.get_closest_marker("slow"):
+        if item.get_closest_marker("slow"):
             continue
-        default, thorough = marker.args if len(marker.args) == 2 else (*marker.args, math.inf)
-        if in_all[name] >= thorough:
-            item.add_marker("slow")
-        elif by_default[name] >= default or item.get_closest_marker("thorough"):
+        default, all_in_ci = (*marker.args, None)[:2] if marker else (math.inf, None)
+        if item.get_closest_marker("thorough") or by_default[name] >= default:
             item.add_marker("thorough")
+            in_ci[name] += 1
+            if in_ci[name] > (THOROUGH_CASES if all_in_ci is None else all_in_ci - by_default[name]):
+                item.add_marker("slow")
         else:
             by_default[name] += 1
-        in_all[name] += 1
+
+
+def _mark_examples_of_whole_networks(items: list[pytest.Item]) -> None:
+    """Docstrings' examples that build a network of a task take seconds each."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.path.parent.name in WHOLE_NETWORKS:
+            item.add_marker("thorough")

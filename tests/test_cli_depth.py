@@ -42,6 +42,7 @@ def refused(capsys, message, *arguments, **files):
     assert sorted(Path().iterdir()) == before
 
 
+@pytest.mark.thorough
 def test_depth(folder, capsys):
     """Metres, or millimetres in 16 bits, of the photograph's size."""
     pytest.importorskip("safetensors", reason="safetensors is not installed")
@@ -71,6 +72,7 @@ def test_what_the_networks_see():
         assert y.shape[1:3] == ((320, 240) if shape[0] > shape[1] else (240, 320))
 
 
+@pytest.mark.thorough
 def test_bad_files(folder, capsys):
     save_file = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed").save_file
     save_file({"x": np.ones(2, np.float32)}, "other.safetensors")

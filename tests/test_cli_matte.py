@@ -197,6 +197,7 @@ def network(name):
     return nnx.jit(module)
 
 
+@pytest.mark.thorough
 def test_the_official_way(folder):
     """Of A2U: mirrored up to multiples of 16, and cut again; what the trimap knows is kept."""
     pytest.importorskip("safetensors", reason="safetensors is not installed")

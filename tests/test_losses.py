@@ -39,6 +39,7 @@ def test_golden(case):
 
 @pytest.mark.parametrize("kind", MATTING)
 @pytest.mark.parametrize("margin", [0.0, 1.0])
+@pytest.mark.first(1)
 def test_matting_losses(kind, margin):
     x, truth, colours, unknown = arrays()
     with jax.enable_x64(True):
@@ -128,6 +129,7 @@ def depth_terms_by_hand(x, truth, valid, alpha):
     return {name: np.mean(values) if values else 0.0 for name, values in found.items()}
 
 
+@pytest.mark.thorough
 def test_hu_depth_loss():
     """With holes, whose values have no effect; of the second image nothing is known."""
     x, truth, _, _ = arrays((2, 7, 6))

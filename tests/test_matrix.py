@@ -66,12 +66,14 @@ def compiled(example: Example) -> Callable[..., Any]:
 
 
 @the_others_by_night
+@pytest.mark.first(2)
 def test_jit_equals_eager(example):
     inputs = example.inputs()
     assert_close(compiled(example)(*inputs)[0], example.fn(*inputs), ROUNDING)
 
 
 @the_others_by_night
+@pytest.mark.first(2)
 def test_vmap_equals_batch(example):
     inputs = example.inputs()
     count = len(example.inputs.images(1, 1))
@@ -92,6 +94,7 @@ def test_vmap_equals_batch(example):
 
 
 @each_operator
+@pytest.mark.first(9)
 def test_gradients(example):
     """The change of the loss along a random direction, by central differences of the program in double precision."""
     with jax.enable_x64(True):
@@ -111,6 +114,7 @@ def test_gradients(example):
 
 @one_of_a_family
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, slow(jnp.float16)], ids=["bfloat16", "float16"])
+@pytest.mark.first(3)
 def test_half_precision(example, dtype):
     inputs = example.inputs(dtype=dtype)
     outputs, gradients = compiled(example)(*inputs)
@@ -187,6 +191,7 @@ def test_deterministic(example):
 
 
 @the_others_by_night
+@pytest.mark.first(2)
 def test_empty_batch(example):
     inputs = example.inputs(batch=0)
     outputs, gradients = compiled(example)(*inputs)
@@ -236,6 +241,7 @@ def test_numpy_arrays(example):
 
 
 @the_others_by_night
+@pytest.mark.first(2)
 def test_one_pixel(example):
     outputs, gradients = compiled(example)(*example.inputs(grid=(1, 1)))
     assert all(y.size for y in jax.tree.leaves(outputs))
@@ -244,6 +250,7 @@ def test_one_pixel(example):
 
 @the_others_by_night
 @pytest.mark.parametrize("axis_type", [slow(AxisType.Auto), AxisType.Explicit], ids=["Auto", "Explicit"])
+@pytest.mark.first(2)
 def test_sharded_batch(example, axis_type):
     if jax.device_count() < 4:
         pytest.skip("needs four devices: run on the CPU, or where there are four")

@@ -75,6 +75,7 @@ def test_trimaps_of_pure_mattes():
 
 @pytest.mark.parametrize("size", [(9, 20), (3, 2), (1, 1), (40, 5)])
 @pytest.mark.parametrize("shape", [(7, 10, 3), (1, 6), (4, 1, 2)])
+@pytest.mark.first(4)
 def test_resizing_is_that_of_ops(size, shape):
     x = RNG.random(shape)
     batched = jnp.asarray(x.reshape(1, *shape[:2], -1), jnp.float32)

@@ -40,6 +40,7 @@ def test_psnr_is_that_of_scikit_image(span):
 
 @pytest.mark.parametrize("window", SSIM)
 @pytest.mark.parametrize("span", [1.0, 255.0])
+@pytest.mark.first(1)
 def test_ssim_is_that_of_scikit_image(window, span):
     x, truth = images(span=span)
     expected = [
@@ -60,6 +61,7 @@ def test_ssim_of_flat_and_equal_images(window):
     assert np.isinf(metrics.psnr(flat, flat)).all()
 
 
+@pytest.mark.thorough
 def test_half_precision_is_summed_in_float32():
     x, truth = (jnp.asarray(a, jnp.bfloat16) for a in images())
     for measure in (metrics.psnr, metrics.ssim, metrics.mae, metrics.rmse):
@@ -68,6 +70,7 @@ def test_half_precision_is_summed_in_float32():
         np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.thorough
 def test_ssim_has_gradients():
     x, truth = images((1, 12, 13, 1))
     with jax.enable_x64(True):
@@ -92,6 +95,7 @@ def test_bad_input(change, message):
 
 @pytest.mark.parametrize("name", ["mae", "rmse", "psnr", "ssim"])
 @pytest.mark.parametrize("error", [0.0, 1e-21, 1e-3])
+@pytest.mark.first(4)
 def test_gradients_are_finite(name, error):
     """Of equal images too, where roots and logarithms have no derivative, and of errors whose squares vanish."""
     flat = jnp.full((1, 12, 12, 1), error)
@@ -103,6 +107,7 @@ def test_gradients_are_finite(name, error):
 
 
 @pytest.mark.parametrize("name", ["mae", "rmse"])
+@pytest.mark.first(1)
 def test_valid_pixels(name):
     """As if there were no others, whatever those hold; NaN and no gradient where there is none."""
     x, truth = images((3, 6, 5, 2))

@@ -37,6 +37,7 @@ def test_golden(case):
 
 @pytest.mark.parametrize("convention", ["matlab", "python"])
 @pytest.mark.parametrize("shape", [(2, 11, 14), (1, 1, 9), (1, 3, 2)])
+@pytest.mark.first(2)
 def test_matting_errors_equal_the_loops(convention, shape):
     for levels in (10, 3):
         x, truth, unknown = mattes(shape, levels)
@@ -94,6 +95,7 @@ def test_alphas_of_8_bits_reach_their_tenths():
         pytest.param("gradient_error", "python", marks=pytest.mark.thorough),
     ],
 )
+@pytest.mark.first(1)
 def test_gradients(name, convention):
     x, truth, unknown = mattes((1, 6, 7))
     unknown = np.concatenate([unknown, np.zeros_like(unknown)])
@@ -200,6 +202,7 @@ def test_depth_scores():
         metrics.depth_scores({"mse": np.ones(3), "pixels": np.ones(2)})
 
 
+@pytest.mark.thorough
 def test_gradients_of_depth_errors_are_finite():
     x, truth, valid = (a.astype(np.float32) for a in depths())
     valid[2] = 0

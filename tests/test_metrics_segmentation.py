@@ -69,6 +69,7 @@ def test_class_scores():
 
 @pytest.mark.parametrize("shape", [(2, 11, 14), (1, 1, 9), (1, 3, 2)])
 @pytest.mark.parametrize("ratio", [0.02, 0.13, 0.5])
+@pytest.mark.first(3)
 def test_boundaries_equal_the_loops(shape, ratio):
     x, labels = maps(shape, 3, coarse=5)
     valid = (labels >= 0) & (labels < 3)
@@ -84,6 +85,7 @@ def test_boundaries_equal_the_loops(shape, ratio):
         np.testing.assert_allclose(metrics.boundary_iou(got), want[0] / (want[1] + want[2] - want[0]))
 
 
+@pytest.mark.thorough
 def test_under_a_mesh():
     """Counts of a batch that is spread over the devices are those of the whole."""
     x, labels = maps((4, 8, 8), 3)

@@ -126,6 +126,7 @@ def test_photographs_of_any_kind(folder, monkeypatch, kind):
         np.testing.assert_array_equal(seen[0], expected)
 
 
+@pytest.mark.thorough
 def test_errors(folder, capsys):
     out = ("-o", "out.npz")
     refused(capsys, "give -o FILE, --pca FILE or both")

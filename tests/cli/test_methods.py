@@ -94,6 +94,7 @@ def test_any_ratio(folder, capsys, method, low, high, shown):
     assert error[:, : max(0, edge - 4 * cell)].max(initial=0) < 20 and error[:, edge + 4 * cell :].max(initial=0) < 40
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "low, high", [((60, 2), (150, 5)), thorough((63, 4), (72, 15)), thorough((61, 2), (64, 4))], ids=str
 )

@@ -17,6 +17,7 @@ pytest.importorskip("scipy", reason="SciPy is not installed")
 SOLVERS = [name for name, method in CLASSICAL.items() if method.solver]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", marked(SOLVERS, ["fgi", "mrf"], ["park", "fbs"]))
 @pytest.mark.first(1)
 def test_sparse_samples_are_completed(folder, name):
@@ -32,6 +33,7 @@ def test_sparse_samples_are_completed(folder, name):
     np.testing.assert_array_equal(read_depth(Path("holes.png")) == 0, samples == 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", marked(SOLVERS, ["fgi", "mrf"], ["sdf", "tgv"]))
 @pytest.mark.first(1)
 def test_what_has_no_confidence_does_not_count(folder, name):
@@ -94,6 +96,7 @@ def test_refusals(folder, capsys):
     refused(capsys, "missing.npy", "--method", "mrf", "--confidence", "missing.npy")
 
 
+@pytest.mark.thorough
 def test_progress_and_convergence_are_shown(monkeypatch):
     """A solve that ends before it has converged is pointed out."""
     from jaxup import solvers

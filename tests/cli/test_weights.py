@@ -15,6 +15,7 @@ Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 pytest.importorskip("scipy", reason="SciPy is not installed")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["fdkn", pytest.param("dkn", marks=pytest.mark.slow)])
 def test_official_weights(folder, name):
     """As they were used: with RGB in 0 .. 1 and depth normalised and enlarged with a = -0.5."""
@@ -56,6 +57,7 @@ def test_official_djf(folder):
     np.testing.assert_allclose(result[::4, ::4], DEPTH, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_official_dmsg(folder, capsys):
     """As its code does: depth and luma in 0 .. 1, of the whole image at once; for the scale of the weights alone."""
     from tests.interop.test_caffe import caffemodel, of_state
@@ -73,6 +75,7 @@ def test_official_dmsg(folder, capsys):
     refused(capsys, message, "--method", "dmsg", "--weights", "net.caffemodel", guide="half.png")
 
 
+@pytest.mark.thorough
 def test_bad_weights(folder, capsys):
     save_file = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed").save_file
     interop.save_module("attention.safetensors", *small_network("attention"))

@@ -10,6 +10,7 @@ def cases():
     return bench.attention_cases(size=64, channels=64, scale=2, kernel_size=3)
 
 
+@pytest.mark.thorough
 def test_the_literal_form_is_the_same_function():
     ours, literal = bench.attention_cases(size=4, channels=6, scale=2, kernel_size=5)
     assert_close(ours.run(*ours.inputs), literal.run(*literal.inputs), 1e-5)

@@ -120,6 +120,7 @@ def test_a_damaged_checkpoint_is_passed_over(run_dir, capsys, damage):
     assert restored(run_dir) == 8 and capsys.readouterr().err == "", "it is said once"
 
 
+@pytest.mark.thorough
 def test_evaluation_passes_over_damage_and_changes_nothing(run_dir, capsys):
     halve("model")(run_dir / "checkpoints" / "12")
     halve("model")(run_dir / "checkpoints" / "8")
@@ -132,6 +133,7 @@ def test_evaluation_passes_over_damage_and_changes_nothing(run_dir, capsys):
         load_model(run_dir, model, step=12)
 
 
+@pytest.mark.thorough
 def test_none_that_can_be_read_is_one_line(run_dir):
     for step in STEPS:
         halve("optimizer")(run_dir / "checkpoints" / str(step))
@@ -142,6 +144,7 @@ def test_none_that_can_be_read_is_one_line(run_dir):
     assert {path: path.read_bytes() for path in files(run_dir)} == before
 
 
+@pytest.mark.thorough
 def test_a_damaged_step_is_saved_again(run_dir):
     halve("model")(run_dir / "checkpoints" / "12")
     for _ in range(2):
@@ -175,6 +178,7 @@ def test_a_checkpoint_of_the_first_version_is_read(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["checkpoints", "checkpoints/16", "checkpoints/.16", "checkpoints/016"])
 @pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.first(2)
 def test_what_else_lies_there(run_dir, capsys, name, kind):
     """A file in the place of the folder is an error; whatever is no checkpoint is left alone."""
     stray = run_dir / name

@@ -89,6 +89,7 @@ def test_patches_are_windows_of_the_images_mirrored_and_turned():
     assert seen == set(range(8))
 
 
+@pytest.mark.thorough
 def test_examples_depend_on_their_numbers_only():
     """So that a run that is continued sees the same, and batches of other sizes, too."""
     patches = cut_patches({"a": random_image(24, 24)}, 16, 4, (1.0, 0.9))
@@ -155,6 +156,7 @@ def test_costs_are_those_of_the_paper():
     assert parameters(NetworkConfig("m2o-nl-c")) - parameters(NetworkConfig("max-unpool")) == 11_705_344
 
 
+@pytest.mark.thorough
 def test_every_name_gives_a_network():
     kernels = []
     for name in ("m2o", "m2o-nl", "m2o-nl-c"):
@@ -266,6 +268,7 @@ def test_damaged_data(file, content, message, folder):
     assert message in str(caught.value)
 
 
+@pytest.mark.thorough
 def test_a_table_of_several_levels_of_noise(tmp_path, monkeypatch, capsys):
     """Each network has a directory for each level; nothing is trained here."""
     trained = []

@@ -70,6 +70,7 @@ def test_noise_is_removed_under_a_guide(run_dir, images, capsys):
     assert np.abs(read(images / "out" / "guided-filter.png") - clean).mean() < 0.6 * before
 
 
+@pytest.mark.thorough
 def test_noise_that_is_added_is_measured(images, capsys):
     assert run("filter", "--target", images / "clean.png", "--out", images / "out", "--noise", 0.005) == 0
     results = json.loads((images / "out" / "results.json").read_text())
@@ -80,6 +81,7 @@ def test_noise_that_is_added_is_measured(images, capsys):
 
 
 @pytest.mark.parametrize("preset", ["noise", "texture"])
+@pytest.mark.first(1)
 def test_smoke_needs_no_data(preset, tmp_path):
     assert run("filter", "--preset", preset, "--smoke", "--out", tmp_path / "out") == 0
     assert (tmp_path / "out" / "comparison.png").exists()
@@ -102,6 +104,7 @@ def test_channels_are_filtered_one_by_one_again_and_again():
         np.testing.assert_array_equal(image, target / factor)
 
 
+@pytest.mark.thorough
 def test_constants_are_kept():
     target, guide = np.full((8, 9, 3), 0.25, np.float32), RNG.random((8, 9, 3), np.float32)
     for method in DENOISERS.values():

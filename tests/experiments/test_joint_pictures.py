@@ -24,6 +24,7 @@ def run_of(**options):
     return Run(f"FDKN {options}", None, network)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("residual", [thorough(False), True], ids=str)
 def test_kernels_are_what_the_network_averages_by(residual):
     """On the pixels of its window the weights give what the network gives, away from the border."""
@@ -59,6 +60,7 @@ def plots(*paths, out):
     return main(["joint-upsampling", "plots", "--out", str(out), *(w for p in paths for w in ("--results", str(p)))])
 
 
+@pytest.mark.thorough
 def test_error_against_time_and_parameters(tmp_path, capsys):
     """Of several results together, each method where it has both numbers."""
     first = results(tmp_path / "a", {"bicubic": {"4x": 2, "8x": 3}}, seconds={"bicubic": 0.1})

@@ -176,6 +176,7 @@ def test_ablation_prints_and_stores_every_row(tmp_path, monkeypatch, capsys):
     assert "| weights and offsets from both, residual " in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_ablation_of_some_rows(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr(ablation, "train", trained.append)

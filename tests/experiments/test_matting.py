@@ -83,6 +83,7 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.thorough
 def test_a_table_of_a_tiny_network(tiny, folder, tmp_path, capsys):
     """Training, errors on two sets, pictures; then evaluation and pictures of one of the runs."""
     place = tmp_path / "table"
@@ -156,6 +157,7 @@ def test_the_paper():
     assert set(paper_costs(NetworkConfig("B11-carafe", 0.5)).values()) == {""}
 
 
+@pytest.mark.thorough
 def test_losses():
     """Half of each, over what is unknown; images without unknown pixels do not count."""
     shape = (3, 4, 5)
@@ -202,6 +204,7 @@ def test_mattes_are_made_as_the_official_code_does(kind, size):
     np.testing.assert_allclose(matte[10, 10], 255 * (128 / 255 + 0.3), atol=1e-3)
 
 
+@pytest.mark.thorough
 def test_norms_that_are_fixed():
     for fixed in (False, True):
         network = Trained(Tiny(nnx.Rngs(0)), 0, ("encoder",) if fixed else ())
@@ -214,6 +217,7 @@ def test_norms_that_are_fixed():
         assert network.network.dropout.deterministic and norm.use_running_average
 
 
+@pytest.mark.thorough
 def test_errors():
     sample = matted()
     truth = sample.alpha.astype(np.float32)

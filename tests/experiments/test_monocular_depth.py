@@ -67,6 +67,7 @@ def lines(run_dir):
     return [{k: v for k, v in line.items() if k not in ("seconds", "data_wait")} for line in found]
 
 
+@pytest.mark.thorough
 def test_table_evaluation_and_pictures(small, tmp_path):
     """Both protocols; a run alone has the numbers that it has in the table; other data, and pictures."""
     folder = tmp_path / "table"
@@ -142,6 +143,7 @@ def test_a_delta_at_its_threshold_counts_for_hu_only():
     assert shares == [0, 1]
 
 
+@pytest.mark.thorough
 def test_methods_give_depth_at_the_size_of_the_truth(small):
     """At least a millimetre, whatever the network gives."""
     own = TrainConfig(presets.smoke().run, NetworkConfig("hu"))
@@ -170,6 +172,7 @@ def test_depth_is_enlarged_as_the_network_interpolates():
     assert found.dtype == jnp.float32
 
 
+@pytest.mark.thorough
 def test_losses():
     """Means over the measured pixels of all images; others have no effect and no gradient."""
     rng = np.random.default_rng(0)
@@ -222,6 +225,7 @@ def test_presets_are_the_papers():
     assert presets.short_table().training.data == DataConfig()
 
 
+@pytest.mark.thorough
 def test_adam_has_decay_in_its_gradient():
     """As PyTorch's: the first step is the sign of gradient and decay together; biases do not decay."""
     optimizer = Decayed("adam", 0.5, warmup=0, drops=(100,), weight_decay=0.1).build(1000)

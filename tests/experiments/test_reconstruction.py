@@ -189,6 +189,7 @@ def test_presets():
     assert [step / epoch for step in (*paper.optimizer.drops, paper.run.steps)] == [50, 70, 85, 100]
 
 
+@pytest.mark.thorough
 def test_variants_of_index_networks():
     run = RunConfig(Path("runs"))
     plain, linear = TrainConfig(run, ("holistic",)), TrainConfig(run, ("m2o",), nonlinear=False, context=False)

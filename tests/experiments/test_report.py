@@ -36,6 +36,7 @@ def comparison(height=16, width=24, methods=("bicubic", "attention"), invalid=Tr
     return Comparison("sample", rng.random((height, width, 3)), truth[::4, ::4], results, truth, valid, "m", errors)
 
 
+@pytest.mark.thorough
 def test_the_figure_is_a_png_and_nothing_else_is_left(tmp_path):
     path = tmp_path / "new" / "figure.png"
     comparison_figure(path, [comparison(), comparison(height=20, invalid=False)])

@@ -49,6 +49,7 @@ def run(*options):
     return main(["joint-upsampling", "saliency", *map(str, options)])
 
 
+@pytest.mark.thorough
 def test_table_and_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(task, "METHODS", FILTERS)
     for name in "ab":

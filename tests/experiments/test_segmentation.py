@@ -155,6 +155,7 @@ def test_official_colours_and_small_images(tmp_path, capsys):
     assert f"{tmp_path / 'image.png'}: x: expected an image whose map" in capsys.readouterr().err and not out.exists()
 
 
+@pytest.mark.thorough
 def test_smoke_of_evaluate_and_predict(tiny_network, tmp_path, capsys):
     assert main(["segmentation", "evaluate", "--smoke"]) == 0
     assert "segformer, tiny, untrained" in capsys.readouterr().out
@@ -230,6 +231,7 @@ def test_rows_of_deeplab(tmp_path, capsys):
     assert "fixed_norms: expected backbone_weights" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_with_crf():
     """Noise among the logits of two plain halves is gone, and probabilities come back."""
     image = np.zeros((8, 10, 3), np.uint8)
@@ -258,6 +260,7 @@ def test_scores_of_the_truth():
     assert row["mIoU"] == row["mAcc"] == row["aAcc"] == row["bIoU"] == 100
 
 
+@pytest.mark.thorough
 def test_inference_resizes_back():
     """A network that shows its input; the image is enlarged for it, and the result brought back."""
 
@@ -290,6 +293,7 @@ class Fixed:
         self.outputs = lambda x: outputs
 
 
+@pytest.mark.thorough
 def test_auxiliary_heads_have_losses():
     """They count 0.4 times."""
     labels = jnp.array([[[0, 1], [1, IGNORED]]], jnp.uint8)
@@ -314,6 +318,7 @@ def test_scales_have_losses():
     np.testing.assert_allclose(value, wanted, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_masks_after_each_layer_have_losses():
     """The sum over the layers of a decoder, which has the last one beside the earlier ones."""
     labels = jnp.array([[[0, 1], [1, IGNORED]]], jnp.uint8)
@@ -370,6 +375,7 @@ def test_the_paper():
     assert paper_cells(NetworkConfig("deeplabv2", "resnet50"))["paper mIoU"] == ""
 
 
+@pytest.mark.thorough
 def test_costs():
     """Of a tiny network, against the sum over its products: parameters are exact, operations near."""
     found = costs(NetworkConfig("segformer", "tiny"), 3, (64, 64))
@@ -416,6 +422,7 @@ def schedule(config, steps):
     return np.array(sizes)
 
 
+@pytest.mark.thorough
 def test_rates_rise_and_fall():
     got = schedule(Decayed("sgd", 0.5, warmup=4, power=0.9, momentum=0.0, weight_decay=0.0), 40)
     step = np.arange(40)
@@ -431,6 +438,7 @@ def test_rates_rise_and_fall():
     np.testing.assert_allclose(got[2:], 0.5 * (1 - np.arange(18) / 18), rtol=1e-3)
 
 
+@pytest.mark.thorough
 def test_multipliers_and_decay_by_part():
     config = Decayed("sgd", 1.0, warmup=0, momentum=0.0, weight_decay=0.1, multipliers=(("inner", 3.0), ("a", 2.0)))
     params = {

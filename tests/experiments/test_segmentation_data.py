@@ -110,6 +110,7 @@ def test_ade20k(tmp_path):
         ade20k(base, "train")[0]
 
 
+@pytest.mark.thorough
 def test_ade20k_of_tfds(tmp_path):
     """A data set as TFDS itself would have prepared it; classes are the first channel."""
     tfds = pytest.importorskip("tensorflow_datasets")

@@ -64,6 +64,7 @@ def computed(tmp_path_factory):
     return folder, *features(DataConfig(images=3, size=(40, 60)), "random", folder)
 
 
+@pytest.mark.thorough
 def test_features(computed, monkeypatch):
     folder, train, test = computed
     assert {stride: y.shape[:3] for stride, y in train.maps.items()} == {

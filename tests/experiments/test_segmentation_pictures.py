@@ -21,6 +21,7 @@ def network():
     return filled(lambda: NetworkConfig("segformer", "tiny", "sapa").build(8, 0))
 
 
+@pytest.mark.thorough
 def test_command(network, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(NetworkConfig, "build", lambda *_: nnx.clone(network))
     out = tmp_path / "out"
@@ -75,6 +76,7 @@ def test_the_largest_upsampler_is_observed():
     assert not hasattr(SAPA.__call__, "__wrapped__") and (again.before == x + 1).all()
 
 
+@pytest.mark.thorough
 def test_networks_without_kernels_or_upsamplers():
     image = jnp.ones((1, 8, 8, 3))
     assert observe(filled(lambda: Small("bilinear")), image).weights == {}

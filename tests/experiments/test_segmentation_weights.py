@@ -57,6 +57,7 @@ def built(monkeypatch):
     return network
 
 
+@pytest.mark.thorough
 def test_training_starts_with_weights(checkpoint, built, tmp_path, monkeypatch):
     """From the file at the start; what goes on does not read it again."""
     path, backbone = checkpoint
@@ -73,6 +74,7 @@ def test_training_starts_with_weights(checkpoint, built, tmp_path, monkeypatch):
     assert main(arguments(tmp_path / "run", path)) == 0
 
 
+@pytest.mark.thorough
 def test_no_run_is_made_of_bad_weights(checkpoint, built, tmp_path, capsys):
     assert main(arguments(tmp_path / "run", checkpoint[0], OFFICIAL | {"depths": [2, 1, 1, 1]})) == 2
     found = capsys.readouterr().err
@@ -80,6 +82,7 @@ def test_no_run_is_made_of_bad_weights(checkpoint, built, tmp_path, capsys):
     assert found.count("\n") == 1 and len(found) < 500 and not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_files_that_do_not_fit(checkpoint, tmp_path):
     """The error has the file, and the key or the shape."""
     path, _ = checkpoint
@@ -116,6 +119,7 @@ def test_files_that_do_not_fit(checkpoint, tmp_path):
         load(weights, network, NetworkConfig("transunet"))
 
 
+@pytest.mark.thorough
 def test_a_vit_on_another_grid(tmp_path):
     """Positions are resized; the bias of patches goes into them where the network has none. The maps are the same."""
     config = {"patch_size": 4, "embed_dims": 8, "num_layers": 1, "num_heads": 2, "img_size": 16, "patch_bias": True}

@@ -150,6 +150,7 @@ def threads_of_data():
     return left
 
 
+@pytest.mark.thorough
 def test_a_signal_during_an_evaluation(tmp_path):
     """It ends, so that the best weights are those of a run that was not stopped."""
 

@@ -236,6 +236,7 @@ def test_pictures_show_where_results_differ():
     assert most_different([second[:30]], truth[:30])[0] == slice(0, 30)
 
 
+@pytest.mark.thorough
 def test_bad_folders(folder, tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -270,6 +271,7 @@ def test_bad_folders(folder, tmp_path, capsys):
         ("evaluate --crop 20 --scales 2 8", "camera: 20 x 20 pixels, expected at least 27 for 8x"),
     ],
 )
+@pytest.mark.first(2)
 def test_what_has_no_effect_is_refused(words, message, run_of, tmp_path, capsys):
     """In one line, before any work."""
     words = words.format(run=run_of("c")).split() if "{run}" in words else words.split()

@@ -45,6 +45,7 @@ def finished(tmp_path_factory):
     return run, train(run)
 
 
+@pytest.mark.thorough
 def test_the_metrics_are_means_between_lines(finished):
     run, _ = finished
     lines = read_metrics(run.run_dir)
@@ -109,6 +110,7 @@ def test_the_model_comes_back_for_evaluation_and_loads_again(finished):
     assert not np.array_equal(earlier.first.kernel[...], model.first.kernel[...])
 
 
+@pytest.mark.thorough
 def test_a_finished_run_is_not_trained_again(finished):
     run, model = finished
     before = (run.run_dir / "metrics.jsonl").read_bytes()
@@ -132,6 +134,7 @@ def test_a_run_continues_from_its_checkpoint(finished, tmp_path):
     assert sorted(path.name for path in checkpoints.iterdir()) == ["12", "8"]
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_before_a_damaged_checkpoint(finished, tmp_path, capsys):
     """Metrics that were damaged, too, are repaired; the run ends in the same weights."""
     run, model = finished
@@ -149,6 +152,7 @@ def test_a_run_goes_on_before_a_damaged_checkpoint(finished, tmp_path, capsys):
     assert warnings[1] == f"warning: {metrics}: 3 of 9 lines cannot be read and are left out"
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_of_another_model_or_optimiser_is_named(finished):
     run, _ = finished
     wide = Tiny(width=9, rngs=nnx.Rngs(0))
@@ -220,6 +224,7 @@ def test_batches_are_prepared_on_the_device(tmp_path):
     assert_same(weights(kept), weights(read))
 
 
+@pytest.mark.thorough
 def test_each_shape_is_compiled_once(tmp_path):
     traced, lines = [], []
 

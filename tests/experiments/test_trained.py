@@ -16,6 +16,7 @@ def modes(module):
     return {part.use_running_average for _, part in nnx.iter_modules(module) if isinstance(part, nnx.BatchNorm)}
 
 
+@pytest.mark.thorough
 def test_fixed_norms():
     """Those of the encoder stay as they are in training, the decoder's are trained."""
     for fixed, expected in (((), {False}), (("encoder",), {True})):

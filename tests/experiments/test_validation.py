@@ -40,6 +40,7 @@ def finished(tmp_path_factory):
     return run, train(run, validation=validation), seen
 
 
+@pytest.mark.thorough
 def test_the_best_weights_come_back(finished):
     run, model, seen = finished
     np.testing.assert_array_equal(model.first.kernel[...], seen[3])
@@ -51,6 +52,7 @@ def test_the_best_weights_come_back(finished):
     np.testing.assert_array_equal(earlier.first.kernel[...], seen[1])
 
 
+@pytest.mark.thorough
 def test_scores_and_the_learning_rate_are_in_the_metrics(finished):
     run, _, _ = finished
     lines = read_metrics(run.run_dir)
@@ -79,6 +81,7 @@ def test_a_restarted_run_ends_in_the_same_bits(finished, tmp_path, step):
     assert_same(*map(weights, last))
 
 
+@pytest.mark.thorough
 def test_mean_scores():
     traced, model = [], Tiny(rngs=nnx.Rngs(0))
     model.eval()
@@ -97,6 +100,7 @@ def test_mean_scores():
     assert len(traced) == 1, "compiled once"
 
 
+@pytest.mark.thorough
 def test_no_best_weights_is_named(tmp_path):
     train(RunConfig(tmp_path / "plain", steps=1))
     with pytest.raises(InputError, match="trained without validation"):

@@ -100,6 +100,7 @@ def test_permuted():
     assert prefixed({"a": Key("b", layout)}, "x.", "y.") == {"x.a": Key("y.b", layout)}
 
 
+@pytest.mark.thorough
 def test_values_arrive_where_they_belong():
     net, given = read_table(TABLE, tensors(), Net()), tensors()
     np.testing.assert_array_equal(net.convs[0].kernel[...], given["0.weight"].transpose(2, 3, 1, 0))
@@ -199,6 +200,7 @@ def official(config=CONFIG):
     return interop.to_torch("DySample", module, config)
 
 
+@pytest.mark.thorough
 def test_state_of_gradients():
     """Gradients have the official names, too; `from_torch` itself is differentiable."""
     x = np.random.default_rng(1).standard_normal((1, 4, 5, 8)).astype(np.float32)

@@ -169,6 +169,7 @@ def test_errors(tmp_path, tower):
         jaxup.load(tmp_path / "tower.safetensors", taps=(2,))
 
 
+@pytest.mark.thorough
 def test_names():
     """Every name is that of its own encoder, and of no other."""
     for name in ("dinov2_s14", "dinov2_s14_reg", "dinov3_s16", "dinov3_s16plus", "siglip_b16", "clip_b32"):

@@ -20,6 +20,7 @@ def network(**options):
     return models.FDKN(**(OPTIONS | options), rngs=nnx.Rngs(3))
 
 
+@pytest.mark.thorough
 def test_round_trip(tmp_path):
     """Parameters and statistics, options with tuples and dtypes, modules of all packages."""
     module = network()

@@ -20,6 +20,7 @@ def shapes(operator, config):
     return {name: x.shape for name, x in to_torch(operator, module, config).items()}
 
 
+@pytest.mark.thorough
 def test_pspnet():
     """The nested config of mmsegmentation gives what the flat one does, which the golden vectors check."""
     golden = goldens.load("pspnet/v1c_r18_c32__64x64_train")
@@ -35,6 +36,7 @@ def test_pspnet():
         from_torch("mmseg.PSPNet", golden.params, nested | {"auxiliary_head": None})
 
 
+@pytest.mark.thorough
 def test_upernet():
     """The head's names and shapes are those of the head by itself, and of all the 66.52 M parameters of ResNet-50's."""
     backbone = {"type": "ResNetV1c", "depth": 50}
@@ -48,6 +50,7 @@ def test_upernet():
     assert parameters == 66_516_108
 
 
+@pytest.mark.thorough
 def test_semantic_fpn():
     config = {"backbone": {"type": "MixVisionTransformer", "num_heads": (1, 2, 5, 8), "num_layers": (1,) * 4}}
     config |= {"neck": {"out_channels": 16}, "decode_head": {"num_classes": 4, "channels": 8}}
@@ -58,6 +61,7 @@ def test_semantic_fpn():
     assert {k: v for k, v in found.items() if not k.startswith("backbone.layers.")} == expected
 
 
+@pytest.mark.thorough
 def test_upernet_of_csail():
     """Encoder and decoder; the stem has three convolutions to 64, 64 and 128 channels."""
     found = shapes("SegmentationModule", {"encoder": "resnet18", "decoder": {"fpn_dim": 16, "num_class": 5}})

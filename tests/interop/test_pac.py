@@ -59,7 +59,7 @@ def test_small_network(operator, config):
     [dict(n_g_filters=6), dict(n_t_filters=6), dict(n_f_filters=(4, 5, 7)), dict(n_t_filters=(6, 4, 5))],
     ids=str,
 )
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 def test_channels_of_no_effect_have_none(change):
     """The golden network with more channels, from which nothing goes on, computes what it did."""
     golden = goldens.load("pac/joint_4x_small")

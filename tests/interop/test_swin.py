@@ -75,6 +75,7 @@ OF_MMSEG = [
 ]
 
 
+@pytest.mark.thorough
 def test_hugging_face(swin):
     """MaskFormer's names differ in a prefix, the counting of norms, and a norm that nothing uses."""
     tensors = to_torch("SwinBackbone", swin, HUGGING_FACE)
@@ -93,6 +94,7 @@ def test_microsoft(swin):
     assert_same(from_torch("SwinTransformer", {f"backbone.{key}": x for key, x in tensors.items()}, MMSEG), swin)
 
 
+@pytest.mark.thorough
 def test_mmsegmentation(swin):
     """Its merging takes the pixels of a window as `torch.nn.Unfold` does: channel by channel, row by row."""
     tensors = renamed(to_torch("SwinBackbone", swin, HUGGING_FACE), OF_MMSEG, "attn.w_msa.qkv")
@@ -154,6 +156,7 @@ def test_upernet_of_hugging_face():
         from_torch("UperNetForSemanticSegmentation", {}, {"backbone_config": {"model_type": "convnext"}})
 
 
+@pytest.mark.thorough
 def test_upernet_of_mmsegmentation():
     backbone = MMSEG | {"type": "SwinTransformer", "depths": (1,) * 4, "num_heads": (1,) * 4}
     keys = OPERATORS["mmseg.UPerNet"]({"backbone": backbone, "decode_head": {"num_classes": 3, "channels": 8}})[

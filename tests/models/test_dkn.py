@@ -96,6 +96,7 @@ def test_without_offsets_the_neighbours_are_averaged(network):
 
 
 @pytest.mark.parametrize("offsets", [True, False])
+@pytest.mark.first(1)
 def test_kernels_from_the_guide_alone(offsets):
     """They do not depend on the depth, so the network is linear in it, and every parameter has a gradient."""
     module = small(from_depth=False, offsets=offsets, deviation=0.3)
@@ -116,6 +117,7 @@ def small(network=models.FDKN, **options):
 
 
 @pytest.mark.parametrize("size", [(8, 12), (1, 5)], ids=str)
+@pytest.mark.first(1)
 def test_low_resolution_depth_is_enlarged(size):
     """To the guide by bicubic interpolation; depth in the guide's size is left alone, whatever the size is."""
     module, x, guide = small(), random(1, 2, 3, 1), random(1, *size, 3)
@@ -126,6 +128,7 @@ def test_low_resolution_depth_is_enlarged(size):
 
 
 @pytest.mark.parametrize("network", [models.DKN, models.FDKN])
+@pytest.mark.first(1)
 def test_enlargement(network):
     """By PyTorch's cubic convolution, or Pillow's: official weights have seen that."""
     x, guide = random(1, 3, 4, 1), random(1, 6, 8, 3)
@@ -140,6 +143,7 @@ def test_enlargement(network):
     assert official.cubic_coefficient == -0.5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", [models.FDKN, pytest.param(models.DKN, marks=pytest.mark.slow)])
 def test_reach(network):
     check_reach(small(network, window_size=7), 8)
@@ -153,6 +157,7 @@ def test_constants_are_kept(residual):
     assert_close(out, np.full_like(out, 3), 1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("residual, bias", [thorough(True, 1e4), (False, -1e4)])
 def test_extreme_scores_are_finite(residual, bias):
     """Also where every sigmoid is 0 in float32."""
@@ -171,6 +176,7 @@ def test_scratch_memory(gradients, bound):
     assert used <= bound
 
 
+@pytest.mark.thorough
 def test_interleaved_phases_do_not_mix():
     """A stream of DKN sees 25 pixels before and 24 after: further away, a change of the guide has no effect."""
     module, depth, guide = small(models.DKN), random(1, 1, 60, 1), random(1, 1, 60, 3)
@@ -213,6 +219,7 @@ def test_bad_input(build, message):
         build()
 
 
+@pytest.mark.thorough
 def test_round_trip():
     """To the official names, channel orders and layouts, and back."""
     config = {"kernel_size": 3, "filter_size": 15, "residual": True}
@@ -226,6 +233,7 @@ def test_round_trip():
     assert {name: x.tobytes() for name, x in back.items()} == {name: x.tobytes() for name, x in state.items()}
 
 
+@pytest.mark.thorough
 def test_state_dict_of_another_network():
     config = {"kernel_size": 3, "filter_size": 15, "residual": True}
     state = interop.to_torch("FDKN", drawn(models.FDKN, luminance=True)[0], config)
@@ -235,6 +243,7 @@ def test_state_dict_of_another_network():
         interop.from_torch("FDKN", state, config | {"kernel_size": 5})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [{}, {"residual": False, "luminance": True}, {"from_depth": False}])
 @pytest.mark.first(1, 3)
 def test_channels_by_themselves(options):

@@ -16,6 +16,7 @@ def test_golden(case):
 
 
 @pytest.mark.parametrize("scale, count", [(2, 198_148), (4, 326_404), (8, 454_660), (16, 582_916)])
+@pytest.mark.first(1)
 def test_parameters_and_sizes(scale, count):
     network = nnx.eval_shape(lambda: DMSG(scale=scale, rngs=nnx.Rngs(0)))
     assert sum(np.prod(leaf.shape) for _, leaf in nnx.to_flat_state(nnx.state(network))) == count

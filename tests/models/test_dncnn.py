@@ -64,6 +64,7 @@ def test_size_of_dncnn_segnet(method):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", marked(INDEX, {"holistic"}))
 @pytest.mark.first(1, 3)
 def test_size_of_index_networks(family):

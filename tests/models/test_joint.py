@@ -66,6 +66,7 @@ def test_one_network_serves_all_scales(scale):
     assert_finite(out)
 
 
+@pytest.mark.thorough
 def test_follows_algorithm_1():
     """The stages spelled out with the module's own layers."""
     network, x, guide = small(kernel_size=3), random(1, 3, 2, 1), random(1, 12, 8, 3, seed=1)
@@ -111,6 +112,7 @@ def test_residual_of_attention_starts_as_an_average_of_the_input():
     assert_close(call(network, np.ones_like(x), guide), np.ones_like(out), 1e-6)
 
 
+@pytest.mark.thorough
 def test_the_guide_matters():
     x, guide = random(1, 4, 4, 1), random(1, 16, 16, 3)
     for network in (small(), small_djf()):

@@ -60,6 +60,7 @@ def test_every_row_trains(method):
     assert all(jax.tree.leaves(moved))
 
 
+@pytest.mark.thorough
 def test_evaluation_is_of_each_image_alone():
     """And leaves the statistics; in training images see each other through them."""
     (network, _), x = drawn(ReconstructionNetwork, method="modelwise_o2o", widths=(4,)), random(2, 4, 6, 1)

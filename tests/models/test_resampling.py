@@ -184,6 +184,7 @@ def test_index_networks_start_as_he_has_it(family):
     assert abs(values.std() * np.sqrt(fan_in / 2) - 1) < error
 
 
+@pytest.mark.thorough
 def test_modelwise_is_one_network():
     stages = make("modelwise_o2o")
     assert len(stages.down_layers) == 1
@@ -213,6 +214,7 @@ def test_bad_input(call, message):
         call()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["unshared_o2o", thorough("holistic"), thorough("max-a2u"), thorough("max-carafe")])
 def test_a_decoder_of_fewer_channels(method):
     """Index maps are averaged over consecutive channels; layers of upsampling have the decoder's."""

@@ -37,6 +37,7 @@ def test_parameter_counts_of_the_paper(upsampler):
         assert f"{exact / 1e6:.2f}" == paper
 
 
+@pytest.mark.thorough
 def test_follows_figure_6():
     """Spelled out with the module's own layers."""
 

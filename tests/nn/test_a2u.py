@@ -86,6 +86,7 @@ def test_initial_values():
         assert not np.any(layer.bias[...])
 
 
+@pytest.mark.thorough
 def test_modules_use_the_kernels():
     """The same parameters give the same kernels."""
     options = dict(groups=2, encoder_kernel_size=2, norm_groups=2, filters="static")
@@ -104,6 +105,7 @@ def test_modules_use_the_kernels():
     assert_close(call(down, guide), expected, 1e-5)
 
 
+@pytest.mark.thorough
 def test_kernels_sum_to_one_also_where_scores_are_extreme():
     """All but a single entry, which the sigmoid weighs alone."""
     module, _ = drawn(nn.A2UKernels, 4, encoder_kernel_size=2, norm_groups=2)

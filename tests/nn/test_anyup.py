@@ -17,6 +17,7 @@ def test_golden(case):
     goldens.check(goldens.load(case))
 
 
+@pytest.mark.thorough
 def test_back_to_torch():
     golden = goldens.load("anyup/q16_full_size")
     module = interop.from_torch("AnyUp", golden.params, golden.config)
@@ -91,6 +92,7 @@ def test_bad_maps():
         module(random(1, 2, 3, 4), random(1, 4, 4, 3), size=(0, 4))
 
 
+@pytest.mark.thorough
 def test_state_dict_of_another_configuration():
     golden = goldens.load("anyup/q16_full_size")
     with pytest.raises(ValueError, match=r"basis: expected shape \(16, 1, 3, 3\), got shape \(16, 1, 5, 5\)"):

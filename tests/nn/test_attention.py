@@ -33,6 +33,7 @@ def test_joint_form_equals_the_equations():
     assert_close(call(module, x, guide), expected, 2e-6)
 
 
+@pytest.mark.thorough
 def test_kernels_give_the_outputs():
     """With values that are not projected further."""
     options = dict(scale=2, kernel_size=3, num_heads=2)

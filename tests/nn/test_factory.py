@@ -86,6 +86,7 @@ def test_iterated(name):
         assert any(np.any(a != b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.thorough
 def test_iterated_resizes_the_guide():
     x, guide = maps("sapa", scale=(4, 4))
     up = make("sapa", 4, iterated=True)

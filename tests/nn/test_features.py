@@ -101,7 +101,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("kind", SMALL, ids=lambda kind: kind.__name__)
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 def test_any_size(kind):
     """Of the map, of the image and of the output, down to one pixel; the type is that of the map."""
     for grid, image, size in (((3, 2), (13, 9), (11, 7)), ((1, 1), (1, 1), None), ((2, 5), (40, 30), (20, 15))):

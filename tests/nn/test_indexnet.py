@@ -124,6 +124,7 @@ def test_normalizations(encoder, decoder):
             assert_close(pooled, np.ones((1, 2, 3, 3)), 1e-6)
 
 
+@pytest.mark.thorough
 def test_modelwise_network_serves_every_width():
     """One function for all channels: it commutes with taking some of them."""
     module, _ = drawn(nn.IndexNetwork, 5, family="modelwise_o2o")
@@ -167,6 +168,7 @@ def test_parameters_of_the_decoder():
     assert aspp == 2 * 8 * 4 + 3 * (11 * 6 + 8 * 4) + (5 * 4 + 2) * 5
 
 
+@pytest.mark.thorough
 def test_aspp_drops_out_only_with_a_source():
     aspp = initial(nn.ASPP, 3, 64, branch_features=4, dilations=())
     apply = nnx.jit(lambda m, x, rngs: m(x, rngs=rngs))

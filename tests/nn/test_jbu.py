@@ -21,6 +21,7 @@ def test_golden(case):
 
 
 @pytest.mark.parametrize("case", ["jbu__r3_default", "stack__16x"])
+@pytest.mark.first(1)
 def test_round_trip(case):
     golden = goldens.load(f"jbu/{case}")
     operator = golden.meta["operator"]
@@ -43,6 +44,7 @@ def test_equals_the_loops(grid, size, radius, fixup):
     assert_close(call(module, x, guide), jbu(x, guide, params, radius), 1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fixup", [False, True])
 @pytest.mark.first(1)
 def test_stack_equals_the_loops(fixup):
@@ -68,6 +70,7 @@ def test_constants_are_kept():
     np.testing.assert_allclose(out, 3, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_dropout_only_in_training():
     module = initial(nn.JBU, 2, 3, radius=1, dropout=0.5)
     x, guide = random(1, 2, 3, 2), random(1, 5, 4, 3)

@@ -91,6 +91,7 @@ def test_parameters_depend_on_rngs_only(example):
 
 @modules(each=False, families=3, siblings=slow)
 @pytest.mark.parametrize("jit", [jax.jit, slow(nnx.jit)], ids=["jax", "nnx"])
+@pytest.mark.first(1)
 def test_jit_of_the_module(example, jit):
     assert_close(jit(lambda m, *xs: m(*xs))(example.make(), *example.inputs()), reference(example)[0], ROUNDING)
 
@@ -118,6 +119,7 @@ def test_nnx_grad(example):
 
 @modules("dtype", each=False, families=4)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, slow(jnp.float16)], ids=["bfloat16", "float16"])
+@pytest.mark.first(1)
 def test_half_precision(example, dtype):
     """Parameters and their gradients stay float32 while the computation is done in `dtype`."""
     module, inputs = example.make(dtype=dtype), example.inputs(dtype=dtype)
@@ -149,6 +151,7 @@ def test_one_pixel_and_one_line(example, grid):
 
 
 @modules(each=False, families=3, siblings=slow)
+@pytest.mark.first(1)
 def test_linen_view(example):
     """`nnx.bridge.to_linen` has the same parameter tree and, given the same parameters, the same output."""
     module, inputs = example.make(), example.inputs()

@@ -38,6 +38,7 @@ def test_one_value_per_feature():
     np.testing.assert_allclose(norm.var[...], 0.9, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_in_place_abn():
     """The magnitude of the scale, to which the same 1e-5 is added as to the variance; its gradient has its sign."""
     norm, x = InPlaceABN(3, rngs=nnx.Rngs(0)), random(2, 4, 3)

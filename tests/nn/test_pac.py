@@ -46,6 +46,7 @@ def test_shared_filters():
     assert_close(call(module, x, guide), jax.jit(partial(ops.pac_conv_transpose, scale=2))(x, guide, filters), 1e-5)
 
 
+@pytest.mark.thorough
 def test_joint_network_doubles_as_often_as_it_should():
     module = abstract(nn.PacJointUpsample, 2, 3, scale=4, features=4, key_features=2, kernel_size=3)
     assert len(module.doublings) == 2

@@ -58,6 +58,7 @@ def test_every_module(example, copied):
 
 
 @pytest.mark.parametrize("activation", [nnx.relu6, nnx.gelu, partial(nnx.leaky_relu, negative_slope=0.1), jnp.tanh])
+@pytest.mark.first(1)
 def test_functions_as_options(activation):
     """Whether `jax.jit` made them or not, and with arguments bound."""
     module = filled(lambda: nn.IndexNetwork(4, activation=activation, rngs=nnx.Rngs(0)))

@@ -24,6 +24,7 @@ def test_every_upsampler_has_a_row():
 
 
 @pytest.mark.parametrize("name", UPSAMPLERS)
+@pytest.mark.first(8)
 def test_what_follows_from_the_entry(name):
     guide, scales, parameters, *measured, paper, official = rows()[name]
     entry = UPSAMPLERS[name]

@@ -30,6 +30,7 @@ def test_golden(case):
     goldens.check(goldens.load(case))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["module__s2_k3", thorough("module__s4_k3")])
 def test_golden_intermediate_results(case):
     golden = goldens.load(f"resfu/{case}")
@@ -82,6 +83,7 @@ ABLATIONS = [
 
 
 @pytest.mark.parametrize("options", marked(ABLATIONS, ABLATIONS[:3]), ids=str)
+@pytest.mark.first(1)
 def test_ablations_equal_the_loops(options):
     module, params = drawn(nn.ReSFU, 5, 3, scale=(2, 3), groups=2, **options, **SMALL)
     x, guide = random(1, 2, 3, 5), random(1, 4, 9, 3)
@@ -103,6 +105,7 @@ def test_types_of_ablations(options):
     assert (y.shape, y.dtype) == ((1, 4, 6, 5), jnp.bfloat16)
 
 
+@pytest.mark.thorough
 def test_kernels_give_the_outputs():
     up, _ = drawn(nn.ReSFU, 4, 3, scale=2, form="official", **SMALL)
     x, guide = random(1, 4, 5, 4), random(1, 8, 10, 3)
@@ -150,6 +153,7 @@ def test_without_norms_projection_and_biases():
     assert state_dict["k.weight"].shape == (8, 5, 1, 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("form", ["paper", thorough("official")])
 def test_constants_are_kept_and_extreme_scores_are_finite(form):
     module, _ = drawn(nn.ReSFU, 4, 3, scale=2, form=form, **SMALL)

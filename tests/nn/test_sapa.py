@@ -51,6 +51,7 @@ def test_kernels_give_the_outputs(similarity):
     assert_close(jax.nn.softmax(scores["similarity"], axis=-1), kernels, 1e-6)
 
 
+@pytest.mark.thorough
 def test_extreme_scores_and_constants():
     """Scores of 1e4 are finite in value and gradient; a constant survives wherever the window is inside."""
     x, guide = jnp.full((1, 5, 5, 2), 3.0), 1e4 * jnp.asarray(random(1, 10, 10, 2))

@@ -47,6 +47,7 @@ def test_equals_the_loops(grid, scale, kernel_size, options):
         assert_close(actual, oracle(*inputs, scale, kernel_size, positions, **options), 2e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "grid, scale, kernel_size, cells, options",
     [

@@ -63,6 +63,7 @@ def test_joint_bilateral_upsample_in_any_ratio(low, high, scale, given_lr):
     assert_close(y, oracle.joint_bilateral_upsample(*double(x, guide), **options, guide_lr=lr), VALUES)
 
 
+@pytest.mark.thorough
 def test_extreme_sigmas_stay_finite():
     src, guide = images(2, 3, size=(4, 6), batch=1)
 
@@ -86,6 +87,7 @@ def test_tiny_sigmas_choose_the_most_alike_neighbour():
     assert_close(y, guide, 0)
 
 
+@pytest.mark.thorough
 @settings(deadline=None)
 @given(seed=st.integers(0, 100), sigma=st.floats(0.0625, 4, width=32))
 def test_bilateral_means_stay_within_their_windows(seed, sigma):
@@ -98,6 +100,7 @@ def test_bilateral_means_stay_within_their_windows(seed, sigma):
             assert np.min(seen) - 1e-6 <= y[name][b, i, j] <= np.max(seen) + 1e-6
 
 
+@pytest.mark.thorough
 def test_upsampling_by_one_is_the_joint_bilateral_filter():
     x, guide = images(1, 3, size=(4, 6))
     options = dict(radius=2, sigma_spatial=0.2, sigma_range=0.2)
@@ -105,6 +108,7 @@ def test_upsampling_by_one_is_the_joint_bilateral_filter():
     assert_close(up, all_filters(x, guide, 0.2)["bilateral"], VALUES)
 
 
+@pytest.mark.thorough
 def test_memory_of_the_bilateral_filter_does_not_grow_with_the_radius():
     (x,) = images(3, size=(32, 32), batch=1)
 

@@ -17,6 +17,7 @@ from tests.registry.examples import marked, thorough
 
 @each_window
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.first(3)
 def test_guided_filter_equals_loops(size, radius, channels):
     src, guide = images(2, channels, size=size)
     y = guided(src, guide, radius=radius, eps=1e-2)
@@ -84,6 +85,7 @@ def guided_with_gradients(subsample):
     return run
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", marked(LOW_RANK, set(LOW_RANK) - {"many mixtures"}))
 @pytest.mark.parametrize(("subsample", "bound"), [(1, 1e-3), THINNED])
 @pytest.mark.first(1, 4)
@@ -106,6 +108,7 @@ def test_guided_filter_under_guides_of_low_rank(kind, subsample, bound):
     assert np.max(np.abs(d_guide)) <= 2 * np.max(np.abs(expected[2])) + 1e-3  # a NaN is not
 
 
+@pytest.mark.thorough
 def test_grey_as_rgb_is_grey():
     x, grey = images(1, 1, size=(12, 14), batch=1)
     grey = np.round(255 * grey)

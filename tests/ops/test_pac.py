@@ -23,6 +23,7 @@ def test_equals_the_loops(grid, scale, size, shared, normalised):
 
 
 @pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.first(1)
 def test_far_features_are_finite(normalised):
     """All likeness underflows away from the samples: normalised, the nearest in the guide still counts."""
     x, guide, kernel = jnp.ones((1, 3, 3, 2)), 1e4 * jnp.asarray(random(1, 6, 6, 2)), jnp.ones((3, 3, 1, 1))

@@ -39,6 +39,7 @@ def test_gradients_of_16_bits():
         assert gradient.dtype == jnp.bfloat16 and (gradient == 512).all()
 
 
+@pytest.mark.thorough
 def test_module():
     """In the place of the convolution of a Flax module, with its type, precision and bias."""
     options = dict(strides=2, padding="SAME", dtype=jnp.bfloat16, precision="highest")

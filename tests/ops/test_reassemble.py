@@ -51,6 +51,7 @@ def test_rows_in_blocks_equal_rows_at_once(monkeypatch):
     assert_close(gradients(), whole, 1e-6)
 
 
+@pytest.mark.thorough
 def test_gradients_of_gradients():
     """The three window sums are each other's derivatives, so that second derivatives are right, too."""
     with jax.enable_x64(True):

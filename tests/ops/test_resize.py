@@ -62,7 +62,7 @@ each_option = pytest.mark.parametrize("options", OPTIONS, ids=name)
 
 
 @pytest.mark.parametrize("options", OPTIONS + MORE_OPTIONS, ids=name)
-@pytest.mark.first(7)
+@pytest.mark.first(2)
 def test_resize_equals_oracle(options):
     pairs = [(random(2, *shape, 3), random(2, *size, 3)) for shape, size in SIZES]
     for (x, ct), (actual, gradient) in zip(pairs, with_gradients(pairs, options), strict=True):
@@ -74,6 +74,7 @@ def test_resize_equals_oracle(options):
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, (2, 1)], ids=str)
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.first(5)
 def test_resize_by_scale(scale, method):
     sy, sx = (scale, scale) if isinstance(scale, int) else scale
     x = random(1, 3, 4, 2).astype(np.float32)
@@ -166,6 +167,7 @@ def test_golden(case):
     goldens.check(goldens.load(case))
 
 
+@pytest.mark.thorough
 @properties
 @given(
     shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),

@@ -71,6 +71,7 @@ def test_extreme_scores_are_finite():
 
 
 @pytest.mark.parametrize("gradients", [False, True], ids=["forward", "gradients"])
+@pytest.mark.first(1)
 def test_scratch_does_not_grow_with_the_window(gradients):
     """Twice the resolution has four times as many cells in each window: the share of scratch memory falls."""
     attend = partial(ops.window_attend, window_ratio=0.1, num_heads=4)
@@ -102,6 +103,7 @@ def test_unification_equals_the_loops(shape, size, filters):
     assert_close(ops.unify_features(x, basis), oracle.unify_features(x, basis), 1e-6)
 
 
+@pytest.mark.thorough
 def test_unification_in_tiles_equals_the_whole(monkeypatch):
     x, basis, ct = random(1, 3, 5, 4), random(3, 3, 6), random(1, 3, 5, 6)
 

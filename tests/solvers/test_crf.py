@@ -55,6 +55,7 @@ def on_lattice(points, values):
     return lattice_sum(lattice, values), lattice.weight
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dimensions", [5, 1, 2])
 @pytest.mark.first(1, 3)
 def test_lattice_equals_the_dictionaries(dimensions):
@@ -79,6 +80,7 @@ def scene(height, width):
     return np.float32(x)[None], np.float32(guide)[None], np.where(disc, 0, 1)
 
 
+@pytest.mark.thorough
 def test_lattice_is_near_the_exact_sums():
     """Both mend noisy logits along the edges of the image."""
     x, guide, labels = scene(24, 30)

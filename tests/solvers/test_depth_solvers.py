@@ -99,6 +99,7 @@ def test_equals_the_direct_solution(name):
 
 
 @each
+@pytest.mark.first(1)
 def test_properties(name):
     """All with the compiled program of the test above."""
     run = SOLVERS[name][0]
@@ -119,6 +120,7 @@ def test_properties(name):
     assert_finite(nothing)
 
 
+@pytest.mark.thorough
 @each
 @pytest.mark.first(1)
 def test_gradients(name):
@@ -148,6 +150,7 @@ def test_tiny_images(name, grid):
     np.testing.assert_allclose(UPSAMPLE[name](x, guide), 0.4, rtol=1e-6)
 
 
+@pytest.mark.thorough
 @each_upsampling
 @pytest.mark.first(1)
 def test_upsampling_in_any_ratio_without_the_holes(name):
@@ -167,6 +170,7 @@ def test_upsampling_in_any_ratio_without_the_holes(name):
 
 
 @pytest.mark.parametrize(("low", "high"), [((2, 3), (5, 9)), ((3, 2), (3, 2)), ((1, 4), (8, 10))], ids=str)
+@pytest.mark.first(1)
 def test_samples_stand_at_the_centres(low, high):
     """The sum of confidence stays, as does its centre of mass; data is the weighted mean of what meets in a pixel."""
     x, trust = random(1, *low, 2), np.abs(random(1, *low, 1))
@@ -202,6 +206,7 @@ def test_progress_is_called(name):
     assert shown and all(0 < done <= total == most for done, total in shown)
 
 
+@pytest.mark.thorough
 def test_planes_stay_planes():
     """Where the variation is of second order, an affine map has none, and goes on beyond the data."""
     plane = (np.add.outer(np.arange(6), 2 * np.arange(7)) / 20).astype(np.float32)[None, ..., None]

@@ -21,6 +21,7 @@ def uniform(*shape):
 
 
 @pytest.mark.parametrize("grid, channels", [((6, 5), 3), ((1, 7), 1), ((1, 1), 3)], ids=str)
+@pytest.mark.first(1)
 def test_equals_the_dense_solution(grid, channels):
     target, guide, trust = random(2, *grid, 2), uniform(2, *grid, channels), uniform(2, *grid, 1)
     actual = solvers.bilateral_solver(
@@ -31,6 +32,7 @@ def test_equals_the_dense_solution(grid, channels):
         assert_close(actual[b], expected, 1e-4)
 
 
+@pytest.mark.thorough
 def test_gradients():
     """Of target, confidence and smoothness; the guide only chooses vertices."""
     with jax.enable_x64(True):
@@ -44,6 +46,7 @@ def test_gradients():
         check_grads(jax.jit(fn), (target, trust, 2.0), order=1, modes=["rev"])
 
 
+@pytest.mark.thorough
 def test_constants_and_missing_confidence():
     guide = uniform(1, 5, 6, 3)
     kept = solvers.bilateral_solver(jnp.full((1, 5, 6, 1), 7.0), guide, smoothness=50.0, **SIGMAS)
@@ -52,6 +55,7 @@ def test_constants_and_missing_confidence():
     np.testing.assert_array_equal(nothing, 0)
 
 
+@pytest.mark.thorough
 def test_upsampling_follows_the_guide_and_keeps_the_dtype():
     guide = jnp.repeat(jnp.where(jnp.arange(16) < 8, 0.1, 0.9)[None, None, :, None], 8, axis=1)
     src = jnp.array([[2.0, 8.0]]).reshape(1, 1, 2, 1)
@@ -64,6 +68,7 @@ def test_upsampling_follows_the_guide_and_keeps_the_dtype():
     assert_close(half[0, :, :, 0], out, 2e-2)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("low", "high", "scale"), [((2, 4), (5, 15), (2.5, 3.75)), ((2, 2), (15, 15), 7.5)], ids=str)
 @pytest.mark.first(1)
 def test_upsampling_in_any_ratio(low, high, scale):

@@ -14,6 +14,7 @@ from tests.registry.examples import thorough
 
 @pytest.mark.parametrize("grid", [(5, 7), (1, 6), (1, 1)], ids=str)
 @pytest.mark.parametrize("sparse", [False, True], ids=["smoothing", "interpolation"])
+@pytest.mark.first(2)
 def test_equals_the_dense_solution(grid, sparse):
     x, guide = random(2, *grid, 2), random(2, *grid, 3)
     confidence = np.clip(random(2, *grid, 1), 0, None) + 0.01 if sparse else None
@@ -24,6 +25,7 @@ def test_equals_the_dense_solution(grid, sparse):
         assert_close(actual[b], expected, 1e-5)
 
 
+@pytest.mark.thorough
 def test_gradients():
     """Of values, confidence, guide and both numbers."""
     with jax.enable_x64(True):
@@ -37,12 +39,14 @@ def test_gradients():
         check_grads(jax.jit(fn), (x, guide, trust, 3.0, 0.7), order=1, modes=["fwd", "rev"])
 
 
+@pytest.mark.thorough
 def test_a_guide_without_edges_has_finite_gradients():
     x, guide = jnp.asarray(random(1, 3, 4, 1)), jnp.ones((1, 3, 4, 2))
     grads = jax.grad(lambda g: solvers.wls_smooth(x, g, smoothness=3.0, sigma=0.5).sum())(guide)
     assert_finite(grads)
 
 
+@pytest.mark.thorough
 def test_huge_smoothness_keeps_means():
     """Links that leave nothing of the one beside them in float32: every line becomes its mean, and the gradient too."""
     x, guide = jnp.asarray(random(1, 3, 4, 1)), jnp.ones((1, 3, 4, 1))
@@ -51,6 +55,7 @@ def test_huge_smoothness_keeps_means():
     assert_close(pull(x)[0], jnp.full_like(x, x.mean()), 1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scale", [1, thorough(3), (2, 4), thorough(4)], ids=str)
 @pytest.mark.first(1)
 def test_upsampling_keeps_constants(scale):
@@ -60,6 +65,7 @@ def test_upsampling_keeps_constants(scale):
     np.testing.assert_allclose(out, 5, rtol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("sizes", "scale"),
     [
@@ -77,6 +83,7 @@ def test_upsampling_in_any_ratio(sizes, scale):
     assert_close(solvers.guided_interpolation(x, guide, scale=scale, **numbers)[0], expected, 1e-5)
 
 
+@pytest.mark.thorough
 def test_upsampling_stops_at_the_edge_of_the_guide():
     """The edge of the guide is not where the middle between the pixels is."""
     guide = jnp.repeat(jnp.where(jnp.arange(8) < 3, 0.0, 1.0)[None, None, :, None], 4, axis=1)
@@ -85,6 +92,7 @@ def test_upsampling_stops_at_the_edge_of_the_guide():
     np.testing.assert_allclose(out[0, :, :, 0], np.repeat([[2, 2, 2, 8, 8, 8, 8, 8]], 4, 0), atol=0.05)
 
 
+@pytest.mark.thorough
 def test_half_precision_and_jit():
     src, guide = jnp.asarray(random(1, 2, 3, 1)), jax.nn.sigmoid(jnp.asarray(random(1, 4, 6, 3)))
     full = solvers.guided_interpolation(src, guide, scale=2)

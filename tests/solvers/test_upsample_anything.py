@@ -17,6 +17,7 @@ def images(*shape):
     return np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)
 
 
+@pytest.mark.thorough
 def test_images_of_a_batch_do_not_see_each_other():
     guide, x = images(2, 6, 8, 3), images(2, 3, 4, 2)
     run = jax.jit(lambda x, guide: solvers.upsample_anything(x, guide, steps=2, radius=1))
@@ -26,6 +27,7 @@ def test_images_of_a_batch_do_not_see_each_other():
     assert both.shape == (2, 6, 8, 2) and both.dtype == jnp.float32
 
 
+@pytest.mark.thorough
 def test_edges_of_the_image_are_edges_of_the_map():
     """A step that the low-resolution map has in the middle of a cell; the fit finds the image again."""
     guide = jnp.where(jnp.arange(24) < 10, 0.1, 0.9)[None, None, :, None] * jnp.ones((1, 8, 1, 3))

@@ -124,7 +124,7 @@ def filled(build):
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=slow) if n in DEEP else n for n in BACKBONES])
-@pytest.mark.first(5)
+@pytest.mark.first(1)
 def test_size(name):
     """Also the size in the docstring."""
     backbone = abstract(lambda rngs: make_backbone(name, rngs=rngs))
@@ -160,6 +160,7 @@ def image(height=37, width=50, batch=1):
     return np.random.default_rng(0).standard_normal((batch, height, width, 3)).astype(np.float32)
 
 
+@pytest.mark.thorough
 @each
 def test_any_size_gradients_and_types(family):
     """Sides that are no multiples of the strides; batch 1; float32 parameters, and bfloat16 inside."""
@@ -192,6 +193,7 @@ def test_any_size_gradients_and_types(family):
     assert_close([y.astype(jnp.float32) for y in rounded], list(maps), 0.1)
 
 
+@pytest.mark.thorough
 def test_training_moves_statistics():
     module = filled(SMALL["mobilenet_v2"])
     graph, state = nnx.split(module)
@@ -212,6 +214,7 @@ def test_training_moves_statistics():
     assert_close(evaluated, trained, 0.0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", [pytest.param("vit", marks=slow), pytest.param("swin", marks=slow), "mit"])
 def test_dropped_paths(family):
     """Whole branches of an image, and nothing without a source."""
@@ -244,6 +247,7 @@ def test_dilation():
     assert rates == [[1, 1, 1], [1, 1, 1], [2, 2, 1], [4, 4, 1]]
 
 
+@pytest.mark.thorough
 def test_multiplier():
     """torchvision rounds to multiples of 8; index networks cut."""
     rounded = abstract(lambda rngs: MobileNetV2(multiplier=1.4, num_classes=3, rngs=rngs))
@@ -256,6 +260,7 @@ def test_multiplier():
     assert cut.stem.conv.kernel_shape == (3, 3, 4, 44)
 
 
+@pytest.mark.thorough
 def test_padding_of_the_expanded_map():
     """The ring of zeros passes the expansion: behind its norm it is not zero."""
     block = filled(lambda rngs: MobileNetV2(stages=((2, 4, 1, 1, 3),), padding="expanded", rngs=rngs)).blocks[0]
@@ -271,6 +276,7 @@ def test_padding_of_the_expanded_map():
     assert_close(block(x), expected, 1e-5)
 
 
+@pytest.mark.thorough
 def test_a_window_that_covers_the_map():
     """The shift stays, and pixels from opposite sides of the map do not see each other."""
     attention = filled(SMALL["swin"]).stages[0][1].attention.layer
@@ -282,6 +288,7 @@ def test_a_window_that_covers_the_map():
     np.testing.assert_array_equal(seen[1], np.outer([0, 1, 1], [0, 1, 1]))
 
 
+@pytest.mark.thorough
 def test_errors():
     with pytest.raises(ValueError, match="name: expected one of 'resnet18'"):
         make_backbone("resnet19", rngs=nnx.Rngs(0))
@@ -312,6 +319,7 @@ def official(operator, config):
     return to_torch(operator, module, config)
 
 
+@pytest.mark.thorough
 def test_checkpoints_with_what_is_not_used():
     """Classifiers, counters, and other networks' buffers; but no key of another depth."""
     tensors = official("resnet18", {})
@@ -326,6 +334,7 @@ def test_checkpoints_with_what_is_not_used():
         from_torch("resnet18", tensors, {"num_classes": 7})
 
 
+@pytest.mark.thorough
 def test_names_of_efficientnet():
     """As in the package that holds its weights: 296 arrays, counters included."""
     tensors = official("efficientnet-lite0", {"num_classes": 1000})
@@ -337,6 +346,7 @@ def test_names_of_efficientnet():
     assert "_blocks.0._expand_conv.weight" not in tensors
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "keys"),
     [
@@ -367,6 +377,7 @@ def test_pooling_of_senet():
         np.testing.assert_array_equal(y[0, :, 0, 0], expected)
 
 
+@pytest.mark.thorough
 def test_convolution_in_many_groups():
     """As XLA has it, with strides and dilation."""
     x, kernel = (

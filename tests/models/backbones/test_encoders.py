@@ -44,6 +44,7 @@ def official(operator, config):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.first(2)
 def test_names_of_published_files(name):
     """All of them, in their shapes; of blocks, those of the first, which the others repeat."""
     published = json.loads((goldens.shared("goldens") / "keymaps/state_dicts.json").read_text())[name]
@@ -93,6 +94,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.first(1)
 def test_any_size(kind):
     """Down to one pixel; sides that are no multiples of the patch; maps of any block, and the vector of the image."""
 
@@ -108,6 +110,7 @@ def test_any_size(kind):
         assert pooled.shape == (2, 12) and {y.dtype for y in (pooled, *maps)} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.thorough
 def test_attention_in_parts_is_attention(monkeypatch):
     """Also with its gradients; the last part is not full."""
     x = [random(2, 7, 6) * scale for scale in (1, 2, 3)]
@@ -144,6 +147,7 @@ def test_errors(options, message):
         abstract(VisionEncoder, **(SMALL | options))
 
 
+@pytest.mark.thorough
 def test_weights_of_another_encoder():
     tensors, _ = official("CLIPVisionModel", {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 1})
     with pytest.raises(ValueError, match="cls_token: missing"):

@@ -58,6 +58,7 @@ TABLES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", marked(TABLES, {"segformer/mm_b0__32x64_eps"}))
 def test_round_trip(case):
     operator, config, prefix = TABLES[case]

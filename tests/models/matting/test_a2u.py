@@ -46,6 +46,7 @@ def test_checkpoint():
         from_torch("resnetmat", golden.params, golden.config | {"aspp": False})
 
 
+@pytest.mark.thorough
 def test_size():
     """Also those in the docstring, and of the golden vectors' second network."""
     size = lambda **options: count(abstract(partial(A2UMatting, **options)))  # noqa: E731
@@ -56,6 +57,7 @@ def test_size():
     assert all(text in A2UMatting.__doc__ for text in ("8,089,235", "40,232", "8,269,451"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "changed, shapes",
     [

@@ -24,6 +24,7 @@ def operator(case):
     return "hlvgg16" if "vgg16" in case else "hlmobilenetv2"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", marked(CASES, {"indexnet_matting/o2o_nl__os32_noaspp_dsconv"}, NIGHTLY))
 def test_round_trip(case):
     golden = goldens.load(case)

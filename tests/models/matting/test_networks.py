@@ -84,6 +84,7 @@ def test_any_pair_of_stages(upsampler):
     assert shaped(partial(DeepMatting, features=2, upsampler=upsampler), 1, 37, 50, 4).shape == (1, 37, 50, 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("stride", "layers"), [more(32, (0, 2, 3, 4, 6)), more(16, (0, 2, 3, 4)), (8, (0, 2, 3))])
 def test_output_stride(stride, layers):
     """Stages behind the last pooling are dilated, the first block of a stage that had a stride half as much."""
@@ -128,6 +129,7 @@ def test_alpha_by_hand():
     assert_close((found, y, skip), expected, 1e-5)
 
 
+@pytest.mark.thorough
 def test_fusion():
     """Widths of the decoder's blocks: alone, with the encoder's map added, or beside it."""
     inputs = [160, 96, 64, 32, 24, 16, 32]
@@ -141,6 +143,7 @@ def test_fusion():
         assert_close(network._fuse(y, skip), expected, 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", marked(FORMS, {"m2o"}))
 def test_forms_of_index_networks(family):
     """Hidden maps and activation of paper and code."""
@@ -155,6 +158,7 @@ def test_form_of_other_stages():
     assert not abstract(partial(small, form="official")).resampling.down_layers
 
 
+@pytest.mark.thorough
 @pytest.mark.first(1, 2)
 def test_fixed_norms():
     """As the paper trains: the encoder's statistics stay."""
@@ -181,6 +185,7 @@ def test_dropout():
     assert_close(dropped, jnp.where(kept, 2 * plain, 0), 1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("operator", "build", "stem"),
     [

@@ -42,6 +42,7 @@ CHECKPOINTS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", marked(CHECKPOINTS, {"mobilenet_nnconv5dw"}))
 def test_checkpoints(case):
     name, config = CHECKPOINTS[case]
@@ -86,6 +87,7 @@ TABLE = {
 ROWS = ("nnconv5", "p-carafe", "unshared_o2o-nl-c", "carafe", "holistic-nl", "m2o")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("row", marked(TABLE, ROWS[:2], set(TABLE) - set(ROWS)))
 @pytest.mark.first(1, 4)
 def test_table_10(row):
@@ -129,6 +131,7 @@ OFTEN = [
 QUICK = [dict(decoder="shuffle", depthwise=True)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", marked(KINDS, QUICK, [o for o in KINDS if o not in OFTEN]), ids=NAMES)
 @pytest.mark.first(1)
 def test_any_size_and_type(options):
@@ -193,6 +196,7 @@ def test_pools_and_upsamples_with_the_same_indices():
     assert_close(found, expected, 1e-5)
 
 
+@pytest.mark.thorough
 def test_errors():
     rngs = nnx.Rngs(0)
     with pytest.raises(ValueError, match=r"decoder: expected one of 'nnconv', .* got 'nnconv5'"):

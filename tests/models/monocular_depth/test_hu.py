@@ -33,6 +33,7 @@ SIZES = {"hu": 67_569_473, "hu-senet154": 157_101_425, "hu-densenet161": 77_101_
 SIZES |= {"hu-indexnet": 67_569_473 + 44_193_536}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", marked(SIZES, {"hu"}))
 def test_size(name):
     """Also those in the docstring."""
@@ -67,6 +68,7 @@ def _replaced(key, names):
     return key
 
 
+@pytest.mark.thorough
 def test_config():
     with pytest.raises(
         ValueError, match="encoder: expected one of 'resnet50', 'senet154', 'densenet161', got 'resnet1"
@@ -76,6 +78,7 @@ def test_config():
     assert not module.align_corners
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("upsampler", "size", "shape"), [("bilinear", (37, 50), (20, 26)), thorough("indexnet", (33, 34), (18, 18))]
 )
@@ -109,6 +112,7 @@ def test_gradients():
     assert [path for path, g in nnx.to_flat_state(gradients) if not np.any(g[...])] == []
 
 
+@pytest.mark.thorough
 def test_enlarges_step_by_step():
     """By the index maps of all maps between, as Fig. 13 of Index Networks has it."""
     network = filled(partial(HuDepthNetwork, upsampler="indexnet", **SMALL))
@@ -137,6 +141,7 @@ def test_fit():
     np.testing.assert_array_equal(fit(x, (5, 2))[0, :, :, 0], [[0, 1], [4, 5], [8, 9], [8, 9], [8, 9]])
 
 
+@pytest.mark.thorough
 def test_errors():
     with pytest.raises(ValueError, match="upsampler: expected one of 'bilinear', 'indexnet', got 'carafe'"):
         HuDepthNetwork(upsampler="carafe", rngs=nnx.Rngs(0))

@@ -70,6 +70,7 @@ def test_names():
 SIZES = {"bilinear": 44_048_532, "dgf": 44_050_153, "fdkn": 44_751_604}
 
 
+@pytest.mark.thorough
 def test_size():
     """The first as the golden case states it."""
     network = abstract(partial(DeepLabV2, 21))
@@ -98,6 +99,7 @@ def test_equals_the_loops(size):
     assert_close(found["logits"][0], oracle.enlarged(coarse, size), 1e-4)
 
 
+@pytest.mark.thorough
 def test_sizes_of_maps():
     """Those of the official formula, which rounds up at the pooling."""
     for side in (1, 34, 64):
@@ -108,6 +110,7 @@ def test_sizes_of_maps():
             assert maps[-1].shape[axis] == (-(-(after_stem + 1) // 2) + 1) // 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("upsampler", ["fdkn", "bilinear", "dgf"])
 @pytest.mark.first(1, 2)
 def test_any_image(upsampler):
@@ -135,6 +138,7 @@ class Recorder(nnx.Module):
         return given[0]
 
 
+@pytest.mark.thorough
 def test_what_the_upsampler_sees():
     """The coarse logits and the image; FDKN the same logits enlarged, each channel by itself."""
     network, _ = drawn(NETWORK, upsampler=Recorder, scales=(1.0, 0.5))
@@ -170,6 +174,7 @@ def test_gradients(upsampler):
     check_gradients(partial(NETWORK, upsampler=upsampler, scales=(1.0, 0.5)), random(1, 21, 18, 3))
 
 
+@pytest.mark.thorough
 def test_errors():
     with pytest.raises(ValueError, match=r"backbone: expected one of 'resnet18', .* got 'mit_b0'"):
         abstract(partial(DeepLabV2, 5, backbone="mit_b0"))

@@ -78,6 +78,7 @@ def test_pooled_levels_and_skipped_inputs():
     assert_close(outputs[4], outputs[2][:, ::4, ::4], 0.0)
 
 
+@pytest.mark.thorough
 def test_the_finer_map_is_the_guide():
     """By hand, of sizes that are not half of each other: the map that the upsampled one is added to, before that."""
     network = extra(upsampler="sapa")
@@ -128,6 +129,7 @@ def test_names_of_torchvision():
         }
 
 
+@pytest.mark.thorough
 def test_head_of_sizes_that_are_not_halves():
     network = filled(lambda rngs: FPNHead(WIDTHS, 3, features=5, rngs=rngs))
     network.eval()
@@ -163,6 +165,7 @@ def test_size():
     assert count(network) == 28_495_574 and f"{count(network):,}" in SemanticFPN.__doc__
 
 
+@pytest.mark.thorough
 def test_dropout():
     check_dropout(filled(lambda rngs: SemanticFPN(5, dropout=0.5, rngs=rngs, **SMALL)), image(16, 16))
 

@@ -50,7 +50,7 @@ def by_loops(fn, x, crop, stride):
 @pytest.mark.parametrize(
     "crop, stride", [((6, 7), (4, 5)), ((13, 5), (13, 5)), ((20, 8), (3, 3)), ((5, 30), (1, 30)), ((13, 17), (2, 2))]
 )
-@pytest.mark.first(3)
+@pytest.mark.first(1)
 def test_slide_equals_the_loops(crop, stride):
     want = by_loops(strided, X, crop, stride)
     np.testing.assert_allclose(slide(strided, X, crop=crop, stride=stride), want, atol=2e-6)
@@ -63,6 +63,7 @@ def test_one_window_is_the_whole_image():
     assert whole(strided, X).shape == X.shape
 
 
+@pytest.mark.thorough
 def test_cells_beyond_the_image():
     """A patch of 4 pixels has one logit, the last of a row the patch that zeros complete: enlarged, then cut."""
 
@@ -102,6 +103,7 @@ def test_modules():
     np.testing.assert_allclose(slide(layer, X, crop=8, stride=4), first + 1, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_gradients_and_half_precision():
     def loss(x):
         return jnp.sum(slide(strided, x, crop=6, stride=4) ** 2)

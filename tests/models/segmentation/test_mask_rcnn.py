@@ -87,6 +87,7 @@ def test_training_steps():
     assert len(TRACED) == traced
 
 
+@pytest.mark.thorough
 def test_detections():
     """Best first, inside of the images, without overlaps in a class; -1 and zeros behind the last."""
     module, limits = network(), jnp.array([[64.0, 96.0], [40.0, 50.0]])
@@ -111,6 +112,7 @@ def test_nothing_is_detected():
     assert np.all(found["labels"] == -1) and not np.any(found["masks"])
 
 
+@pytest.mark.thorough
 def test_draws():
     """So many of each kind, each once, other ones for other keys and images."""
     kinds = np.tile(np.repeat([0, -1, -2], [10, 30, 60]), (2, 1)).astype(np.int32)
@@ -127,6 +129,7 @@ def test_draws():
     assert abs(chosen.mean() - 20000) < 2000  # from everywhere
 
 
+@pytest.mark.thorough
 def test_crowds_are_no_background():
     boxes = np.array([[[0, 0, 10, 10], [8, 0, 18, 10], [20, 20, 30, 30], [0, 0, 4, 4]]], np.float32)
     truth = np.array([[[0, 0, 13, 10], [0, 0, 4, 4]]], np.float32)
@@ -147,6 +150,7 @@ def test_upsamplers(upsampler):
         assert abstract(build).neck.guide == "finest"
 
 
+@pytest.mark.thorough
 def test_guide_of_all_steps():
     """Of a pyramid by hand: the first lateral map, averaged to the size of each step."""
     neck = filled(lambda rngs: FPN((4, 6, 8), features=5, upsampler="sapa", guide="finest", rngs=rngs))
@@ -162,6 +166,7 @@ def test_guide_of_all_steps():
     assert_close(call(neck, maps)[0], by_hand(maps), 1e-6)
 
 
+@pytest.mark.thorough
 def test_sizes():
     for network_, wanted in (
         (partial(MaskRCNN, 80), MaskRCNN),
@@ -176,6 +181,7 @@ PANOPTIC = MMDET | {"semantic_head": {"num_stuff_classes": 3, "inner_channels": 
 OLD = {"depth": 18, "num_classes": 5, "out_channels": 8, "representation_size": 6, "mask_layers": (6, 5)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("operator", "config", "names"),
     [
@@ -215,6 +221,7 @@ def test_epsilon_of_norms():
     assert {node.epsilon for _, node in nnx.iter_graph(module) if isinstance(node, nnx.BatchNorm)} == {0.0}
 
 
+@pytest.mark.thorough
 def test_merging():
     """By hand: a mask half covered by a better one stays, one more than that does not; stuff gets the rest."""
     masks = np.zeros((1, 5, 2, 10), bool)
@@ -231,6 +238,7 @@ def test_merging():
     assert categories.tolist() == [[2, 0, -1, -1, -1, -1, 4]]
 
 
+@pytest.mark.thorough
 def test_errors():
     build = lambda **options: abstract(MaskRCNN, 3, **SMALL | options)  # noqa: E731
     with pytest.raises(ValueError, match="convention: expected one of 'torchvision', 'mmdet', got 'detectron'"):

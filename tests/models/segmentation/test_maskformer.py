@@ -40,6 +40,7 @@ def test_golden_values():
     goldens.check(replace(golden, grad_inputs={}, grad_params={}), half=False)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["resnet__64x96", pytest.param("swin__64x64", marks=slow)])
 def test_round_trip(case):
     """Also from the names of the modules of transformers 5, and with the entries of a checkpoint's own config."""
@@ -107,6 +108,7 @@ def small(**options):
     return MaskFormer(3, backbone=small_resnet(), **{**usual, "num_heads": 2, "hidden_features": 12, **options})
 
 
+@pytest.mark.thorough
 def test_types():
     """Also of the logits behind the earlier layers."""
     check_types(small, (1, 10, 13, 3))
@@ -156,6 +158,7 @@ def test_matching_is_the_best_of_all():
         assert tuple(found[i, given]) == min(sums, key=sums.get)
 
 
+@pytest.mark.thorough
 def test_loss_does_not_see_what_fills_up():
     """Nor where it stands, nor do its gradients."""
     logits = random(1, 4, 5), 2 * random(1, 3, 4, 4)
@@ -179,6 +182,7 @@ def test_loss_of_a_sharded_batch(kind):
     assert_close(found, jax.tree.map(np.asarray, loss(logits, classes, masks)), 1e-6)
 
 
+@pytest.mark.thorough
 def test_more_targets_than_queries_none_and_nan():
     logits = random(2, 2, 5), random(2, 3, 4, 2)
     classes, masks = targets()
@@ -210,6 +214,7 @@ def test_semantic():
     np.testing.assert_allclose(semantic(classes, masks), expected, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_steps_of_the_upsampler():
     """Three doublings under the map that is added; ReSFU is direct, and from the finest map alone."""
     maps = [random(1, -(-17 // n), -(-31 // n), 4) for n in (1, 2, 4, 8)]
@@ -234,6 +239,7 @@ def test_steps_of_the_upsampler():
     assert [up.plan for up in run("resfu").ups] == [((8, 0),), ((4, 0),), ((2, 0),)]
 
 
+@pytest.mark.thorough
 def test_dropout_only_with_a_source():
     options = dict(queries=3, layers=1, heads=2, hidden=12, drop=0.5, dtype=jnp.float32)
     module = filled(lambda rngs: QueryDecoder(6, 8, **options, rngs=rngs))

@@ -40,6 +40,7 @@ def test_golden(case):
 NIGHTLY = {"pspnet/v1c_r50_c512__64x64", "pspnet/v1c_r50_c32__64x48_train"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", marked(["plain_r50_c32__49x73", QUICK], {QUICK}))
 def test_checkpoints(case):
     """Both stems; another depth is an error that names the first key."""
@@ -68,6 +69,7 @@ TABLE = {
 SIZES = {50: 46_678_006, 101: 65_670_134}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("depth", [50, pytest.param(101, marks=pytest.mark.slow)])
 def test_size(depth):
     network = abstract(partial(PSPNet, 150, backbone=f"resnet{depth}", auxiliary_features=None))
@@ -86,6 +88,7 @@ def test_printed_sizes(upsampler):
         assert (size + added) / 1e6 == pytest.approx(printed, abs=0.0055)
 
 
+@pytest.mark.thorough
 def test_any_image():
     check_types(partial(PSPNet, 5, upsampler="sapa", **SMALL), (1, 19, 25, 5))
 
@@ -106,6 +109,7 @@ class Recorder(nnx.Module):
         return 2 * given[0]
 
 
+@pytest.mark.thorough
 def test_what_the_upsampler_sees():
     """The features, the stem's map before and after max pooling, and the image; the classifier follows."""
     network = filled(lambda rngs: PSPNet(5, upsampler="sapa", rngs=rngs, **SMALL))
@@ -134,6 +138,7 @@ def test_direct(upsampler):
     assert len(abstract(lambda rngs: PSPNet(5, upsampler=upsampler, rngs=rngs, **SMALL)).upsampler.steps) == 1
 
 
+@pytest.mark.thorough
 def test_pooling_by_loops():
     """Cells that overlap, and more cells than pixels; the convolution before the resizing, or after it."""
     x = image(4, 7)[..., :2]
@@ -154,10 +159,12 @@ def test_pooling_by_loops():
         assert_close(call(pooling, x), jnp.concatenate(expected, axis=3), 1e-5)
 
 
+@pytest.mark.thorough
 def test_dropout():
     check_dropout(filled(lambda rngs: PSPNet(5, dropout=0.5, rngs=rngs, **SMALL)), image(16, 16))
 
 
+@pytest.mark.thorough
 def test_errors():
     build = lambda **options: nnx.eval_shape(lambda: PSPNet(5, **options, rngs=nnx.Rngs(0)))  # noqa: E731
     with pytest.raises(ValueError, match=r"backbone: expected one of 'resnet18', .* got 'mit_b0'"):

@@ -53,6 +53,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("backbone", "upsampler"), ROWS)
+@pytest.mark.first(1)
 def test_published(backbone, upsampler):
     """Within 0.5 %; the smaller networks to the last printed digit."""
     network, rows, column = NETWORKS[backbone]
@@ -95,7 +96,7 @@ def of_resfu(features, guide, options):
 
 
 @pytest.mark.parametrize(("options", "segmenter", "segformer", "derived"), TIERED, ids=str)
-@pytest.mark.first(2)
+@pytest.mark.first(1)
 def test_ablations(options, segmenter, segformer, derived):
     """To the last digit, but for detail scores alone in Segmenter: 22.078, which is printed as 22.07."""
     guide = count(abstract(lambda rngs: GuideBlock(dtype=jnp.float32, rngs=rngs))) / 1e6
@@ -106,6 +107,7 @@ def test_ablations(options, segmenter, segformer, derived):
         assert abs(alone(SegFormer, "mit_b1") + 3 * of_resfu(256, 256, options) - segformer) <= 0.0051
 
 
+@pytest.mark.thorough
 def test_a_function_takes_the_place_of_a_name():
     """With the options of an ablation, in both networks; the guided one has its guide."""
     build = partial(make_upsampler, "resfu", form="official", groups=8)

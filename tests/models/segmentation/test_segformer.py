@@ -69,6 +69,7 @@ def test_any_size_gradients_and_types(head, stages):
     assert {p[-1] for p in unused} <= {"bias"}  # before a norm, or of a key
 
 
+@pytest.mark.thorough
 def test_dropped_only_with_a_source():
     """Channels of the fused map and paths, another choice for each key."""
     network = filled(lambda rngs: small(rngs, dropout=0.5))
@@ -107,6 +108,7 @@ def official(kind, variant="b0"):
     }[kind]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", marked(OPERATORS, set(list(OPERATORS)[:1])))
 def test_round_trip(kind):
     """Every tensor but those that the computation does not use."""
@@ -121,12 +123,14 @@ def test_round_trip(kind):
     assert epsilons == {"nv": (1e-6, 1e-5), "mm": (1e-6, 1e-6), "hf": (1e-5, 1e-5)}[kind]
 
 
+@pytest.mark.thorough
 def test_epsilons_of_a_backbone_by_name():
     for head, expected in {"mmseg": (1e-6, 1e-6), "nvlabs": (1e-6, 1e-5)}.items():
         stage = abstract(lambda rngs, head=head: SegFormer(3, head=head, rngs=rngs)).backbone.stages[0]
         assert (stage.norm.epsilon, stage.embed_norm.epsilon) == expected
 
 
+@pytest.mark.thorough
 def test_errors():
     build = lambda **options: abstract(lambda rngs: SegFormer(5, **options, rngs=rngs))  # noqa: E731
     with pytest.raises(ValueError, match="head: expected one of 'mmseg', 'nvlabs', got 'hf'"):

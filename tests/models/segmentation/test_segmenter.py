@@ -157,6 +157,7 @@ def test_the_border_of_the_guide_is_repeated():
     assert np.ptp(y, axis=(1, 2)).max() < 1e-5
 
 
+@pytest.mark.thorough
 def test_positions_in_three_ways():
     """By default those of the decoder's code; those of timm by its own backbone."""
     built = {d: abstract(lambda rngs, d=d: Segmenter(3, decoder=d, rngs=rngs)).backbone for d in DECODERS}
@@ -165,6 +166,7 @@ def test_positions_in_three_ways():
     assert ways == {"fcn": ("bicubic", 1e-6, False), "linear": official, "mask": official}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("decoder", [pytest.param("linear", marks=slow), "mask", thorough("fcn")])
 def test_round_trip(decoder):
     """Every tensor but those that the computation does not use."""
@@ -178,6 +180,7 @@ def test_round_trip(decoder):
         np.testing.assert_array_equal(x, golden.params[name], err_msg=name)
 
 
+@pytest.mark.thorough
 def test_errors():
     build = lambda **options: abstract(lambda rngs: Segmenter(5, **options, rngs=rngs))  # noqa: E731
     with pytest.raises(ValueError, match="decoder: expected one of 'fcn', 'linear', 'mask', got 'masks'"):

@@ -32,6 +32,7 @@ def test_golden(case):
 
 
 @pytest.mark.parametrize("case", ["original_w8__50x67_odd", "reduce_first_w8__64x64_train"])
+@pytest.mark.first(1)
 def test_checkpoints(case):
     golden = goldens.load(f"segnet/{case}")
     check_round_trip("SegNet", golden.params, golden.config)
@@ -59,6 +60,7 @@ def test_size():
     assert all(f"{size:,}" in SegNet.__doc__ for size in sizes.values())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", marked(TABLE, {"holistic"}))
 def test_printed_sizes(method):
     options = dict(decoder="reduce_first")
@@ -70,6 +72,7 @@ def test_printed_sizes(method):
 PAIRS = [name for name, stage in RESAMPLINGS.items() if stage.packed == 1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("upsampler", marked([*PAIRS, "bilinear", "fade"], {"holistic-max-unpool"}))
 def test_any_image(upsampler):
     """Every pair of stages, and upsamplers behind max pooling, at odd sizes."""
@@ -92,6 +95,7 @@ def test_gradients(upsampler):
     check_gradients(partial(SegNet, 5, **options), image(37, 50))
 
 
+@pytest.mark.thorough
 def test_pools_and_upsamples_with_the_same_indices():
     """The last stage by hand, of a map with odd sides: extended by copies, and cut again."""
     network = filled(lambda rngs: SegNet(5, upsampler="holistic", **SMALL, rngs=rngs))

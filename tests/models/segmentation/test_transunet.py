@@ -38,6 +38,7 @@ def test_golden_values():
     goldens.check(replace(golden, grad_inputs={}, grad_params={}), half=False)
 
 
+@pytest.mark.thorough
 def test_round_trip():
     """Also with the groups of the official config."""
     golden = goldens.load("transunet/small__64")
@@ -116,6 +117,7 @@ def test_positions_of_another_grid():
     assert_close(call(module, x), y, 1e-5)
 
 
+@pytest.mark.thorough
 def test_steps_of_the_upsampler():
     """Three, under the skips' maps; ReSFU's guide is the finest at each of the sizes; the last step is bilinear."""
     seen = []

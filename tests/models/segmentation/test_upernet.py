@@ -91,6 +91,7 @@ def test_guided_upsamplers():
 BOTH = ("indexnet", "indexnet")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("places", marked([BOTH, ("indexnet", "bilinear"), ("bilinear", "indexnet")], {BOTH}))
 def test_index_maps(places):
     """Figure 13: linear holistic networks on the backbone's maps, and the same index maps in both places."""
@@ -126,6 +127,7 @@ ROWS = {
 }
 
 
+@pytest.mark.thorough
 def test_rows_of_table_9():
     """Three linear holistic networks at most; in the fusion a map that grows 8 times has three steps of its own."""
     features = (16, 24, 32, 96, 320)
@@ -153,6 +155,7 @@ def test_gradients(upsampler):
     check_gradients(partial(UperNet, 5, upsampler=upsampler, pool_scales=(2,), **SMALL), image(37, 50))
 
 
+@pytest.mark.thorough
 def test_auxiliary_and_dropout():
     network = filled(lambda rngs: UperNet(5, dropout=0.5, rngs=rngs, **SMALL))
     check_dropout(network, image(16, 16))

@@ -30,6 +30,7 @@ QUICK = {"bilinear", "carafe", "deconvolution", "max_unpool", "resfu", "jbu"}
 
 
 @pytest.mark.parametrize("name", marked(nn.UPSAMPLERS, QUICK))
+@pytest.mark.first(2)
 def test_every_name_at_odd_sizes(name):
     """Odd sides at every step, in bfloat16; and with the image, in float32, for those that want one."""
     guides = GUIDES.get(name, (8, 6, 10))
@@ -67,6 +68,7 @@ def test_every_name_in_networks(name, small):
     assert (y.shape, y.dtype) == ((1, 18, 12, 5), jnp.bfloat16)
 
 
+@pytest.mark.thorough
 def test_the_adjacent_map_guides_each_step():
     """By hand: with the guides of the step, extended by their last rows and columns, and the result cut."""
     up, _ = drawn(Upsampling, "sapa", in_features=8, guides=(4, 6), scale=4, deviation=0.2)
@@ -80,6 +82,7 @@ def test_the_adjacent_map_guides_each_step():
     assert_close(call(up, x, (fine, middle)), by_hand(up), 1e-6)
 
 
+@pytest.mark.thorough
 def test_direct_under_the_finest_map():
     up, _ = drawn(Upsampling, "resfu", in_features=8, guides=(4, 6), scale=4)
     fine, middle, x = pyramid(12, 8, (4, 6, 8))
@@ -138,6 +141,7 @@ def _nearest(*, in_features, guide_features, scale, rngs):
     return nn.Resize(scale=scale, method="nearest")
 
 
+@pytest.mark.thorough
 def test_options_and_gradients():
     """Options in the place of the usual ones; every guide and parameter has a gradient."""
     options = {"fade": {"gated": False, "embedding_features": 5}}
