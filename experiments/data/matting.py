@@ -6,11 +6,11 @@ in `mattes`.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from experiments.data import images
+from experiments.data import images, sources
 from experiments.data.mattes import KINDS
 from experiments.data.photos import embedded
 from experiments.data.textures import palette
@@ -55,20 +55,8 @@ class Matted(NamedTuple):
     name: str
 
 
-class LayerSource(Protocol):
-    """A sequence of layers."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Layers: ...
-
-
-class Source(Protocol):
-    """A sequence of images to test on."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Matted: ...
+LayerSource = sources.Source[Layers]
+Source = sources.Source[Matted]  # to test on
 
 
 class Foreground(NamedTuple):
@@ -213,23 +201,6 @@ class Examined:
         trimap = read_matte(self.trimaps[index])
         check_size(self.trimaps[index], "a trimap", trimap, "an image", image)
         return Matted(image, matting.clean_trimap(trimap), alpha, name)
-
-
-class Cached:
-    """Keeps what a source has in memory after its first use."""
-
-    def __init__(self, source: LayerSource):
-        self.source = source
-        self._kept: dict[int, Layers] = {}
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Layers:
-        index = range(len(self))[index]
-        if index not in self._kept:
-            self._kept[index] = self.source[index]
-        return self._kept[index]
 
 
 def read_matte(path: Path) -> np.ndarray:

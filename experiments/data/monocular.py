@@ -5,11 +5,11 @@ NYU Depth v2 is in `nyu`; what is done to frames for training and tests in `mono
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from experiments.data import images
+from experiments.data import images, sources
 from experiments.data.images import ARRAY_SUFFIXES
 from experiments.data.photos import Split, image_files
 from experiments.data.rgbd import PairFolder
@@ -36,12 +36,7 @@ class Frame(NamedTuple):
     name: str
 
 
-class Source(Protocol):
-    """A sequence of frames."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Frame: ...
+Source = sources.Source[Frame]
 
 
 class Files(NamedTuple):
@@ -184,20 +179,3 @@ class Rooms:
     def __getitem__(self, index: int) -> Frame:
         guide, depth, _, name = self.scenes[index]
         return Frame(np.rint(guide * 255).astype(np.uint8), depth[..., 0], name)
-
-
-class Cached:
-    """Keeps the frames of a source in memory after their first use."""
-
-    def __init__(self, source: Source):
-        self.source = source
-        self._kept: dict[int, Frame] = {}
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Frame:
-        index = range(len(self))[index]
-        if index not in self._kept:
-            self._kept[index] = self.source[index]
-        return self._kept[index]

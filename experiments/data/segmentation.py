@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from experiments.data import images
+from experiments.data import images, sources
 from experiments.data.images import reading
 from experiments.data.photos import image_files
 from jaxup._matlab import numbers_of, read_mat
@@ -185,21 +185,12 @@ class First:
         return self.source[range(self.count)[index]]
 
 
-class Cached:
+class Cached(sources.Cached[Labelled]):
     """Keeps the images of a source in memory after their first use."""
 
     def __init__(self, source: Source):
-        self.source, self.classes = source, source.classes
-        self._kept: dict[int, Labelled] = {}
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Labelled:
-        index = range(len(self))[index]
-        if index not in self._kept:
-            self._kept[index] = self.source[index]
-        return self._kept[index]
+        super().__init__(source)
+        self.classes = source.classes
 
 
 def _by_stem(files: Sequence[Path]) -> Mapping[str, Path]:

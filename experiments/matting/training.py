@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from experiments.data import data_dir
-from experiments.data.matting import Cached, Generated, LayerSource
+from experiments.data.matting import Generated, LayerSource
 from experiments.data.matting_batches import Augmentation, training_batches
 from experiments.data.matting_sets import TRAINING
+from experiments.data.sources import Cached
 from experiments.engine.checkpoint import has_checkpoint
 from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
 from experiments.engine.optim import Decayed

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.data.monocular import Cached
 from experiments.data.monocular_batches import Protocol, training_batches
+from experiments.data.sources import Cached
 from experiments.engine.checkpoint import has_checkpoint
 from experiments.engine.config import RunConfig, open_run
 from experiments.engine.optim import Decayed

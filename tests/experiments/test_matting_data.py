@@ -11,7 +11,6 @@ from experiments.data import matting_batches, matting_sets
 from experiments.data.mattes import KINDS
 from experiments.data.matting import (
     HELD_OUT_SEED,
-    Cached,
     Composed,
     Examined,
     Foreground,
@@ -20,6 +19,7 @@ from experiments.data.matting import (
     read_matte,
 )
 from experiments.data.matting_batches import Augmentation, augmented, joined, training_batches, warped
+from experiments.data.sources import Cached
 from jaxup import matting
 from jaxup.files import InputError
 from tests import goldens

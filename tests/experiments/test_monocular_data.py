@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from experiments.data import HELD_OUT_SEED, Scenes, monocular, nyu
+from experiments.data import HELD_OUT_SEED, Scenes, monocular, nyu, sources
 from experiments.data import monocular_batches as batches
 from experiments.data.monocular import Frame, Rooms
 from experiments.data.monocular_batches import Protocol, augmented, examined, training_batches
@@ -194,7 +194,7 @@ def test_rooms_are_the_scenes_in_metres():
         product, ratio = room.depth * scene.depth[..., 0], room.depth / scene.depth[..., 0]
         spread = min(np.ptp(a[room.depth < 9.9]) / a.mean() for a in (product, ratio))  # of disparity or of distance
         assert spread < 1e-5
-    np.testing.assert_array_equal(monocular.Cached(rooms)[3].depth, rooms[3].depth)
+    np.testing.assert_array_equal(sources.Cached(rooms)[3].depth, rooms[3].depth)
 
 
 def rows_and_columns(depth):

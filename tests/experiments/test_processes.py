@@ -22,6 +22,7 @@ from experiments.data import (
     reconstruction,
     segmentation_batches,
     segmentation_shapes,
+    sources,
     super_resolution,
     training_batches,
 )
@@ -52,12 +53,12 @@ def segmented(size):
 
 def matted(size):
     how = matting_batches.Augmentation(crop=16)
-    return matting_batches.training_batches(matting.Cached(matting.Generated(2, 32)), how, batch_size=size, seed=3)
+    return matting_batches.training_batches(sources.Cached(matting.Generated(2, 32)), how, batch_size=size, seed=3)
 
 
 def measured(size):
     how = monocular_batches.Protocol(height=16)
-    return monocular_batches.training_batches(monocular.Cached(monocular.Rooms(2, 32)), how, batch_size=size, seed=3)
+    return monocular_batches.training_batches(sources.Cached(monocular.Rooms(2, 32)), how, batch_size=size, seed=3)
 
 
 def noisy(size):
