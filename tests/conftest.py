@@ -23,7 +23,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
-THOROUGH_CASES = 2  # of a test, in continuous integration; the others are slow
+THOROUGH_CASES = 1  # of a test, in continuous integration; the others are slow
 WHOLE_NETWORKS = ("segmentation", "matting", "monocular_depth")  # folders of jaxup/models
 
 _STARTS: dict[int, Any] = {}  # states of generators before any test drew from them
@@ -95,7 +95,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _mark_what_is_not_first(items: list[pytest.Item]) -> None:
-    """Cases behind the first of a test are thorough or slow: as its mark says, or all but two of its thorough ones."""
+    """Cases behind the first of a test are thorough or slow: as its mark says, or all but one of its thorough ones."""
     by_default, in_ci = collections.Counter[str](), collections.Counter[str]()
     for item in items:
         marker, name = item.get_closest_marker("first"), item.nodeid.split("[")[0]

@@ -70,7 +70,7 @@ def test_tiles_give_what_the_whole_image_gives(tmp_path, name, scale, length):
     ],
     ids=["7.5", "2.5 x 3.75", "1.5 x 240/7"],
 )
-@pytest.mark.first(2, 12)
+@pytest.mark.first(2, 6)
 def test_any_ratio(folder, capsys, method, low, high, shown):
     """Flat parts stay flat, the edge is where the guide has it to within four cells, and holes are their own pixels."""
     true, guide = step(*high)

@@ -58,7 +58,7 @@ def test_denoising_is_compared(run_dir, tmp_path, capsys):
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_noise_is_removed_under_a_guide(run_dir, images, capsys):
     options = ["--target", images / "noisy.png", "--guide", images / "clean.png", "--noise", 0]
     assert run("filter", *options, "--run-dir", run_dir, "--out", images / "out") == 0

@@ -66,7 +66,7 @@ def assert_as_before(task, found):
             np.testing.assert_allclose(array, expected[name], **tolerance, err_msg=name)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_joint_upsampling(tmp_path, monkeypatch, capsys):
     run_dir = unpacked("joint_upsampling", tmp_path / "run")
     config = resumed(joint_upsampling.training.TrainConfig, run_dir, joint_upsampling.training.train)
@@ -97,7 +97,7 @@ def test_reconstruction(tmp_path, capsys):
     assert capsys.readouterr().out.count("| IP-IU, HIN |") == 2
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_denoising(tmp_path, monkeypatch, capsys):
     run_dir = unpacked("denoising", tmp_path / "run")
     config = resumed(denoising.training.TrainConfig, run_dir, denoising.training.train)

@@ -127,7 +127,7 @@ def test_evaluate_agrees_with_a_hand_computed_error(filters_only, pairs, capsys)
     assert printed == pytest.approx(np.mean(errors), rel=2e-3)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_evaluate_several_runs(run_dir, pairs, tmp_path, capsys):
     """A second run that begins with the weights of the first, and one of another network, in one table with all."""
     assert train(tmp_path / "second", "--start", str(run_dir), "--steps", "1", "--learning-rate", "0") == 0
@@ -143,7 +143,7 @@ def test_evaluate_several_runs(run_dir, pairs, tmp_path, capsys):
     assert all(0 < row["2x"] < 60 for name, row in table.items() if not name.startswith("SA"))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_deformable_networks_learn_on_whole_images(pairs, tmp_path):
     words = "--model FDKN --widths 8 8 --source pairs --scales 4 --protocol bicubic --crop None --loss l1 --steps 24"
     words += f" --data-dir {pairs} --learning-rate 3e-3 --drops 12 18 --drop-factor 5 --batch-size 4 --log-every 1"
@@ -154,7 +154,7 @@ def test_deformable_networks_learn_on_whole_images(pairs, tmp_path):
     assert last < 0.9 * first
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_ablation_prints_and_stores_every_row(tmp_path, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(ablation, "train", trained.append)
@@ -238,7 +238,7 @@ def test_dmsg_has_one_scale():
         preset.network.check(preset.data.scales)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["DMSG --scale 2", thorough("DKN-dilated"), "DKN-23"])
 def test_other_networks_are_trained(model, tmp_path):
     words = TINY.replace("--model SA_M1_F8 --widths 4 3", f"--model {model} --widths None --residual None")

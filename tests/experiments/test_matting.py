@@ -237,7 +237,7 @@ def test_errors():
     assert drawn[0].errors["trimap"] == scores["trimap"]["noise"]["matlab"]["SAD"] > 0
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_index_maps_of_index_networks():
     """Of the first stage, before and after training."""
     build = lambda: MattingNetwork(upsampler="m2o", multiplier=0.1, rngs=Shapes())  # noqa: E731
@@ -350,7 +350,7 @@ def test_presets_are_the_papers():
     assert set(rows) == set(RESULTS) - {"B11-1.4"} and set(NORMALISATIONS) < set(rows)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["B5", "B3", "A2U", "B1", "B2"])
 def test_published_names(model):
     """The class that is meant without a name has the arrays of the encoder, and those learn a hundredth as fast."""

@@ -319,7 +319,7 @@ def test_smoke_of_every_command(tmp_path, capsys):
 
 
 @pytest.mark.thorough
-@pytest.mark.first(0, 2)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

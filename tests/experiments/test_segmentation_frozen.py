@@ -111,7 +111,7 @@ def test_class_shares():
     assert shares.sum() == (labels != IGNORED).sum() and not shares[:, 9:].any() and not shares[:, :, 5:].any()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_every_upsampler_fits():
     """Shapes only: of the maps of an image of 64 x 96 pixels, with the channels of EfficientNet-Lite0."""
     stride, channels = 8, {4: 24, 8: 40, 16: 112, 32: 320}

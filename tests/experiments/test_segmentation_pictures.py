@@ -60,7 +60,7 @@ class Small(nnx.Module):
         return self.ups[1](x, maps[:2]), self.ups[0](x, maps[1:2])
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_largest_upsampler_is_observed():
     network, image = filled(Small), jax.random.normal(jax.random.key(0), (1, 8, 12, 3))
     seen = observe(network, image)

@@ -174,7 +174,7 @@ def runs(run_of):
     return directories[0].parent
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_evaluate_runs_beside_the_paper(runs, folder, tmp_path, capsys):
     out, words = tmp_path / "out", [word for name in "abc" for word in ("--run-dir", runs / name)]
     assert evaluate(*words, "--test-dirs", folder, "--out", out, "--pictures") == 0

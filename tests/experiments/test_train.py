@@ -198,7 +198,7 @@ def test_what_is_not_finite_stops_the_run_before_it_is_saved(tmp_path, inf, name
     assert np.isfinite(model.kernel[...]).all(), "the caller's model is left as it was"
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_batches_are_prepared_on_the_device(tmp_path):
     """Batches of indices into arrays that stay on the device: the same training."""
     random = np.random.default_rng(3)

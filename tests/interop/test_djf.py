@@ -104,7 +104,7 @@ def test_matconvnet_file(tmp_path, write, old):
     np.testing.assert_array_equal(module.final_cnn.convs[0].kernel[...], kernel)  # MATLAB's layout is also ours
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "borders", [{}, thorough({"pad": (4, 0, 2, 4, 0, 2), "pad_depth": (4, 0, 2)})], ids=["cropped", "same"]
 )

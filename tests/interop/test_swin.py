@@ -114,7 +114,7 @@ def test_mmsegmentation(swin):
         np.testing.assert_array_equal(x, tensors[key], err_msg=key)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_classifiers():
     """Microsoft's and timm's have one norm; the places of the merging tell them apart."""
     name = "swin_tiny_patch4_window7_224"
@@ -125,7 +125,7 @@ def test_classifiers():
     assert "layers.3.downsample.reduction.weight" in timm and {"head.weight", "norm.bias"} <= microsoft.keys()
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_one_window_is_not_shifted():
     """By Microsoft's classifiers and by Hugging Face's UperNet, else always; larger maps are alike."""
     always, large_only = (

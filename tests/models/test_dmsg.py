@@ -27,7 +27,7 @@ def test_parameters_and_sizes(scale, count):
         assert out.shape == (1, *large, 1)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_a_network_that_adds_nothing_enlarges_means():
     network, _ = drawn(DMSG, scale=2)
     network.last.kernel[...] = jnp.zeros_like(network.last.kernel[...])

@@ -107,7 +107,7 @@ def test_stages_of_dncnn_segnet():
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", ["conv-carafe", pytest.param("modelwise_o2o", marks=pytest.mark.slow)])
-@pytest.mark.first(1, 2)
+@pytest.mark.first(1, 1)
 def test_gradients_reach_every_parameter(method):
     network, x = small(method, nonlinear=True), random(2, 16, 24, 1)
     network.eval()  # in training mode no gradient reaches a bias before BatchNorm

@@ -96,7 +96,7 @@ def down(stages, stage, x):
     return nnx.jit(lambda stages, x: stages.down(stage, x))(stages, x)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_blind_and_guided():
     x, z = jnp.asarray(random(1, 4, 6, 4)), jnp.asarray(random(1, 2, 3, 4))
     y, memory = make("avg-nearest").down(0, x)

@@ -108,7 +108,7 @@ def test_images_of_a_batch_by_themselves():
     assert_close(found[1], oracle.dense_crf(np.float64(x[1]), np.float64(guide[1]), **OPTIONS), 1e-5)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_gradients():
     """In the logits of both, and of the exact sums in guide and options."""
     with jax.enable_x64(True):

@@ -217,7 +217,7 @@ def test_planes_stay_planes():
     np.testing.assert_allclose(out, plane, atol=2e-3)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_tgv_keeps_every_sample(shared_data):
     """A part of a real pair at 8x: the numbers of the authors give up samples that are alone, the defaults do not."""
     depth, guide = (

@@ -36,7 +36,7 @@ def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_checkpoint():
     golden = goldens.load("a2u_matting/a2u_share__os16_aspp")
     check_round_trip("resnetmat", golden.params, golden.config)
@@ -88,7 +88,7 @@ def test_sizes_that_are_no_multiples_of_16():
 
 
 @pytest.mark.parametrize("upsampler", ["max-unpool", thorough("a2u")])
-@pytest.mark.first(0, 1)
+@pytest.mark.slow
 def test_types(upsampler):
     for inside, dtype in ((jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.float32)):
         network = abstract(partial(A2UMatting, features=4, upsampler=upsampler, dtype=inside))

@@ -34,7 +34,7 @@ def shaped(build, *shape, dtype=jnp.float32):
 
 
 @each
-@pytest.mark.first(1, 2)
+@pytest.mark.first(1, 1)
 def test_types_and_any_size(name):
     for inside, dtype in ((jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.float32)):
         for size in ((37, 50), (1, 1)):
@@ -74,7 +74,7 @@ FORMS = {"m2o": (8, 4), "holistic": (8, 8), "unshared_o2o-bilinear": (8, 4)}
 PAIRS = [name for name, stage in RESAMPLINGS.items() if stage.packed == 1]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "upsampler", marked(PAIRS, {"max-bilinear"}, set(PAIRS) - {"max-carafe", "holistic-max-unpool", "m2o"})
 )
@@ -96,7 +96,7 @@ def test_output_stride(stride, layers):
     assert set(network.encoder.strides) == {1}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_alpha_by_hand():
     """The last stages: indices that pooled upsample, and the map that is fused is the one that they weighted."""
     network = filled(partial(small, upsampler="m2o", multiplier=0.0625))
@@ -170,7 +170,7 @@ def test_fixed_norms():
     assert_close(nnx.state(network.encoder), before, 0)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_dropout():
     """In training mode half of the context's outputs are dropped, where there is a source."""
     context = filled(partial(MattingNetwork, multiplier=0.0625)).context

@@ -133,7 +133,7 @@ QUICK = [dict(decoder="shuffle", depthwise=True)]
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("options", marked(KINDS, QUICK, [o for o in KINDS if o not in OFTEN]), ids=NAMES)
-@pytest.mark.first(1)
+@pytest.mark.first(1, 1)
 def test_any_size_and_type(options):
     """The result is as large as the image, and of its type; shuffles of 1024 channels end in one."""
     sizes = {} if options.get("decoder") == "shuffle" else SMALL
@@ -165,7 +165,7 @@ def test_gradients(options):
     assert [path for path, g in nnx.to_flat_state(gradients) if not np.any(g[...])] == []
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_pools_and_upsamples_with_the_same_indices():
     """The finest stage by hand, at odd sizes: extended by copies, and cut again."""
     network = filled(partial(FastDepth, resampling="m2o", **SMALL))

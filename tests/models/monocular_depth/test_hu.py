@@ -45,7 +45,7 @@ BACKBONES = ["resnet50", thorough("senet154"), thorough("densenet161")]
 
 
 @pytest.mark.parametrize("encoder", BACKBONES)
-@pytest.mark.first(0, 1)
+@pytest.mark.slow
 def test_checkpoints(encoder):
     """Both ways, in every spelling of the names, under what saving a parallel model puts before them."""
     config = {"encoder": encoder}
@@ -78,7 +78,7 @@ def test_config():
     assert not module.align_corners
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("upsampler", "size", "shape"), [("bilinear", (37, 50), (20, 26)), thorough("indexnet", (33, 34), (18, 18))]
 )
@@ -96,7 +96,7 @@ def test_any_size_of_other_backbones(backbone):
         check_types(partial(HuDepthNetwork, backbone=backbone, upsampler=upsampler), (1, *sides, 1), (35, 50))
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_gradients():
     """Of every parameter, index networks included, at odd sizes."""
     graph, params, rest = nnx.split(filled(partial(HuDepthNetwork, upsampler="indexnet", **SMALL)), nnx.Param, ...)

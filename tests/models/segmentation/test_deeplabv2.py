@@ -49,7 +49,7 @@ def shapes(config):
     return {name: x.shape for name, x in to_torch("MS_Deeplab", module, config).items()}
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_names():
     """Those of the case, with other numbers of classes, and those of the deep guided filter."""
     recipes = read(shared("goldens"), CASE, generate=()).meta["param_gen"]

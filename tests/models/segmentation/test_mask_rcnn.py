@@ -103,7 +103,7 @@ def test_detections():
     assert masks.shape == (2, 7, *SIZE)
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_nothing_is_detected():
     module = network()
     strict = nnx.merge(*nnx.split(module))
@@ -138,7 +138,7 @@ def test_crowds_are_no_background():
     assert found.tolist() == [[-2, -1, -1, 1]]
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 @pytest.mark.parametrize("upsampler", ["resfu", thorough("carafe"), thorough("dysample")])
 def test_upsamplers(upsampler):
     """ReSFU sees the finest map in every step."""

@@ -95,7 +95,7 @@ def test_dropped_only_with_a_source():
     assert np.abs(results[0][0] - results[1][0]).max() > 1e-3
 
 
-@pytest.mark.thorough
+@pytest.mark.slow
 def test_the_mask_decoder_drops_entries():
     """Of weights, outputs of the attention and of both layers of the MLP: all of them with a source, none without."""
     options = dict(features=8, depth=1, num_heads=2, dtype=jnp.float32)
