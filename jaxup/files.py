@@ -36,6 +36,7 @@ _PACKAGES = {"PIL": f"Pillow: {_EXTRA}", "scipy": f"SciPy: {_EXTRA}"} | {
     name: f"{name}: {_EXTRA}" for name in ("tifffile", "imagecodecs")
 }
 _PACKAGES["pymatting"] = 'PyMatting: pip install "jaxup[matting]"'
+_PACKAGES["pycocotools"] = 'pycocotools: pip install "jaxup[detection]"'
 
 
 class InputError(ValueError):

@@ -1,11 +1,12 @@
 """Measures of results against ground truth.
 
-Of images as jitted functions with gradients, of label maps from counts made on the device, of masks and segments on
-NumPy arrays, of alpha mattes and depth maps per image in the conventions of the public evaluations.
+Of images as jitted functions with gradients, of label maps from counts made on the device, of masks, detections and
+segments on NumPy arrays, of alpha mattes and depth maps per image in the conventions of the public evaluations.
 """
 
 from jaxup.metrics.boundary import boundary_areas, boundary_iou, boundary_map
 from jaxup.metrics.depth import depth_errors, depth_scores
+from jaxup.metrics.detection import average_precision, encode_masks
 from jaxup.metrics.image import mae, psnr, rmse, ssim
 from jaxup.metrics.masks import dice, hausdorff_distance, jaccard, surface_distance, weighted_f_measure
 from jaxup.metrics.matting import connectivity_error, gradient_error, matting_errors, mse_error, sad_error
@@ -22,6 +23,8 @@ __all__ = [
     "boundary_map",
     "boundary_areas",
     "boundary_iou",
+    "average_precision",
+    "encode_masks",
     "Segment",
     "panoptic_counts",
     "panoptic_quality",
