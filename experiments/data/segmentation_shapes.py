@@ -1,6 +1,6 @@
 """Generated images for segmentation: textured shapes in front of each other, each kind of shape a class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def _comb(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return (np.abs(u) < 1) & (np.abs(v) < 0.9) & ((v > 0.6) | (np.floor(4 * u) % 2 == 0))
 
 
-_SHAPES: dict[str, Inside] = {
+SHAPES: dict[str, Inside] = {
     "disc": lambda u, v: np.hypot(u, v) < 0.9,
     "square": lambda u, v: np.maximum(np.abs(u), np.abs(v)) < 0.75,
     "bar": lambda u, v: (np.abs(u) < 0.15) & (np.abs(v) < 1.2),
@@ -63,7 +63,7 @@ class Shapes:
         ((48, 64, 3), (48, 64), 8)
     """
 
-    classes = ("background", *_SHAPES)
+    classes = ("background", *SHAPES)
 
     def __init__(self, count: int, size: int | Pair = 128, seed: int = 0):
         self.count, self.seed = check_int("count", count), check_int("seed", seed, 0)
@@ -78,13 +78,13 @@ class Shapes:
         height, width = self.size
         row, column = np.meshgrid(*(np.arange(2 * n, dtype=np.float32) / 2 for n in self.size), indexing="ij")
         colours = palette(rng, 24)
-        image, labels = _painted(rng, colours, row, column), np.zeros(row.shape, np.uint8)
+        image, labels = painted(rng, colours, row, column), np.zeros(row.shape, np.uint8)
         for _ in range(max(3, round(height * width / 700 * rng.uniform(0.7, 1.3)))):
-            shape, radius = int(rng.integers(len(_SHAPES))), 4 * 6 ** rng.random()
+            shape, radius = int(rng.integers(len(SHAPES))), 4 * 6 ** rng.random()
             centre = rng.uniform(0, self.size)
             part = tuple(slice(max(int(2 * (c - 2 * radius)), 0), int(2 * (c + 2 * radius))) for c in centre)
-            hit = _placed(rng, list(_SHAPES.values())[shape], radius, row[part] - centre[0], column[part] - centre[1])
-            image[part][hit] = _painted(rng, colours, row[part][hit], column[part][hit])
+            hit = placed(rng, list(SHAPES.values())[shape], radius, row[part] - centre[0], column[part] - centre[1])
+            image[part][hit] = painted(rng, colours, row[part][hit], column[part][hit])
             labels[part][hit] = shape + 1
             if rng.random() < 0.1:
                 labels[part][hit ^ _grown(hit)] = IGNORED
@@ -94,15 +94,22 @@ class Shapes:
         return Labelled(np.rint(255 * noisy.clip(0, 1)).astype(np.uint8), labels[::2, ::2].copy(), name)
 
 
-def _painted(rng: np.random.Generator, colours: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """A texture in two colours at these places, float32 [..., 3]."""
-    texture, density = int(rng.integers(len(bank()))), np.float32(rng.uniform(0.5, 3))
+def painted(
+    rng: np.random.Generator,
+    colours: np.ndarray,
+    row: np.ndarray,
+    column: np.ndarray,
+    textures: Sequence[int] | None = None,
+) -> np.ndarray:
+    """One of all or of some textures in two colours at these places, float32 [..., 3]."""
+    among = range(len(bank())) if textures is None else textures
+    texture, density = among[int(rng.integers(len(among)))], np.float32(rng.uniform(0.5, 3))
     start, (a, b) = rng.integers(0, SIZE, 2), colours[rng.choice(len(colours), 2, replace=False)]
     amount = look_up(texture, density * column + start[0], density * row + start[1])[..., None]
     return a + amount * (b - a)
 
 
-def _placed(rng: np.random.Generator, inside: Inside, radius: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def placed(rng: np.random.Generator, inside: Inside, radius: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Where a shape is, squeezed and turned around the origin."""
     angle, (a, b) = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.7, 1.3, 2)
     u, v = (np.cos(angle) * x + np.sin(angle) * y) / a, (np.cos(angle) * y - np.sin(angle) * x) / b

@@ -14,6 +14,7 @@ from PIL import Image
 from experiments.data import images
 from experiments.data.denoising import grey_images
 from experiments.data.fashion_mnist import idx
+from experiments.data.instances_coco import Instances, Panoptic
 from experiments.data.matting_sets import adobe_training
 from experiments.data.nyu import FastDepthFrames, HuFrames, _split
 from experiments.data.rgbd import nyu_frame, nyu_frames
@@ -97,6 +98,21 @@ def noisy(folder):
     return written("set12.csv", "name,file\nfirst,a.png\n")(folder)
 
 
+def coco(maps=""):
+    """One image, with a crowd by its run lengths, or with a map of segments."""
+
+    def make(folder):
+        Image.fromarray(RGB).save(folder / "a.png")
+        Image.fromarray(np.stack([LABELS % 2, 0 * LABELS, 0 * LABELS], axis=-1)).save(folder / "b.png")
+        segment = {"id": 1, "image_id": 5, "category_id": 3, "bbox": [1, 2, 3, 4], "area": 9.5, "iscrowd": 1}
+        segment["segmentation"] = {"size": [8, 10], "counts": [30, 20, 30]}
+        found = {"image_id": 5, "file_name": "b.png", "segments_info": [segment]} if maps else segment
+        stored = {"images": [{"id": 5, "file_name": "a.png"}], "categories": [{"id": 3, "name": "dog", "isthing": 1}]}
+        return written("a.json", json.dumps(stored | {"annotations": [found]}))(folder)
+
+    return make
+
+
 FRAMES = {"rgb": RGB.transpose(2, 0, 1), "depth": LABELS.astype(np.float32) + 1}
 NYU = {"images": RGB.transpose(2, 1, 0)[None], "depths": LABELS.T[None].astype(np.float32)}
 RUN = json.dumps(to_json(RunConfig("runs/a")), indent=2)  # type: ignore[arg-type]
@@ -120,6 +136,8 @@ LOADERS = {
         written("objectInfo150.txt", "Idx\n" + "".join(f"{i}\t0.1\tname, other\n" for i in range(150))),
         lambda path: _ade_classes(path.parent),
     ),
+    "coco": (coco(), lambda path: Instances(path, path.parent)[0]),
+    "panoptic coco": (coco("b.png"), lambda path: Panoptic(path, path.parent, path.parent)[0]),
     "configuration": (written("config.json", RUN), lambda path: load_config(RunConfig, path.parent)),
 }
 
