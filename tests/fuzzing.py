@@ -7,7 +7,7 @@ allocations. What would end the process shows itself: pytest prints the stack, a
 import faulthandler
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,39 @@ def fuzz(make: Make, load: Load, folder: Path, count: int, seed: int = 0, most: 
     path.write_bytes(sample)
     load(path)  # what was refused left nothing behind
     return read
+
+
+def other_tensors(tensors: Mapping[str, Any], count: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
+    """So many state dicts in which some tensors are missing, of another shape, or have other names.
+
+    All are zeros, which take no memory whatever their shape.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        shapes = {key: tuple(x.shape) for key, x in tensors.items()}
+        for _ in range(1 + rng.integers(3)):
+            key = str(rng.choice(list(shapes)))
+            match rng.integers(4):
+                case 0:
+                    del shapes[key]
+                case 1:
+                    shapes = {other: shape for other, shape in shapes.items() if rng.random() < 0.5} or {key: (1,)}
+                case 2:
+                    at = int(rng.integers(len(key)))
+                    shapes[key[:at] + str(rng.choice(["", "0", ".", "x"])) + key[at + 1 :]] = shapes.pop(key)
+                case _:
+                    shapes[key] = _other_shape(shapes[key], rng)
+            if not shapes:
+                break
+        yield {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+
+
+def _other_shape(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ...]:
+    if not shape or rng.random() < 0.25:
+        return tuple(rng.integers(0, 4, rng.integers(6)).tolist())
+    axis = int(rng.integers(len(shape)))
+    size = int(rng.choice([0, 1, shape[axis] + 1, 2 * shape[axis], 2**20]))
+    return (*shape[:axis], size, *shape[axis + 1 :])
 
 
 def _span(data: bytearray, rng: np.random.Generator) -> tuple[int, int]:

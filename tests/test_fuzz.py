@@ -1,6 +1,8 @@
 """Every loader of the library reads a damaged file or refuses it in one line; nothing ends or fills the process."""
 
+import json
 import os
+import shutil
 import struct
 import zlib
 
@@ -8,12 +10,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import jaxup
 from jaxup import files, interop
-from jaxup.cli.depth import read_confidence
+from jaxup.cli import depth_networks, matte_networks
+from jaxup.cli.depth import read_confidence, upsample_depth
+from jaxup.cli.methods import Method
 from jaxup.models import DJF
-from tests.fuzzing import fuzz
+from tests.fuzzing import fuzz, other_tensors
 from tests.interop.test_caffe import LAYERS, LEGACY, caffemodel
 from tests.interop.test_djf import filters_and_biases, layers, write_version_5, write_version_7_3
+from tests.interop.test_load import HF, tensors_of
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
@@ -125,6 +131,44 @@ def caffe(**options):
     return make
 
 
+def folder(file):
+    """One as Hugging Face has it, with weights in one file or two."""
+
+    def make(path):
+        from safetensors.numpy import save_file
+
+        shapes, _ = tensors_of("CLIPVisionModel", HF)
+        arrays = {key: np.zeros(x.shape, np.float32) for key, x in shapes.items()}
+        parts = {"model.safetensors": arrays}
+        if "index" in file:
+            parts = {f"{i}.safetensors": {key: arrays[key] for key in list(arrays)[i::2]} for i in range(2)}
+        for name, part in parts.items():
+            save_file(part, path / name)
+        index = {"weight_map": {key: name for name, part in parts.items() for key in part}}
+        described = {"model_type": "clip", "vision_config": HF | {"intermediate_size": 256, "hidden_act": "gelu"}}
+        for name, text in (("config.json", described), ("model.safetensors.index.json", index)):
+            (path / name).write_text(json.dumps(text))
+        return path / file
+
+    return make
+
+
+def filled(read):
+    """What `jaxup upsample --fill` makes of a map or its confidences, with a method that compiles nothing."""
+
+    def nearest(target, guide, *, confidence, show, warn):
+        rows, columns = (np.arange(high) * low // high for low, high in zip(target.shape[1:3], guide.shape[1:3]))
+        return np.asarray(target)[:, rows][:, :, columns]
+
+    def load(path):
+        given, confidence = read(path)
+        guide = np.zeros((2 * len(RGB), 2 * RGB.shape[1], 3), np.uint8)
+        found = upsample_depth(given, guide, Method(nearest, None, solver=True), fill=True, confidence=confidence)
+        assert np.isfinite(found).all()
+
+    return load
+
+
 LOADERS = {
     "png": (pillow("a.png"), files.read_rgb),
     "png of a palette": (pillow("a.png", "P"), files.read_rgb),
@@ -155,10 +199,40 @@ LOADERS = {
     "caffe": (caffe(), interop.load_caffemodel),
     "old caffe": (caffe(fields=LEGACY, old=True, packed=False), interop.load_caffemodel),
     "matconvnet 7.3": (matlab(write_version_7_3), interop.load_matconvnet),
+    "filled depth": (depth("a.npy"), filled(lambda path: (files.read_depth(path), None))),
+    "filled depth in pfm": (depth("a.pfm"), filled(lambda path: (files.read_depth(path), None))),
+    "filled by confidence": (depth("a.png"), filled(lambda path: (GREY16, read_confidence(path, GREY16.shape)))),
+    "description of a folder": (folder("config.json"), lambda path: jaxup.load(path.parent)),
+    "weights of a folder": (folder("model.safetensors"), lambda path: jaxup.load(path.parent)),
+    "index of a folder": (folder("model.safetensors.index.json"), lambda path: jaxup.load(path.parent)),
+    "weights of features": (folder("model.safetensors"), jaxup.load),
+}
+# Readers of weights that find out what they are of: an official class, its arguments, and who reads it.
+INDEXNET = {
+    "width_mult": 0.35,
+    "decoder": "indexnet",
+    "output_stride": 32,
+    "indexnet": "depthwise",
+    "index_mode": "m2o",
+}
+INDEXNET |= {"use_nonlinear": True, "use_context": True, "conv_operator": "std_conv", "decoder_kernel_size": 5}
+A2U = {"stride": 16, "decoder_conv_operator": "std_conv", "decoder_kernel_size": 3, "up_kernel_size": 5, "share": True}
+A2U |= {"aspp": False, "encode_kernel_size": 6, "downupsample_group": 1}
+NETWORKS = {
+    "features": ("CLIPVisionModel", HF, jaxup.load),
+    "depth": ("fastdepth.MobileNetSkipAdd", {}, depth_networks.load_network),
+    "matte": ("hlvgg16", {"input_chn": 4}, matte_networks.load_network),
+    "depth, resnet": ("fastdepth.ResNet", {"layers": 18, "decoder": "upproj"}, depth_networks.load_network),
+    "depth, hu": ("hu.model", {"encoder": "resnet50"}, depth_networks.load_network),
+    "matte, indexnet": ("hlmobilenetv2", INDEXNET, matte_networks.load_network),
+    "matte, a2u": ("resnetmat", A2U, matte_networks.load_network),
 }
 
 
-@pytest.mark.parametrize("name", LOADERS)
+SLOWER = {"weights of a folder", "index of a folder", "weights of features"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.thorough] * (x in SLOWER)) for x in LOADERS])
 def test_damaged_files(name, tmp_path):
     fuzz(*LOADERS[name], tmp_path, FEW)
 
@@ -167,3 +241,63 @@ def test_damaged_files(name, tmp_path):
 @pytest.mark.parametrize("name", LOADERS)
 def test_many_damaged_files(name, tmp_path):
     print(f"{name}: {fuzz(*LOADERS[name], tmp_path, MANY, seed=1)} of {MANY} read")
+
+
+def with_others(name, folder, monkeypatch, count, seed):
+    """How many of so many other sets of tensors a reader takes for those of its networks."""
+    operator, config, load = NETWORKS[name]
+    given, _ = tensors_of(operator, config)
+    (folder / "a.pth").write_bytes(b"")
+    read = -1
+    for state in ({**given}, *other_tensors(given, count, seed)):
+        for module in (interop, interop.checkpoint):
+            monkeypatch.setattr(module, "load_checkpoint", lambda path, state=state: state)
+        try:
+            load(folder / "a.pth")
+            read += 1
+        except ValueError as error:
+            assert read >= 0 and "\n" not in str(error), f"{error!r}"
+    return read
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.first(1, 3)
+def test_other_tensors(name, tmp_path, monkeypatch):
+    with_others(name, tmp_path, monkeypatch, 5, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_many_damaged_networks(name, tmp_path, monkeypatch):
+    """A hundredth of them, as these take long."""
+    count = max(1, MANY // 100)
+    print(f"{name}: {with_others(name, tmp_path, monkeypatch, count, seed=1)} of {count} read")
+
+
+def test_shapes_that_no_network_has(tmp_path, monkeypatch):
+    """A width of which a block would have no channels; more blocks than arrays; files that are elsewhere."""
+    state = {"layer7.0.conv.7.weight": np.zeros((0, 1, 1, 1), np.float32), "pred.0.0.weight": np.zeros((1, 1, 1, 1))}
+    state |= {"dconv_adapt4.0.weight": np.zeros((1, 1, 1, 1))}
+    (tmp_path / "a.pth").write_bytes(b"")
+    monkeypatch.setattr(interop, "load_checkpoint", lambda path: state)
+    with pytest.raises(files.InputError, match=r"a\.pth: not the weights of hlmobilenetv2: "):
+        matte_networks.load_network(tmp_path / "a.pth")
+    monkeypatch.undo()
+    for kind, value, message in (
+        ("config.json", {"num_hidden_layers": 10**9}, "expected no more blocks than the 23 arrays, got 1000000000"),
+        ("config.json", {"intermediate_size": "x"}, "expected a description of CLIPVisionModel, got TypeError"),
+        ("model.safetensors.index.json", [], "index.json: expected an entry weight_map"),
+        ("model.safetensors.index.json", {"a": "../a.pth"}, r"index.json: expected files beside it, got '\.\./a.pth'"),
+        ("model.safetensors.index.json", {"a": ".."}, r"index.json: expected files beside it, got '\.\.'"),
+        ("model.safetensors.index.json", {"a": "x" * 300 + "\0"}, "index.json: expected files beside it, got 'xxx"),
+    ):
+        (tmp_path / kind).mkdir()
+        path = folder(kind)(tmp_path / kind)
+        described = (
+            {"model_type": "clip", "vision_config": HF | value} if kind == "config.json" else {"weight_map": value}
+        )
+        path.write_text(json.dumps(described))
+        with pytest.raises(ValueError, match=message) as raised:
+            jaxup.load(path.parent)
+        assert "\n" not in str(raised.value)
+        shutil.rmtree(path.parent)

@@ -60,7 +60,8 @@ def read_confidence(path: Path, size: tuple[int, ...]) -> np.ndarray:
     if stored.shape != size:
         (height, width), (rows, columns) = stored.shape, size
         raise InputError(f"{path}: expected {columns} x {rows} pixels as the depth map has, got {width} x {height}")
-    values = stored.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN of the kind that signals is NaN
+        values = stored.astype(np.float64)
     if stored.dtype.kind in "ui":
         values /= 2 if values.max() <= 2 else np.iinfo(stored.dtype).max if stored.dtype.itemsize <= 2 else 1
     if not (np.isfinite(values) & (values >= 0) & (values <= 1)).all():
@@ -152,7 +153,8 @@ def upsample_depth(
         InputError: sizes that do not fit, no valid pixel, or a result that is not finite.
     """
     find_scale(depth, guide)
-    values = depth.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN of the kind that signals is NaN
+        values = depth.astype(np.float64)
     valid = np.isfinite(values) & (values != invalid)
     if not valid.any():
         raise InputError("the depth map has no valid pixel")

@@ -122,6 +122,9 @@ def _read(source: str | Path, options: dict[str, Any]) -> nnx.Module:
     if found is None:
         fail(str(source), "weights of an encoder or upsampler of features", checkpoint.one_line(sorted(tensors)[:3]))
     operator, config = found
+    depth = config.get("num_hidden_layers", 0)
+    if isinstance(depth, int) and depth > len(tensors):
+        fail(str(source), f"no more blocks than the {len(tensors)} arrays", depth)
     used = {key: x for key, x in tensors.items() if operator not in _TOWERS or key.startswith("vision_model.")}
     try:
         return convert.from_torch(operator, used or tensors, config | options)
@@ -129,6 +132,10 @@ def _read(source: str | Path, options: dict[str, Any]) -> nnx.Module:
         first, *rest = str(error).splitlines()[1:] or [str(error)]
         more = f", and {len(rest)} more differences" if rest else ""
         return fail(str(source), f"the weights of {operator}", f"{first.strip()}{more}")
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # values of other kinds, and far ones
+        return fail(
+            str(source), f"a description of {operator}", checkpoint.one_line(f"{type(error).__name__}: {error}")
+        )
 
 
 _TOWERS = {"CLIPVisionModel", "SiglipVisionModel"}
@@ -141,10 +148,21 @@ def _folder(path: Path) -> tuple[dict[str, Any], Tensors]:
         if (path / name).is_file():
             return config, checkpoint.load_checkpoint(path / name)
         if (path / f"{name}.index.json").is_file():
-            files = sorted(set(map(str, _json(path / f"{name}.index.json").get("weight_map", {}).values())))
-            parts = [checkpoint.load_checkpoint(path / Path(file).name) for file in files]
+            parts = [checkpoint.load_checkpoint(part) for part in _parts(path / f"{name}.index.json")]
             return config, {key: x for part in parts for key, x in part.items()}
     return fail(str(path), "a folder with model.safetensors or pytorch_model.bin", "neither")
+
+
+def _parts(index: Path) -> list[Path]:
+    """The files of an index, which lie beside it."""
+    files = _json(index).get("weight_map")
+    if not isinstance(files, dict) or not files:
+        fail(str(index), "an entry weight_map: the file of each array", checkpoint.one_line(repr(files)))
+    there = {path.name: path for path in index.parent.iterdir() if path.is_file()}
+    missing = [name for name in map(str, files.values()) if name not in there]
+    if missing:
+        fail(str(index), "files beside it", checkpoint.one_line(repr(missing[0])))
+    return [there[name] for name in sorted(set(map(str, files.values())))]
 
 
 def _json(path: Path) -> dict[str, Any]:
