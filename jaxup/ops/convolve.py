@@ -32,7 +32,7 @@ def convolve(
     Where nothing is strided, dilated or grouped, it is made of what is fast on CPUs: a convolution without any padding
     takes 2 to 4 times as long as one with a column of zeros, which is cut away again; and the gradient with respect to
     the kernel 2 to 13 times as long as products of patches, the longest where the number of outputs is odd. That
-    gradient is summed in float32 or more.
+    gradient is summed in float32 or more. Over several CPU devices it is left to XLA: see `_sums_in_loops`.
     """
     if isinstance(padding, str):
         sizes = [d * (k - 1) + 1 for d, k in zip(rhs_dilation, kernel.shape, strict=False)]
@@ -60,10 +60,17 @@ def _convolve_jvp(
     """Both terms are linear in the tangents, so that reverse mode transposes them."""
     (x, kernel), (d_x, d_kernel) = primals, tangents
     how: dict[str, Any] = dict(padding=padding, precision=precision)
-    of_kernel = jax.lax.platform_dependent(
-        x, d_kernel, cpu=partial(_by_patches, **how), default=partial(_at_once, **how)
-    )
+    blocks = _at_once if _sums_in_loops() else _by_patches
+    of_kernel = jax.lax.platform_dependent(x, d_kernel, cpu=partial(blocks, **how), default=partial(_at_once, **how))
     return _at_once(x, kernel, **how), _at_once(d_x, kernel, **how) + of_kernel
+
+
+def _sums_in_loops() -> bool:
+    """Whether a batch may be split over several CPU devices: then each step of a loop over blocks would sum the kernel's
+    gradient over them. XLA for CPUs starts the sums behind a loop while it still runs, in another order on each device:
+    some wait in one, some in the other, in threads that all devices of a process share, and the program hangs.
+    """
+    return jax.default_backend() == "cpu" and jax.device_count() > 1
 
 
 def _at_once(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:

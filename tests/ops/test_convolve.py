@@ -2,11 +2,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxup.ops.convolve import convolve
 from tests.compare import assert_close
 
 LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """As on one device: tests have several."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
 
 
 def random(*shape):
@@ -68,3 +75,18 @@ def test_precision_is_handed_on():
         program = str(jax.make_jaxpr(run)(x, kernel))
     products = [line for line in program.splitlines() if "conv_general_dilated[" in line or "dot_general[" in line]
     assert products and program.count("HIGHEST") >= 2 * len(products)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_no_sum_over_devices_is_in_a_loop(monkeypatch, devices):
+    """On several CPU devices a program with one may hang; on one device the gradient is a loop over blocks of rows."""
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    monkeypatch.setattr("jaxup.ops.convolve._BLOCK", 8)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    split, whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("data"), PartitionSpec()))
+    x, kernel = jax.ShapeDtypeStruct((4, 8, 6, 2), jnp.float32), jax.ShapeDtypeStruct((3, 3, 2, 2), jnp.float32)
+    gradient = jax.grad(lambda kernel, x: jnp.sum(convolve(x, kernel, (1, 1), "SAME") ** 2))
+    text = jax.jit(gradient, in_shardings=(whole, split), out_shardings=whole).lower(kernel, x).compile().as_text()
+    summed = [computation for computation in text.split("\n\n") if " all-reduce(" in computation]
+    assert all("ENTRY" in computation for computation in summed) == (devices > 1)
+    assert summed and ((" while(" in text) == (devices == 1))
