@@ -1,6 +1,7 @@
 """An error in one of several processes: the others, which would wait for it in vain, are told and end as well."""
 
 import contextlib
+import importlib
 import os
 import sys
 import threading
@@ -9,7 +10,8 @@ import traceback
 from typing import Any
 
 import jax
-from jax._src import distributed  # JAX makes its store of keys and values public nowhere else
+
+from experiments.engine.processes import is_first
 
 _KEY = "jaxup/failed/"
 _POLL, _GRACE = 1.0, 5.0  # seconds from one look to the next, and for an error of one's own
@@ -21,6 +23,9 @@ def watch() -> None:
     """Looks from now on whether another process has failed, and ends this one if it does not end by itself."""
     if _store() is not None:
         threading.Thread(target=_poll, daemon=True).start()
+    elif jax.process_count() > 1 and is_first():
+        told = "when a process fails, the others are not told, and wait for it until JAX ends them"
+        print(f"warning: the store of this version of JAX, {jax.__version__}, is not known: {told}", file=sys.stderr)
 
 
 def tell(message: str, status: int, error: Exception | None = None) -> None:
@@ -69,4 +74,11 @@ def _end(status: int) -> None:
 
 
 def _store() -> Any:
-    return distributed.global_state.client if jax.process_count() > 1 else None
+    """The keys and values that the processes share; none where there is one process, or JAX keeps them elsewhere."""
+    if jax.process_count() == 1:
+        return None
+    try:  # JAX makes it public nowhere
+        client = importlib.import_module("jax._src.distributed").global_state.client
+    except (ImportError, AttributeError):
+        return None
+    return client if hasattr(client, "key_value_set") and hasattr(client, "key_value_dir_get") else None

@@ -2,17 +2,19 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from experiments.__main__ import main
-from experiments.engine import processes
+from experiments.engine import failing, processes
 from experiments.engine.config import RunConfig
 from experiments.engine.processes import exchanged, first_alone, together
 from jaxup.files import InputError
@@ -131,6 +133,21 @@ def test_a_process_that_fails_does_not_leave_the_others_waiting(tmp_path):
     assert second[::2] == (2, f"error: {said}"), second
     assert first[0] == 2 and first[2].endswith(f"error: process 1 ended: {said}"), first
     assert "Traceback" not in first[2]
+
+
+@pytest.mark.parametrize("store", [None, SimpleNamespace(), SimpleNamespace(global_state=SimpleNamespace(client=3))])
+def test_versions_of_jax_whose_store_is_not_known(monkeypatch, capsys, store):
+    """Nobody is told of errors, which is said, and all else goes on."""
+    failing.watch()
+    assert not capsys.readouterr().err
+    of_two(monkeypatch, 0, None)
+    monkeypatch.setitem(sys.modules, "jax._src.distributed", store)
+    failing.watch()
+    failing.tell("said", 2)
+    assert re.fullmatch("warning: the store of this version of JAX, .* is not known: .*\n", capsys.readouterr().err)
+    of_two(monkeypatch, 1, None)
+    failing.watch()
+    assert not capsys.readouterr().err, "the first one alone says it"
 
 
 COMMANDS = """
