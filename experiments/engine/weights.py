@@ -97,7 +97,7 @@ def published(path: Path, name: str, config: Mapping[str, Any]) -> nnx.Module:
         AttributeError,
         LookupError,
         TypeError,
-    ) as error:  # values of other types than the constructors take
+    ) as error:  # values of other types
         raise InputError(f"{path}, as {name}: the configuration does not fit: {error}") from error
 
 
