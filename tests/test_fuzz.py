@@ -157,7 +157,8 @@ def filled(read):
     """What `jaxup upsample --fill` makes of a map or its confidences, with a method that compiles nothing."""
 
     def nearest(target, guide, *, confidence, show, warn):
-        rows, columns = (np.arange(high) * low // high for low, high in zip(target.shape[1:3], guide.shape[1:3]))
+        sizes = zip(target.shape[1:3], guide.shape[1:3], strict=True)
+        rows, columns = (np.arange(high) * low // high for low, high in sizes)
         return np.asarray(target)[:, rows][:, :, columns]
 
     def load(path):
