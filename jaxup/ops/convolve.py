@@ -68,8 +68,8 @@ def _convolve_jvp(
 def _sums_in_loops() -> bool:
     """Whether a batch may be split over several CPU devices.
 
-    Then each step of a loop over blocks would sum the kernel's gradient over them. XLA for CPUs starts the sums behind a
-    loop while it still runs, in another order on each device: some wait in one and some in the other, in threads that
+    Then each step of a loop over blocks would sum the kernel's gradient over them. XLA for CPUs starts the sums behind
+    a loop while it still runs, in another order on each device: some wait in one and some in the other, in threads that
     all devices of a process share, and the program hangs.
     """
     return jax.default_backend() == "cpu" and jax.device_count() > 1
