@@ -31,6 +31,7 @@ TASKS = {
     "super-resolution": "Photographs enlarged two, four or eight times.",
     "denoising": "Noise removed from photographs, with and without downsampling stages in the network.",
     "segmentation": "Images segmented into classes, with any upsampler in the network.",
+    "instances": "Objects found with their masks, and panoptic maps, with any upsampler in the feature pyramid.",
     "matting": "Alpha mattes of images with trimaps, with any pair of down- and upsampling in the network.",
     "monocular-depth": "Depth in metres from one image, with any upsampler in the network.",
     "bench": "Speed and memory of the operators.",

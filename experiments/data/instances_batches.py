@@ -24,7 +24,7 @@ class Augmentation:
     """Images are brought to this size of their shorter side; none: they keep their own."""
     long_side: int = 1333
     """Their longer side has at most this size."""
-    size: tuple[int, int] = (1344, 1344)
+    padded: tuple[int, int] = (1344, 1344)
     """Height and width of what the network sees, multiples of 32: images are made smaller until they fit, and the rest
     is black. All have one size, so that one program is compiled."""
     objects: int = 100
@@ -37,20 +37,20 @@ class Augmentation:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}: expected at least 1, got {value}")
-        if min(self.size) < 32 or any(n % 32 for n in self.size):
-            raise InputError(f"size: expected multiples of 32, got {self.size}")
+        if min(self.padded) < 32 or any(n % 32 for n in self.padded):
+            raise InputError(f"padded: expected multiples of 32, got {self.padded}")
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """The size to which such an image is brought."""
         factor = 1.0 if self.short_side is None else self.short_side / min(height, width)
-        factor = min(factor, self.long_side / max(height, width), self.size[0] / height, self.size[1] / width)
+        factor = min(factor, self.long_side / max(height, width), self.padded[0] / height, self.padded[1] / width)
         return max(1, round(factor * height)), max(1, round(factor * width))
 
 
 def fitted(image: np.ndarray, how: Augmentation) -> tuple[np.ndarray, tuple[int, int]]:
     """An image as a network sees it, uint8 [h, w, 3], and the height and width of what is no padding."""
     shape = how.shape(*image.shape[:2])
-    return _padded(_resized(image, shape, Image.Resampling.BILINEAR), how.size), shape
+    return _padded(_resized(image, shape, Image.Resampling.BILINEAR), how.padded), shape
 
 
 def augmented(scene: Scene, how: Augmentation, rng: np.random.Generator) -> Example:
@@ -63,12 +63,12 @@ def augmented(scene: Scene, how: Augmentation, rng: np.random.Generator) -> Exam
     size, kept = scene.image.shape[:2], chosen(scene, how.objects)
     stuff = _resized(scene.stuff, shape, Image.Resampling.NEAREST)
     drawn = (_resized(scene.masks[n].astype(np.uint8) * 255, shape, Image.Resampling.BILINEAR) for n in kept)
-    masks = np.zeros((how.objects, *how.size), bool)
+    masks = np.zeros((how.objects, *how.padded), bool)
     for number, mask in enumerate(drawn):
         masks[number, : shape[0], : shape[1]] = mask >= 128
     ratio = np.array([n / m for n, m in zip(shape, size, strict=True)][::-1] * 2, np.float32)
     boxes = (scene.boxes[kept] * ratio).clip(0, np.array(shape[::-1] * 2, np.float32))
-    semantic = _padded(stuff, how.size, IGNORED)
+    semantic = _padded(stuff, how.padded, IGNORED)
     if how.flip and rng.random() < 0.5:
         part = slice(shape[1])
         for x in (image, semantic, *masks):

@@ -21,14 +21,14 @@ def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
         masks: booleans [N, H, W].
 
     Returns:
-        A dictionary "size", (H, W), and "counts", bytes, for each.
+        A dictionary "size", [H, W], and "counts", a string, for each: JSON can hold them.
 
     Raises:
         ValueError: no such masks, or (InputError) pycocotools is not installed: it comes with `jaxup[detection]`.
 
     Example:
         >>> encode_masks(np.array([[[True, False], [True, False]]]))  # doctest: +SKIP
-        [{'size': [2, 2], 'counts': b'022'}]
+        [{'size': [2, 2], 'counts': '022'}]
 
     Reference:
         Lin et al., Microsoft COCO, ECCV 2014; pycocotools (BSD-2-Clause).
@@ -36,8 +36,8 @@ def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
     if masks.ndim != 3 or masks.dtype != bool:
         fail("masks", "booleans [N, H, W]", f"{masks.dtype} {list(masks.shape)}")
     coder = require("pycocotools.mask")
-    codes: list[dict[str, Any]] = coder.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
-    return codes
+    codes = coder.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+    return [{**code, "counts": code["counts"].decode()} for code in codes]
 
 
 def average_precision(*, found: Sequence[Objects], truth: Sequence[Objects], masks: bool = False) -> dict[str, float]:

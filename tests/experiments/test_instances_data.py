@@ -259,7 +259,7 @@ def test_augmented():
 def test_more_objects_than_places():
     """A warning names the image; the largest are kept in their order, and crowds only where there is a place."""
     given = scene((0, 0, 2, 2, 1), (5, 5, 25, 25, 2), (30, 0, 40, 10, 3), (0, 30, 60, 40, 4), crowd=(3,))
-    how = Augmentation(None, size=(64, 64), objects=2, flip=False)
+    how = Augmentation(None, padded=(64, 64), objects=2, flip=False)
     with pytest.warns(UserWarning, match="^s: has 4 objects, and the 2 largest are kept"):
         example = augmented(given, how, Coin(1.0))
     assert example["labels"].tolist() == [2, 3] and example["masks"].sum((1, 2)).tolist() == [400, 100]
@@ -271,7 +271,7 @@ def test_more_objects_than_places():
 
 
 def test_batches_go_on_to_the_bit():
-    how = Augmentation(None, size=(32, 64), objects=12)
+    how = Augmentation(None, padded=(32, 64), objects=12)
     batches = training_batches(Scenes(3, (32, 48)), how, batch_size=2, seed=1)
     iterator = iter(batches)
     first = next(iterator)
@@ -288,9 +288,9 @@ def test_batches_go_on_to_the_bit():
     [
         ({"short_side": 0}, "short_side: expected at least 1, got 0"),
         ({"objects": 0}, "objects: expected at least 1"),
-        ({"size": (64, 80)}, r"size: expected multiples of 32, got \(64, 80\)"),
+        ({"padded": (64, 80)}, r"padded: expected multiples of 32, got \(64, 80\)"),
     ],
-    ids=("short_side", "objects", "size"),
+    ids=("short_side", "objects", "padded"),
 )
 def test_faulty_augmentation(options, message):
     with pytest.raises(InputError, match=message):

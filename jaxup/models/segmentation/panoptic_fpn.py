@@ -97,6 +97,11 @@ class PanopticFPN(nnx.Module):
             rngs=rngs,
         )
 
+    @property
+    def backbone(self) -> Any:
+        """That of its instances."""
+        return self.instances.backbone
+
     def outputs(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> Found:
         """Those of `MaskRCNN`, and the logits of stuff."""
         found = self.instances.outputs(x, rngs)
