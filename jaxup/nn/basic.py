@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxup._checks import Pair, check_divides, check_features, check_int, check_odd, pair
 from jaxup.nn import initializers
-from jaxup.ops.regions import convolve_groups
+from jaxup.ops.regions import convolve_enlarged
 from jaxup.ops.resize import pixel_shuffle, resize
 
 
@@ -122,7 +122,7 @@ class Deconvolution(nnx.Module):
         z = conv2d(zero_upsample(x; s), W, padding=(K - 1) / 2)
 
     It is computed without the zeros: each phase of the output is a small convolution of x with the entries of W
-    that meet values, all phases in one convolution whose outputs are then interleaved.
+    that meet values; phases that see the same pixels share one.
     Parameters: K^2 * Cin*Cout (and Cout for the bias).
 
     Args:
@@ -182,38 +182,7 @@ class Deconvolution(nnx.Module):
         """Enlarge x."""
         check_features("x", x, self.in_features)
         kernel = self.kernel[...].astype(self.dtype)
-        kernel, (top, bottom) = _phase_kernel(kernel, 0, self.scale[0])
-        kernel, (left, right) = _phase_kernel(kernel, 2, self.scale[1])
-        sy, sx = self.scale
-        rows, _, cols, _, cin, cout = kernel.shape
-        # [rows, sy, cols, sx, cin, cout] -> packed output channels in pixel-shuffle order (cout, sy, sx).
-        kernel = kernel.transpose(0, 2, 4, 5, 1, 3).reshape(rows, cols, cin, cout * sy * sx)
-        packed = convolve_groups(
-            x.astype(self.dtype),
-            kernel,
-            (1, 1),
-            ((top, bottom), (left, right)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
-        out = pixel_shuffle(packed, scale=self.scale)
+        out = convolve_enlarged(x.astype(self.dtype), kernel, self.scale, self.groups)
         if self.bias is not None:
             out = out + self.bias[...].astype(self.dtype)[None, None, None]
         return out.astype(x.dtype)
-
-
-def _phase_kernel(kernel: jax.Array, axis: int, scale: int) -> tuple[jax.Array, Pair]:
-    """Split a kernel axis of K entries into (cell offsets, phases), and the padding these offsets need.
-
-    Phase u reads the cell at offset d with the entry s*d - u + r, where that lies inside the kernel.
-    """
-    radius = kernel.shape[axis] // 2
-    before, after = radius // scale, -(-radius // scale)
-    # Index s*(d + before) + (s - 1 - u) of the zero-padded axis is entry s*d - u + r.
-    widths = [(0, 0)] * kernel.ndim
-    start = scale * before + scale - 1 - radius
-    widths[axis] = (start, scale * (before + after + 1) - start - kernel.shape[axis])
-    padded = jnp.pad(kernel, widths)
-    shape = kernel.shape
-    split = padded.reshape(*shape[:axis], before + after + 1, scale, *shape[axis + 1 :])
-    return jnp.flip(split, axis + 1), (before, after)

@@ -97,12 +97,12 @@ class _Column(nnx.Module):
         mix = (1, 1, widths.mixed, widths.outputs)
         self.mix = nnx.Param(kernel_init(rngs.params(), mix, jnp.float32)) if nonlinear else None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-        if self.per_channel:
-            y = convolve_channels(x, kernel, self.scale, self.maps)
-        else:
-            y = convolve_regions(x, kernel, self.scale)
+    def of_channels(self, x: jax.Array) -> jax.Array:
+        """The first layer where channels are convolved by themselves."""
+        return convolve_channels(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.scale, self.maps)
+
+    def __call__(self, y: jax.Array) -> jax.Array:
+        """What follows the first layer."""
         if self.norm is None or self.mix is None:
             return y[..., 0, :] if self.per_channel else y
         y = _split(y, self.norm.num_features)  # and the channels that share them, if any
@@ -209,10 +209,21 @@ class IndexNetwork(nnx.Module):
         check_divides("scale", self.scale[0], "height", x.shape[1])
         check_divides("scale", self.scale[1], "width", x.shape[2])
         # [B, h, w, P, C]: a holistic column gives all positions of one channel, the others one of all.
-        logits = jnp.stack([column(x) for column in self.columns], axis=4 if self.family == "holistic" else 3)
+        first = self._first(x)
+        each = [column(y) for column, y in zip(self.columns, first, strict=True)]
+        logits = jnp.stack(each, axis=4 if self.family == "holistic" else 3)
         logits = logits.astype(accum_dtype(logits))
         maps = (self._map(logits, steps) for steps in (self.encoder_normalization, self.decoder_normalization))
         return IndexMaps(*(index.astype(x.dtype) for index in maps))
+
+    def _first(self, x: jax.Array) -> list[jax.Array]:
+        """The first layers of the columns, as one convolution where they see all channels."""
+        if self.columns[0].per_channel:
+            return [column.of_channels(x) for column in self.columns]
+        dtype = self.columns[0].dtype
+        kernel = jnp.concatenate([column.kernel[...] for column in self.columns], axis=-1)
+        y = convolve_regions(x.astype(dtype), kernel.astype(dtype), self.scale)
+        return jnp.split(y, len(self.columns), axis=-1)
 
     def _map(self, logits: jax.Array, steps: str) -> jax.Array:
         """Normalised, and each position at its pixel."""

@@ -30,7 +30,7 @@ class Tiles(NamedTuple):
 
     scale: Pair
     side: Pair  # cells
-    reach: Pair  # further cells that it sees on each side, at most half of them
+    reach: Pair  # further cells that it sees on each side
     taps: tuple[np.ndarray, np.ndarray]  # per axis [pixels, cells]: the entry of the window, or -1 outside of it
 
     @property
@@ -45,13 +45,10 @@ class Tiles(NamedTuple):
 
 
 def tiles(size: Pair, scale: Pair, reach: Pair, tap: Callable[[np.ndarray, np.ndarray, int], np.ndarray]) -> Tiles:
-    """Tiles for a map of `size` cells; `tap` of pixels and cells, counted from those of the first cell, and the axis.
-
-    The sides hold twice the reach, so that a tile sees itself and its neighbours only.
-    """
+    """Tiles for a map of `size` cells; `tap` of pixels and cells, counted from those of the first, and the axis."""
     if not all(isinstance(n, int) for n in size):
         fail("x", "a height and width that are known while tracing (only the batch may be symbolic)", f"shape {size}")
-    sides = [max(2 * r, min(_SIDE // s, n), 1) for n, s, r in zip(size, scale, reach, strict=True)]
+    sides = [max(1, min(_SIDE // s, n)) for n, s in zip(size, scale, strict=True)]
     pixels = (np.arange(t * s)[:, None] for t, s in zip(sides, scale, strict=True))
     cells = (np.arange(-r, t + r)[None] for t, r in zip(sides, reach, strict=True))
     rows, cols = (tap(p, c, axis) for axis, (p, c) in enumerate(zip(pixels, cells, strict=True)))
@@ -140,14 +137,15 @@ def _split(x: jax.Array, axis: int, count: int) -> jax.Array:
 
 def _overlapping(x: jax.Array, axis: int, length: int, count: int, more: int) -> jax.Array:
     """[.., count * length + more, ..] -> [.., count, length + more, ..]: parts with the first entries of the next."""
-    widths = [(0, (count + 1) * length - x.shape[axis] if a == axis else 0) for a in range(x.ndim)]
-    parts = _split(jnp.pad(x, widths), axis, count + 1)
+    further = -(-more // length)
+    widths = [(0, (count + further) * length - x.shape[axis] if a == axis else 0) for a in range(x.ndim)]
+    parts = _split(jnp.pad(x, widths), axis, count + further)
 
-    def cut(first: int, size: int) -> jax.Array:
+    def cut(first: int) -> jax.Array:
         part = jax.lax.slice_in_dim(parts, first, first + count, axis=axis)
-        return jax.lax.slice_in_dim(part, 0, size, axis=axis + 1)
+        return jax.lax.slice_in_dim(part, 0, min(length, (1 - first) * length + more), axis=axis + 1)
 
-    return jnp.concatenate([cut(0, length), cut(1, more)], axis=axis + 1) if more else cut(0, length)
+    return jnp.concatenate([cut(n) for n in range(1 + further)], axis=axis + 1) if more else cut(0)
 
 
 def _tiled(x: jax.Array, rows: int, columns: int) -> jax.Array:

@@ -22,10 +22,14 @@ from jaxup.ops.windows import (
     pad_window,
     source_cells,
     split_phases,
+    sum_by_halves,
     window_offsets,
 )
 
-Sums = tuple[list[jax.Array], jax.Array]  # of weighted values, one per channel, and of weights
+Sums = tuple[list[jax.Array], jax.Array]  # of weighted values, one per channel or of all, and of weights
+
+# Channels up to which each is an array of its own.
+_FEW = 8
 
 
 @by_rows("x", "guide", reach=lambda radius, **_: radius)
@@ -197,7 +201,7 @@ def _clipped(radius: int, x: jax.Array) -> int:
 
 @jit(static_argnames="radius")  # so that eager calls do not compile the loop again
 def _bilateral_mean(x: jax.Array, guide: jax.Array, radius: int, near: jax.Array, alike: jax.Array) -> jax.Array:
-    """Channels are separate [B, H, W] arrays: on CPUs, sums over a short channel axis cost ten times as much."""
+    """A few channels are separate [B, H, W] arrays: on CPUs, sums over a short channel axis cost ten times as much."""
     values, guides = _channels(x), _channels(guide)
     height, width = x.shape[1:3]
     valid = jnp.ones((1, height, width), x.dtype)
@@ -210,17 +214,29 @@ def _bilateral_mean(x: jax.Array, guide: jax.Array, radius: int, near: jax.Array
     @jax.checkpoint  # the weights are cheaper to compute twice than to keep for every offset
     def add(sums: Sums, offset: jax.Array) -> tuple[Sums, None]:
         near_values, near_guides, near_valid = jax.tree.map(lambda z: shifted(z, offset + radius), padded)
-        unlike = sum((a - b) ** 2 for a, b in zip(near_guides, guides, strict=True))
+        unlike = sum(_squared(a - b) for a, b in zip(near_guides, guides, strict=True))
         weight = near_valid * jnp.exp(-near * jnp.sum(offset**2).astype(jnp.result_type(x)) - alike * unlike)
-        return ([total + weight * v for total, v in zip(sums[0], near_values, strict=True)], sums[1] + weight), None
+        added = [total + _beside(weight, v) * v for total, v in zip(sums[0], near_values, strict=True)]
+        return (added, sums[1] + weight), None
 
-    zeros = [jnp.zeros_like(v) for v in values], jnp.zeros_like(guides[0])
+    zeros = [jnp.zeros_like(v) for v in values], jnp.zeros_like(x[..., 0])
     (totals, weights), _ = lax.scan(add, zeros, jnp.array(window_offsets(2 * radius + 1)))
-    return jnp.stack([total / weights for total in totals], axis=-1)  # the pixel itself has weight 1
+    means = [total / _beside(weights, total) for total in totals]  # the pixel itself has weight 1
+    return jnp.stack(means, axis=-1) if x.shape[-1] <= _FEW else means[0]
 
 
 def _channels(x: jax.Array) -> list[jax.Array]:
-    return [x[..., c] for c in range(x.shape[-1])]
+    return [x[..., c] for c in range(x.shape[-1])] if x.shape[-1] <= _FEW else [x]
+
+
+def _squared(difference: jax.Array) -> jax.Array:
+    """Of one channel, or of all together."""
+    square = difference**2
+    return square if square.ndim == 3 else sum_by_halves(square)
+
+
+def _beside(weight: jax.Array, x: jax.Array) -> jax.Array:
+    return weight if x.ndim == 3 else weight[..., None]
 
 
 def _weights(

@@ -60,9 +60,15 @@ def _convolve_jvp(
     """Both terms are linear in the tangents, so that reverse mode transposes them."""
     (x, kernel), (d_x, d_kernel) = primals, tangents
     how: dict[str, Any] = dict(padding=padding, precision=precision)
-    blocks = _at_once if _sums_in_loops() else _by_patches
-    of_kernel = jax.lax.platform_dependent(x, d_kernel, cpu=partial(blocks, **how), default=partial(_at_once, **how))
-    return _at_once(x, kernel, **how), _at_once(d_x, kernel, **how) + of_kernel
+    return _at_once(x, kernel, **how), _at_once(d_x, kernel, **how) + of_kernel(x, d_kernel, **how)
+
+
+def of_kernel(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any = None) -> jax.Array:
+    """The same convolution as a linear map of the kernel, whose transpose is fast."""
+    how: dict[str, Any] = dict(padding=padding, precision=precision)
+    blocks = partial(_at_once if _sums_in_loops() else _by_patches, **how)
+    out: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=blocks, default=partial(_at_once, **how))
+    return out
 
 
 def _sums_in_loops() -> bool:
@@ -101,7 +107,9 @@ def _by_patches(x: jax.Array, kernel: jax.Array, padding: Padding, precision: An
     height, width = x.shape[1] + top + bottom - rows + 1, x.shape[2] + sum(sides) - columns + 1
     at_a_time = max(1, min(known(height), _BLOCK // max(1, known(x.shape[0]) * known(width))))
     count = -(-height // at_a_time)
-    x = jnp.pad(x, ((0, 0), (top, bottom + count * at_a_time - height), sides, (0, 0)))
+    bottom += count * at_a_time - height
+    zero = jnp.zeros((), wide)
+    x = jax.lax.pad(x, zero, ((0, 0, 0), (top, bottom, 0), (*sides, 0), (0, 0, 0)))  # also of less than nothing
     by_feature = kernel.reshape(rows * columns * channels, features).T
 
     @jax.checkpoint

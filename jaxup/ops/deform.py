@@ -1,12 +1,14 @@
 """Averages over a few deformed positions per pixel, as deformable kernel networks have them."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from jaxup._checks import accum_dtype, check_choice, check_float, check_image, check_odd, check_shape, fail, jit
+from jaxup.ops.linear import Arrays, linear
 from jaxup.ops.rows import by_rows
 from jaxup.ops.sample import sample
 
@@ -93,7 +95,7 @@ def _grid(size: int, window_size: int, grid: str) -> tuple[int, float, float]:
 Grid = tuple[int, float, float]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
 def _sum_of_samples(x: jax.Array, weights: jax.Array, offsets: jax.Array, grid: Grid, radius: int) -> jax.Array:
     """[B, H, W, C], [n, B, H, W], [n, B, H, W, 2] -> [B, H, W, C]."""
 
@@ -118,24 +120,30 @@ def _one_sample(x: jax.Array, weight: jax.Array, offset: jax.Array, n: jax.Array
     return (weight * part[..., 0] * part[..., 1])[..., None] * values
 
 
-def _sum_fwd(
-    x: jax.Array, weights: jax.Array, offsets: jax.Array, grid: Grid, radius: int
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return _sum_of_samples(x, weights, offsets, grid, radius), (x, weights, offsets)
-
-
-def _sum_bwd(grid: Grid, radius: int, saved: tuple[jax.Array, ...], ct: jax.Array) -> tuple[jax.Array, ...]:
+@_sum_of_samples.defjvp
+def _sum_jvp(grid: Grid, radius: int, primals: Arrays, tangents: Arrays) -> tuple[jax.Array, jax.Array]:
     """Every sample is made again: autodiff of the forward loop would keep the taps of all."""
-    x, weights, offsets = saved
 
-    def pull(total: jax.Array, sample: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        n, weight, offset = sample
-        _, pullback = jax.vjp(lambda x, w, o: _one_sample(x, w, o, n, grid, radius), x, weight, offset)
-        d_x, d_weight, d_offset = pullback(ct)
-        return total + d_x, (d_weight, d_offset)
+    def term(n: jax.Array) -> Callable[..., jax.Array]:
+        return lambda x, weight, offset: _one_sample(x, weight, offset, n, grid, radius)
 
-    d_x, parts = jax.lax.scan(pull, jnp.zeros_like(x), (jnp.arange(len(weights)), weights, offsets))
-    return d_x, *parts
+    def push(*arrays: jax.Array) -> tuple[jax.Array]:
+        (x, weights, offsets), (d_x, d_weights, d_offsets) = arrays[:3], arrays[3:]
 
+        def add(total: jax.Array, sample: Arrays) -> tuple[jax.Array, None]:
+            n, weight, offset, d_weight, d_offset = sample
+            return total + jax.jvp(term(n), (x, weight, offset), (d_x, d_weight, d_offset))[1], None
 
-_sum_of_samples.defvjp(_sum_fwd, _sum_bwd)
+        samples = jnp.arange(len(weights)), weights, offsets, d_weights, d_offsets
+        return (jax.lax.scan(add, jnp.zeros_like(x), samples)[0],)
+
+    def pull(x: jax.Array, weights: jax.Array, offsets: jax.Array, ct: jax.Array) -> Arrays:
+        def back(total: jax.Array, sample: Arrays) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            n, weight, offset = sample
+            d_x, d_weight, d_offset = jax.vjp(term(n), x, weight, offset)[1](ct)
+            return total + d_x, (d_weight, d_offset)
+
+        d_x, parts = jax.lax.scan(back, jnp.zeros_like(x), (jnp.arange(len(weights)), weights, offsets))
+        return d_x, *parts
+
+    return _sum_of_samples(*primals, grid, radius), linear(push, pull, primals, tangents)[0]

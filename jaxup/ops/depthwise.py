@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype
+from jaxup.ops.linear import bilinear
 
 Padding = str | Sequence[Pair]
 
@@ -39,55 +40,64 @@ def depthwise_conv(
     return _valid(padded, kernel[:, :, 0].astype(x.dtype), tuple(strides), tuple(rhs_dilation))
 
 
-def _taps(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair) -> Iterator[tuple[jax.Array, jax.Array]]:
+def _taps(x: jax.Array, size: tuple[int, ...], strides: Pair, dilation: Pair) -> Iterator[jax.Array]:
     """For every entry of the kernel the pixels that it meets."""
-    rows, cols = kernel.shape[:2]
+    rows, cols = size[:2]
     spans = [
-        (n - d * (k - 1) - 1) // s * s + 1
-        for n, d, k, s in zip(x.shape[1:3], dilation, kernel.shape[:2], strides, strict=True)
+        (n - d * (k - 1) - 1) // s * s + 1 for n, d, k, s in zip(x.shape[1:3], dilation, size[:2], strides, strict=True)
     ]
     for i in range(rows):
         for j in range(cols):
             start = (0, i * dilation[0], j * dilation[1], 0)
             stop = (x.shape[0], start[1] + spans[0], start[2] + spans[1], x.shape[3])
-            yield jax.lax.slice(x, start, stop, (1, *strides, 1)), kernel[i, j]
+            yield jax.lax.slice(x, start, stop, (1, *strides, 1))
 
 
 def _sum(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair) -> jax.Array:
     dtype = accum_dtype(x)
+    entries = kernel.reshape(-1, kernel.shape[2])
     products = (
-        pixels.astype(dtype) * entry.astype(dtype)[None, None, None]
-        for pixels, entry in _taps(x, kernel, strides, dilation)
+        pixels.astype(dtype) * entries[n].astype(dtype)[None, None, None]
+        for n, pixels in enumerate(_taps(x, kernel.shape, strides, dilation))
     )
     return sum(products, next(products)).astype(x.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _valid(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair) -> jax.Array:
     return _sum(x, kernel, strides, dilation)
 
 
-def _forward(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair) -> tuple[jax.Array, Any]:
-    return _sum(x, kernel, strides, dilation), (x, kernel)
+@partial(_valid.defjvp, symbolic_zeros=True)
+def _valid_jvp(strides: Pair, dilation: Pair, primals: Any, tangents: Any) -> Any:
+    shape, size = primals[0].shape, primals[1].shape
+    return bilinear(
+        lambda x, kernel: _valid(x, kernel, strides, dilation),
+        lambda ct, kernel: _to_pixels(ct, kernel, shape, strides, dilation),
+        lambda x, ct: _to_kernel(x, ct, size, strides, dilation),
+        primals,
+        tangents,
+    )
 
 
-def _backward(strides: Pair, dilation: Pair, saved: Any, ct: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
+def _to_pixels(ct: jax.Array, kernel: jax.Array, shape: tuple[int, ...], strides: Pair, dilation: Pair) -> jax.Array:
     reach = [d * (k - 1) for d, k in zip(dilation, kernel.shape, strict=False)]
     # Zeros between the cotangents undo the stride; behind them, the pixels that no window reached.
     widths = [
-        (r, n - s * (m - 1) - 1, s - 1) for r, n, m, s in zip(reach, x.shape[1:3], ct.shape[1:3], strides, strict=True)
+        (r, n - s * (m - 1) - 1, s - 1) for r, n, m, s in zip(reach, shape[1:3], ct.shape[1:3], strides, strict=True)
     ]
     spread = jax.lax.pad(ct, jnp.zeros((), ct.dtype), ((0, 0, 0), *widths, (0, 0, 0)))
-    grad_x = _valid(spread, kernel[::-1, ::-1], (1, 1), dilation)
-    # One reduction for all entries: compiled in half the time of one for each. That of the batch is another, because
-    # XLA would gather a sharded batch for several sums at once.
+    return _valid(spread, kernel[::-1, ::-1], (1, 1), dilation)
+
+
+def _to_kernel(x: jax.Array, ct: jax.Array, size: tuple[int, ...], strides: Pair, dilation: Pair) -> jax.Array:
+    """One reduction for all entries: compiled in half the time of one for each.
+
+    That of the batch is another, because XLA would gather a sharded batch for several sums at once.
+    """
     dtype = accum_dtype(x)
     wide = ct.astype(dtype)
-    products = tuple(pixels.astype(dtype) * wide for pixels, _ in _taps(x, kernel, strides, dilation))
+    products = tuple(pixels.astype(dtype) * wide for pixels in _taps(x, size, strides, dilation))
     zeros = (jnp.zeros((), dtype),) * len(products)
     sums = jax.lax.reduce(products, zeros, lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True)), (1, 2))
-    return grad_x, jnp.stack(sums).sum(1).reshape(kernel.shape).astype(kernel.dtype)
-
-
-_valid.defvjp(_forward, _backward)
+    return jnp.stack(sums).sum(1).reshape(size)

@@ -1,12 +1,15 @@
-"""Fine-grained neighbours: windows of the bilinearly upsampled map, which is never formed."""
+"""Fine-grained neighbours: windows of the bilinearly upsampled map, which is formed only where it is small."""
 
 import jax
 import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype, check_float, check_image, check_odd, check_shape, jit, pair
-from jaxup.ops.resize import bilinear_phases
+from jaxup.ops.resize import bilinear_phases, resize
 from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import merge_phases, pad_window, split_phases, window_average, window_offsets
+
+# Channels up to which the enlarged map is cheaper than weights that are spread over cells.
+_FEW = 16
 
 
 @by_rows("x", "weights", reach=lambda kernel_size, **_: kernel_size // 2 + 1)
@@ -20,8 +23,10 @@ def fine_neighbour_attention(x: jax.Array, weights: jax.Array, *, scale: int | P
     At one phase, the K x K fine neighbours are K x K shifts by whole cells of one interpolation between 2 x 2 cells.
     So the weights are spread by the two taps per axis to a window of K + 2 cells, of which each phase uses K + 1, and
     the average is over those: x~ is never formed. A map continued by its border pixels, interpolated anywhere, equals
-    the map read at a clamped position. Weights are used as given, nothing is normalised.
-    Cost: (K + 2)^2 multiply-adds per output entry. A NaN in x spoils the outputs of the K + 2 x K + 2 cells around it.
+    the map read at a clamped position. With at most 16 channels x~ is formed: it is smaller than the weights then.
+    Weights are used as given, nothing is normalised.
+    Cost: (K + 2)^2 multiply-adds per output entry, K^2 for up to 16 channels. A NaN in x spoils the outputs that it
+    counts for, with more than 16 channels all of the K + 2 x K + 2 cells around it.
 
     Args:
         x: LR map [B, h, w, C].
@@ -56,14 +61,32 @@ def fine_neighbour_attention(x: jax.Array, weights: jax.Array, *, scale: int | P
 
 @jit(static_argnums=(2, 3))
 def _fine_neighbour_attention(x: jax.Array, weights: jax.Array, scale: Pair, size: int) -> jax.Array:
-    radius = (size // 2 + 1, size // 2 + 1)
-    phases = split_phases(weights.astype(accum_dtype(x, weights)), scale)
+    weights = weights.astype(accum_dtype(x, weights))
+    average = _over_pixels if x.shape[3] <= _FEW else _over_cells
+    return average(pad_window(x, (size // 2 + 1, size // 2 + 1), "edge"), weights, scale, size).astype(x.dtype)
+
+
+def _over_pixels(cells: jax.Array, weights: jax.Array, scale: Pair, size: int) -> jax.Array:
+    """The enlarged map, and windows of it whose entries are whole cells apart."""
+    (sy, sx), reach = scale, size // 2
+    # Without what is made of the outer half of the outermost cells.
+    large = resize(cells, scale=scale)[:, sy:-sy, sx:-sx]
+    offsets = tuple((sy * a, sx * b) for a, b in window_offsets(size))
+    one_phase = weights[:, :, None, :, None, None]
+    out = window_average(one_phase, large[..., None, :], offsets, (sy * reach, sx * reach))
+    return out[:, :, 0, :, 0, 0]
+
+
+def _over_cells(cells: jax.Array, weights: jax.Array, scale: Pair, size: int) -> jax.Array:
+    """Weights of the cells, spread from those of the window, and no enlarged map."""
+    phases = split_phases(weights, scale)
     phases = phases.reshape(*phases.shape[:5], size, size)
     for axis, s in zip((2, 4), scale, strict=True):
         phases = _spread(phases, axis, s)
     of_cells = phases.reshape(*phases.shape[:5], (size + 2) ** 2)[..., None, :]
-    cells = pad_window(x, radius, "edge")[..., None, :]
-    return merge_phases(window_average(of_cells, cells, window_offsets(size + 2), radius))[..., 0, :].astype(x.dtype)
+    radius = (size // 2 + 1, size // 2 + 1)
+    out = window_average(of_cells, cells[..., None, :], window_offsets(size + 2), radius)
+    return merge_phases(out)[..., 0, :]
 
 
 def _spread(weights: jax.Array, axis: int, scale: int) -> jax.Array:

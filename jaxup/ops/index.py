@@ -6,11 +6,10 @@ pooling and nearest interpolation; with the 0/1 map of `max_index` the two are m
 """
 
 import jax
-import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype, check_divides, check_image, check_shape, fail, jit, pair
 from jaxup.ops.rows import by_rows
-from jaxup.ops.windows import merge_phases, split_phases
+from jaxup.ops.windows import fill_blocks, sum_blocks
 
 
 @by_rows("x", "index", reach=lambda **_: 0)
@@ -34,6 +33,7 @@ def indexed_pool(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -> ja
         ValueError: wrong ranks, dtypes or shapes, or a scale that does not divide the height and width.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> x = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
         >>> indexed_pool(x, jnp.full((1, 2, 2, 1), 0.25)).ravel()
         Array([2.5], dtype=float32)
@@ -49,7 +49,7 @@ def indexed_pool(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -> ja
 def _indexed_pool(x: jax.Array, index: jax.Array, scale: Pair) -> jax.Array:
     dtype = accum_dtype(x, index)
     indexed = x.astype(dtype) * index.astype(dtype)
-    return jnp.sum(split_phases(indexed, scale), axis=(2, 4)).astype(x.dtype)
+    return sum_blocks(indexed, scale).astype(x.dtype)
 
 
 @by_rows("x", "index", reach=lambda **_: 0)
@@ -73,6 +73,7 @@ def indexed_upsample(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -
         ValueError: wrong ranks, dtypes or shapes.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> index = jnp.array([[0.0, 1.0], [0.5, 0.25]]).reshape(1, 2, 2, 1)
         >>> indexed_upsample(jnp.full((1, 1, 1, 1), 8.0), index)[0, :, :, 0]
         Array([[0., 8.],
@@ -89,8 +90,7 @@ def indexed_upsample(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -
 @jit(static_argnums=2)
 def _indexed_upsample(x: jax.Array, index: jax.Array, scale: Pair) -> jax.Array:
     dtype = accum_dtype(x, index)
-    phases = split_phases(index.astype(dtype), scale) * x.astype(dtype)[:, :, None, :, None]
-    return merge_phases(phases.astype(x.dtype))
+    return (index.astype(dtype) * fill_blocks(x.astype(dtype), scale)).astype(x.dtype)
 
 
 def _check_index(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:

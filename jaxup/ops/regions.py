@@ -1,16 +1,28 @@
-"""Convolutions with one window per region of sy x sx pixels, as large as those or a multiple; and grouped ones."""
+"""Convolutions with one window per region of sy x sx pixels, or per pixel of the enlarged grid; and grouped ones."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
 from jaxup._checks import Pair, accum_dtype
+from jaxup.ops.convolve import convolve, of_kernel
 from jaxup.ops.depthwise import depthwise_conv
+from jaxup.ops.linear import bilinear
 from jaxup.ops.pointwise import pointwise_conv
-from jaxup.ops.windows import split_phases
+from jaxup.ops.windows import join_blocks, merge_phases, occupied_offsets, split_phases
+
+_struct: Callable[..., Any] = jax.ShapeDtypeStruct  # typed: JAX's own has no annotations
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+# Phases of an axis that see the same cells, the offsets of those, and the kernel's entries [phases, cells].
+_Alike = tuple[range, np.ndarray]
 
 
 def _padding(kernel: jax.Array, scale: Pair) -> list[Pair]:
@@ -19,10 +31,78 @@ def _padding(kernel: jax.Array, scale: Pair) -> list[Pair]:
     return [(e // 2, e - e // 2) for e in extra]
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
 def convolve_regions(x: jax.Array, kernel: jax.Array, scale: Pair) -> jax.Array:
     """One window per region: [B, H, W, C], [kh, kw, C, F] -> [B, h, w, F]."""
-    layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, scale, _padding(kernel, scale), dimension_numbers=layout)
+    return _strided(x, kernel, scale)
+
+
+def _strided(x: jax.Array, kernel: jax.Array, scale: Pair) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, kernel, scale, _padding(kernel, scale), dimension_numbers=_LAYOUT)
+
+
+@partial(convolve_regions.defjvp, symbolic_zeros=True)
+def _convolve_regions_jvp(scale: Pair, primals: Any, tangents: Any) -> Any:
+    """On CPUs the gradient of the kernel is slow where the convolution is strided."""
+    (x, kernel), (d_x, d_kernel) = primals, tangents
+    terms = []
+    if not isinstance(d_x, SymbolicZero):
+        terms.append(_strided(d_x, kernel, scale))
+    if not isinstance(d_kernel, SymbolicZero):
+        terms.append(of_kernel(*_by_region(x, d_kernel, scale), ((0, 0), (0, 0))))
+    out = convolve_regions(x, kernel, scale)
+    return out, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(out)
+
+
+def _by_region(x: jax.Array, kernel: jax.Array, scale: Pair) -> tuple[jax.Array, jax.Array]:
+    """The pixels of a region as channels of one, of the padded image and of the kernel."""
+    (sy, sx), (rows, cols, inputs, features) = scale, kernel.shape
+    regions = split_phases(jnp.pad(x, ((0, 0), *_padding(kernel, scale), (0, 0))), scale)
+    regions = jnp.swapaxes(regions, 2, 3).reshape(x.shape[0], *regions.shape[1:4:2], sy * sx * inputs)
+    taps = kernel.reshape(rows // sy, sy, cols // sx, sx, inputs, features).transpose(0, 2, 1, 3, 4, 5)
+    return regions, taps.reshape(rows // sy, cols // sx, -1, features)
+
+
+def convolve_enlarged(x: jax.Array, kernel: jax.Array, scale: Pair, groups: int) -> jax.Array:
+    """A convolution of the zero-upsampled map without its zeros: [B, h, w, C], [K, L, C/g, F] -> [B, sy h, sx w, F].
+
+    The phases that see the same cells are made by one convolution; there are at most three kinds along an axis.
+    """
+    rows, cols = (_alike(size, s) for size, s in zip(kernel.shape[:2], scale, strict=True))
+    return merge_phases(join_blocks([[_phases(x, kernel, row, col, groups) for col in cols] for row in rows]))
+
+
+def _alike(size: int, scale: int) -> list[_Alike]:
+    kinds = itertools.groupby(occupied_offsets(size, scale), lambda taps: [cell for cell, _ in taps])
+    found = []
+    for cells, phases in kinds:
+        entries = np.array([[entry for _, entry in taps] for taps in phases], int)
+        found.append((range(cells[0], cells[-1] + 1) if cells else range(0), entries))
+    return found
+
+
+def _phases(x: jax.Array, kernel: jax.Array, row: _Alike, col: _Alike, groups: int) -> jax.Array:
+    """The phases of one kind, [B, h, U, w, V, F]."""
+    (cells_y, entries_y), (cells_x, entries_x) = row, col
+    features = kernel.shape[3]
+    if not cells_y or not cells_x:
+        empty = jnp.zeros_like(x[:, :, None, :, None, :1])  # sharded like x
+        shape = (x.shape[0], x.shape[1], len(entries_y), x.shape[2], len(entries_x), features)
+        return jnp.broadcast_to(empty, shape)
+    taps = kernel[entries_y[:, :, None, None], entries_x]  # [U, m, V, n, C/g, F]
+    taps = taps.reshape(*taps.shape[:5], groups, features // groups).transpose(1, 3, 4, 5, 0, 2, 6)
+    packed = taps.reshape(*taps.shape[:3], -1)
+    ahead = [max(0, cells[0]) for cells in (cells_y, cells_x)]  # a pixel that is not seen itself, but the next one
+    x = x[:, ahead[0] :, ahead[1] :]
+    padding = [(more - cells[0], cells[-1]) for cells, more in zip((cells_y, cells_x), ahead, strict=True)]
+    # For one group, the form whose gradients are fast.
+    how = (
+        convolve if groups == 1 and packed.shape[:2] != (1, 1) else partial(convolve_groups, feature_group_count=groups)
+    )
+    y = how(x, packed, (1, 1), padding, dimension_numbers=_LAYOUT)
+    y = y.reshape(*y.shape[:3], *taps.shape[3:])
+    y = y.transpose(0, 1, 4, 2, 5, 3, 6)
+    return y.reshape(*y.shape[:5], features)
 
 
 def convolve_channels(x: jax.Array, kernel: jax.Array, scale: Pair, maps: int) -> jax.Array:
@@ -101,7 +181,7 @@ def _neighbours(regions: jax.Array, reach: int) -> dict[Pair, jax.Array]:
     return {(a, b): regions[:, a : a + rows, :, b : b + cols] for a, b in np.ndindex(reach, reach)}
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _weigh(regions: jax.Array, kernel: jax.Array) -> jax.Array:
     """Sums over windows, as one loop: [B, h+, sy, w+, sx, C], [r, sy, r, sx, m, C] -> [B, h, w, m, C]."""
     parts, columns, dtype = _neighbours(regions, kernel.shape[0]), kernel.shape[3], accum_dtype(regions)
@@ -128,7 +208,16 @@ def _weigh_by_products(regions: jax.Array, kernel: jax.Array) -> jax.Array:
     return total
 
 
-_weigh.defvjp(
-    lambda regions, kernel: (_weigh(regions, kernel), (regions, kernel)),
-    lambda saved, ct: jax.vjp(_weigh_by_products, *saved)[1](ct),
-)
+@partial(_weigh.defjvp, symbolic_zeros=True)
+def _weigh_jvp(primals: Any, tangents: Any) -> Any:
+    structs = [_struct(x.shape, x.dtype) for x in primals]
+
+    def to_regions(ct: jax.Array, kernel: jax.Array) -> jax.Array:
+        d_regions: jax.Array = jax.linear_transpose(lambda r: _weigh_by_products(r, kernel), structs[0])(ct)[0]
+        return d_regions
+
+    def to_kernel(regions: jax.Array, ct: jax.Array) -> jax.Array:
+        d_kernel: jax.Array = jax.linear_transpose(lambda k: _weigh_by_products(regions, k), structs[1])(ct)[0]
+        return d_kernel
+
+    return bilinear(_weigh, to_regions, to_kernel, primals, tangents)

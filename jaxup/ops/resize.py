@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_image, check_known_size, fail, jit, pair
+from jaxup.ops.linear import linear
 from jaxup.ops.rows import by_rows
-from jaxup.ops.windows import merge_phases, split_phases
+from jaxup.ops.windows import merge_phases, split_phases, sum_blocks
 
 METHODS = ("nearest", "nearest_exact", "bilinear", "bicubic", "area")
 BORDERS = ("clamp", "mirror", "drop")
@@ -125,14 +126,12 @@ def _weighted_sum(x: jax.Array, axis: int, table: Table) -> jax.Array:
 
 
 def _linear(axis: int, forward: Table, transpose: Table) -> Callable[[jax.Array], jax.Array]:
-    """The linear map of a table, whose reverse-mode derivative (of any order) is again a table."""
+    """The linear map of a table; its transpose is that of another table."""
 
-    @jax.custom_vjp
-    def apply(x: jax.Array) -> jax.Array:
-        return _weighted_sum(x, axis, forward)
+    def by(table: Table) -> Callable[[jax.Array], tuple[jax.Array]]:
+        return lambda x: (_weighted_sum(x, axis, table),)
 
-    apply.defvjp(lambda x: (apply(x), None), lambda _, g: (_linear(axis, transpose, forward)(g),))
-    return apply
+    return lambda x: linear(by(forward), by(transpose), (), (x,))[0]
 
 
 def take_lines(x: jax.Array, lines: np.ndarray, axis: int) -> jax.Array:
@@ -146,17 +145,11 @@ def take_lines(x: jax.Array, lines: np.ndarray, axis: int) -> jax.Array:
 def _resize(x: jax.Array, size: Pair, options: tuple[Any, ...]) -> jax.Array:
     total = x.astype(accum_dtype(x))
     if options[0] == "area" and all(n % m == 0 for n, m in zip(x.shape[1:3], size, strict=True)):
-        return _block_means(total, (x.shape[1] // size[0], x.shape[2] // size[1])).astype(x.dtype)
+        block = x.shape[1] // size[0], x.shape[2] // size[1]
+        return (sum_blocks(total, block) / (block[0] * block[1])).astype(x.dtype)
     for axis in (2, 1):
         total = _linear(axis, *_tables(x.shape[axis], size[axis - 1], *options))(total)
     return total.astype(x.dtype)
-
-
-def _block_means(x: jax.Array, block: Pair) -> jax.Array:
-    """Rows are added to each other first, then columns: sums over a whole axis in the middle are slow."""
-    rows = split_phases(x, block).sum(2)
-    columns = jax.lax.split(rows, (1,) * block[1], axis=3)
-    return sum(columns[1:], columns[0])[:, :, :, 0] / (block[0] * block[1])
 
 
 def _check_options(
@@ -206,7 +199,6 @@ def resize(
       or Keys' kernel: (a+2)|t|^3 - (a+3)t^2 + 1 for |t| <= 1, a(|t|^3 - 5t^2 + 8|t| - 4) for |t| < 2.
 
     A pixel counts only where its weight is not 0, so a NaN or an infinity stays among its neighbours.
-    Derivatives are reverse mode, of any order; there is no forward mode (`jax.jvp`).
 
     MATLAB's `imresize` is `antialias=True, cubic_coefficient=-0.5, border="mirror"`; Pillow's `resize` and
     `jax.image.resize` are `antialias=True`.

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,9 @@ from jaxup._checks import (
     jit,
     known,
 )
+from jaxup.ops.linear import Arrays, linear
 from jaxup.ops.rows import by_rows
+from jaxup.ops.windows import sum_by_halves
 
 METHODS = ("bilinear", "nearest")
 PADDINGS = ("zeros", "border", "reflection")
@@ -125,7 +126,7 @@ def _split(p: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
     return below.astype(jnp.int32) + 1, p - below
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
+@partial(jax.custom_jvp, nondiff_argnums=(5,))
 def _blend(
     table: jax.Array, top: jax.Array, left: jax.Array, row_part: jax.Array, col_part: jax.Array, linear: bool
 ) -> jax.Array:
@@ -211,7 +212,7 @@ def _pull_by_points(ct: jax.Array, table: jax.Array, *places: jax.Array) -> tupl
         d_out = jax.lax.dynamic_slice_in_dim(ct, n, 1).reshape(1, 1, 1, size)
         window, total = (jax.lax.dynamic_slice(t, corner, (1, 2, 2, size)) for t in (table, totals[0]))
         weights = jnp.stack(list(_weights(p, q).values())).reshape(1, 2, 2, 1)
-        change = _sum_by_halves(window.astype(ct.dtype) * d_out)[0]
+        change = sum_by_halves(window.astype(ct.dtype) * d_out)[0]
         along_rows = (1 - q) * (change[1, 0] - change[0, 0]) + q * (change[1, 1] - change[0, 1])
         along_cols = (1 - p) * (change[0, 1] - change[0, 0]) + p * (change[1, 1] - change[1, 0])
         parts = jnp.stack([along_rows, along_cols])[None]
@@ -225,30 +226,29 @@ def _pull_by_points(ct: jax.Array, table: jax.Array, *places: jax.Array) -> tupl
     return d_table, d_parts[:, 0].reshape(places[0].shape), d_parts[:, 1].reshape(places[0].shape)
 
 
-def _sum_by_halves(x: jax.Array) -> jax.Array:
-    """Sum over the last axis, in an order that takes several numbers at a time."""
-    while x.shape[-1] > 4 and x.shape[-1] % 2 == 0:
-        x = x[..., : x.shape[-1] // 2] + x[..., x.shape[-1] // 2 :]
-    return x.sum(-1)
+@_blend.defjvp
+def _blend_jvp(bilinear: bool, primals: Arrays, tangents: Arrays) -> tuple[jax.Array, jax.Array]:
+    table, top, left, *parts = primals
 
+    def by_gathers(top: jax.Array, left: jax.Array) -> Callable[..., jax.Array]:
+        return lambda table, *parts: _by_gathers(table, top, left, *parts, linear=bilinear)
 
-def _blend_fwd(*args: Any) -> tuple[jax.Array, Any]:
-    return _blend(*args), args[:-1]
+    def push(table: jax.Array, top: jax.Array, left: jax.Array, *more: jax.Array) -> Arrays:
+        changes: Arrays = more[2:]
+        return (jax.jvp(by_gathers(top, left), (table, *more[:2]), changes)[1],)
 
+    def pull(*arrays: jax.Array) -> Arrays:
+        *saved, ct = arrays
 
-def _blend_bwd(linear: bool, saved: Any, ct: jax.Array) -> tuple[jax.Array | None, ...]:
-    def by_scatters(ct: jax.Array, table: jax.Array, *places: jax.Array) -> tuple[jax.Array, ...]:
-        def run(table: jax.Array, *parts: jax.Array) -> jax.Array:
-            return _by_gathers(table, *places[:2], *parts, linear=linear)
+        def by_scatters(ct: jax.Array, table: jax.Array, top: jax.Array, left: jax.Array, *parts: jax.Array) -> Arrays:
+            d_inputs: Arrays = jax.vjp(by_gathers(top, left), table.astype(ct.dtype), *parts)[1](ct)
+            return d_inputs
 
-        d_inputs: tuple[jax.Array, ...] = jax.vjp(run, table.astype(ct.dtype), *places[2:])[1](ct)
-        return d_inputs
+        run = by_scatters
+        if _may_loop((ct, *saved), bilinear):
+            run = partial(jax.lax.platform_dependent, cpu=_pull_by_points, default=by_scatters)
+        d_table, *d_parts = run(ct, *saved)
+        return d_table.astype(saved[0].dtype), *d_parts
 
-    run = by_scatters
-    if _may_loop((ct, *saved), linear):
-        run = partial(jax.lax.platform_dependent, cpu=_pull_by_points, default=by_scatters)
-    d_table, d_row, d_col = run(ct, *saved)
-    return d_table.astype(saved[0].dtype), None, None, d_row, d_col
-
-
-_blend.defvjp(_blend_fwd, _blend_bwd)
+    changes = tangents[0], *tangents[3:]
+    return _blend(*primals, bilinear), linear(push, pull, (table, top, left, *parts), changes)[0]

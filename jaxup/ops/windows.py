@@ -11,22 +11,23 @@ nothing of size [HR, K*K, C] ever exists. Three sums over a window of N cell off
                                                    * values[i-dy_n,u,j-dx_n,v,g,c]
 
 `cells` comes padded by a `radius` (ry, rx) that holds every offset, with whatever the operator wants to see outside
-the image. Each sum is bilinear, and the gradients of one are the other two: that closes them under reverse-mode
-differentiation of any order (`jax.jvp` is not defined for them). They compute and return float32 (float64 for
-float64 inputs); their callers cast. The loops are those that XLA fuses best: `window_average` is one fused loop of
+the image. Each sum is bilinear, and the gradients of one are the other two: that closes them under
+differentiation of any order, in either mode. They compute and return float32 (float64 for float64 inputs); their
+callers cast. The loops are those that XLA fuses best: `window_average` is one fused loop of
 shifted multiply-adds, `window_spread` the same phase by phase, and `window_scores` a matrix product over blocks of
 rows that fit the cache.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxup._checks import Pair, accum_dtype, known
+from jaxup.ops.linear import bilinear, linear
 
 Offset = tuple[int, int]
 Offsets = tuple[Offset, ...]
@@ -91,28 +92,27 @@ def _outside(length: int, radius: int, border: str) -> list[tuple[int, int]]:
     return [(place, int(source[place])) for place in (*range(radius), *range(radius + length, length + 2 * radius))]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _continue_axis(x: jax.Array, axis: int, radius: int, border: str) -> jax.Array:
     """Joined from slices: `jnp.pad` with these modes fails on a batch sharded over an explicit mesh axis."""
     length = x.shape[axis]
     if radius == 0 or length == 0:
         return x
-    outside = [jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for _, i in _outside(length, radius, border)]
-    return jnp.concatenate([*outside[:radius], x, *outside[radius:]], axis=axis)
+    places = _outside(length, radius, border)
 
+    def join(x: jax.Array) -> tuple[jax.Array]:
+        outside = [jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for _, i in places]
+        return (jnp.concatenate([*outside[:radius], x, *outside[radius:]], axis=axis),)
 
-def _continue_axis_bwd(axis: int, radius: int, border: str, length: int, ct: jax.Array) -> tuple[jax.Array]:
-    """In place, line by line: autodiff would make one whole map per slice."""
-    if radius == 0 or length == 0:
-        return (ct,)
-    total = jax.lax.slice_in_dim(ct, radius, radius + length, axis=axis)
-    for place, i in _outside(length, radius, border):
-        line = jax.lax.slice_in_dim(total, i, i + 1, axis=axis) + jax.lax.slice_in_dim(ct, place, place + 1, axis=axis)
-        total = jax.lax.dynamic_update_slice_in_dim(total, line, i, axis=axis)
-    return (total,)
+    def fold(ct: jax.Array) -> tuple[jax.Array]:
+        """In place, line by line: autodiff would make one whole map per slice."""
+        total = jax.lax.slice_in_dim(ct, radius, radius + length, axis=axis)
+        for place, i in places:
+            more = jax.lax.slice_in_dim(ct, place, place + 1, axis=axis)
+            line = jax.lax.slice_in_dim(total, i, i + 1, axis=axis) + more
+            total = jax.lax.dynamic_update_slice_in_dim(total, line, i, axis=axis)
+        return (total,)
 
-
-_continue_axis.defvjp(lambda x, axis, *how: (_continue_axis(x, axis, *how), x.shape[axis]), _continue_axis_bwd)
+    return linear(join, fold, (), (x,))[0]
 
 
 def neighbour(padded: jax.Array, offset: Offset, radius: Pair) -> jax.Array:
@@ -144,6 +144,40 @@ def merge_phases(x: jax.Array) -> jax.Array:
     return rows.reshape(batch, height * sy, width * sx, *x.shape[5:])
 
 
+def sum_blocks(x: jax.Array, block: Pair) -> jax.Array:
+    """[B, sy*h, sx*w, C] -> [B, h, w, C]; by slices, as reductions over axes in the middle are slow."""
+    return linear(partial(_sums, block=block), partial(_copies, block=block), (), (x,))[0]
+
+
+def fill_blocks(x: jax.Array, block: Pair) -> jax.Array:
+    """The transpose: [B, h, w, C] -> [B, sy*h, sx*w, C], every pixel of a block like its cell."""
+    return linear(partial(_copies, block=block), partial(_sums, block=block), (), (x,))[0]
+
+
+def _sums(x: jax.Array, block: Pair) -> tuple[jax.Array]:
+    batch, height, width, channels = x.shape
+    by_row = x.reshape(batch, height // block[0], block[0], width, channels)
+    rows = [jax.lax.index_in_dim(by_row, u, axis=2, keepdims=False) for u in range(block[0])]
+    total = sum(rows[1:], rows[0])
+    by_column = total.reshape(batch, height // block[0], width // block[1], block[1], channels)
+    columns = [jax.lax.index_in_dim(by_column, v, axis=3, keepdims=False) for v in range(block[1])]
+    return (sum(columns[1:], columns[0]),)
+
+
+def _copies(x: jax.Array, block: Pair) -> tuple[jax.Array]:
+    batch, height, width, channels = x.shape
+    return (
+        merge_phases(jnp.broadcast_to(x[:, :, None, :, None], (batch, height, block[0], width, block[1], channels))),
+    )
+
+
+def sum_by_halves(x: jax.Array) -> jax.Array:
+    """Sum over the last axis, in an order that takes several numbers at a time."""
+    while x.shape[-1] > 4 and x.shape[-1] % 2 == 0:
+        x = x[..., : x.shape[-1] // 2] + x[..., x.shape[-1] // 2 :]
+    return x.sum(-1)
+
+
 def phase_blocks(x: jax.Array) -> list[list[jax.Array]]:
     """Cut [B, h, sy, w, sx, ...] into sy x sx blocks of one phase, [B, h, 1, w, 1, ...] each."""
     rows = jax.lax.split(x, (1,) * x.shape[2], axis=2)
@@ -155,7 +189,7 @@ def join_blocks(blocks: list[list[jax.Array]]) -> jax.Array:
     return jnp.concatenate([jnp.concatenate(row, axis=4) for row in blocks], axis=2)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def window_average(weights: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
     """Weighted sum of neighbouring cells: [B,h,U,w,V,G,N], [B,h+2ry,w+2rx,G,C] -> [B,h,U,w,V,G,C]."""
     dtype = accum_dtype(weights, cells)
@@ -167,7 +201,7 @@ def window_average(weights: jax.Array, cells: jax.Array, offsets: Offsets, radiu
     return sum(terms, start=jnp.zeros((1,) * 7, dtype))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def window_scores(queries: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
     """Inner products with neighbouring cells: [B,h,U,w,V,G,C], [B,h+2ry,w+2rx,G,C] -> [B,h,U,w,V,G,N]."""
     dtype = accum_dtype(queries, cells)
@@ -210,7 +244,7 @@ def _scores_by_rows(queries: jax.Array, cells: jax.Array, offsets: Offsets, radi
     return scores.reshape(scores.shape[0], blocks * rows, *scores.shape[3:])[:, :height]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def window_spread(weights: jax.Array, values: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
     """The transpose of `window_average` in its cells: [B,h,U,w,V,G,N], [B,h,U,w,V,G,C] -> [B,h+2ry,w+2rx,G,C]."""
     dtype = accum_dtype(weights, values)
@@ -242,27 +276,23 @@ def _dot(subscripts: str, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum(subscripts, x, y, precision=jax.lax.Precision.HIGHEST)
 
 
-Saved = tuple[jax.Array, jax.Array]
+Sum = Callable[[jax.Array, jax.Array, Offsets, Pair], jax.Array]
 
 
-def _average_bwd(offsets: Offsets, radius: Pair, saved: Saved, ct: jax.Array) -> Saved:
-    weights, cells = saved
-    d_weights = window_scores(ct, cells, offsets, radius).astype(weights.dtype)
-    return d_weights, window_spread(weights, ct, offsets, radius).astype(cells.dtype)
+def _rule(f: Sum, of_first: Sum, of_second: Sum) -> Callable[..., Any]:
+    def rule(offsets: Offsets, radius: Pair, primals: Any, tangents: Any) -> Any:
+        def over(g: Sum) -> Callable[[jax.Array, jax.Array], jax.Array]:
+            return lambda a, b: g(a, b, offsets, radius)
+
+        return bilinear(over(f), over(of_first), over(of_second), primals, tangents)
+
+    return rule
 
 
-def _scores_bwd(offsets: Offsets, radius: Pair, saved: Saved, ct: jax.Array) -> Saved:
-    queries, cells = saved
-    d_queries = window_average(ct, cells, offsets, radius).astype(queries.dtype)
-    return d_queries, window_spread(ct, queries, offsets, radius).astype(cells.dtype)
+def _swapped(f: Sum) -> Sum:
+    return lambda a, b, offsets, radius: f(b, a, offsets, radius)
 
 
-def _spread_bwd(offsets: Offsets, radius: Pair, saved: Saved, ct: jax.Array) -> Saved:
-    weights, values = saved
-    d_weights = window_scores(values, ct, offsets, radius).astype(weights.dtype)
-    return d_weights, window_average(weights, ct, offsets, radius).astype(values.dtype)
-
-
-window_average.defvjp(lambda w, x, *window: (window_average(w, x, *window), (w, x)), _average_bwd)
-window_scores.defvjp(lambda q, x, *window: (window_scores(q, x, *window), (q, x)), _scores_bwd)
-window_spread.defvjp(lambda w, y, *window: (window_spread(w, y, *window), (w, y)), _spread_bwd)
+window_average.defjvp(_rule(window_average, window_scores, window_spread), symbolic_zeros=True)
+window_scores.defjvp(_rule(window_scores, window_average, _swapped(window_spread)), symbolic_zeros=True)
+window_spread.defjvp(_rule(window_spread, _swapped(window_scores), window_average), symbolic_zeros=True)

@@ -78,6 +78,11 @@ KINDS = {
     "fine neighbours": (
         lambda *x: ops.fine_neighbour_attention(*x, scale=S, kernel_size=1),
         (drawn(*LOW), drawn(1, S * H, S * W, 1)),
+        [(CELL, region((3, 6), (5, 8))), ((5, 6), region((5, 5), (6, 6)))],
+    ),
+    "fine neighbours of many channels": (
+        lambda *x: ops.fine_neighbour_attention(*x, scale=S, kernel_size=1),
+        (drawn(1, H, W, 17), drawn(1, S * H, S * W, 1)),
         [(CELL, around(1)), ((5, 6), region((5, 5), (6, 6)))],
     ),
     "indexed pooling": (

@@ -15,12 +15,18 @@ def test_golden(case):
 
 
 @pytest.mark.parametrize(
-    "grid, scale, kernel_size",
-    [((3, 4), (2, 3), 3), ((1, 1), (3, 3), 5), ((1, 3), (1, 4), 3), ((2, 3), (8, 1), 1)],
+    "grid, scale, kernel_size, channels",
+    [
+        ((3, 4), (2, 3), 3, 3),
+        ((1, 1), (3, 3), 5, 3),
+        ((1, 3), (1, 4), 3, 17),
+        ((2, 3), (8, 1), 1, 3),
+        ((3, 4), (3, 2), 5, 17),
+    ],
     ids=str,
 )
-def test_fine_neighbours_equal_the_loops(grid, scale, kernel_size):
-    x, weights = random(2, *grid, 3), random(2, scale[0] * grid[0], scale[1] * grid[1], kernel_size**2)
+def test_fine_neighbours_equal_the_loops(grid, scale, kernel_size, channels):
+    x, weights = random(2, *grid, channels), random(2, scale[0] * grid[0], scale[1] * grid[1], kernel_size**2)
     actual = ops.fine_neighbour_attention(x, weights, scale=scale, kernel_size=kernel_size)
     assert_close(actual, fine_neighbour_attention(x, weights, scale, kernel_size), 1e-6)
 
