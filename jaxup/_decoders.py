@@ -25,6 +25,7 @@ _NETPBM = re.compile(rb"P([2356f])\s")
 _LARGEST_FILE = 2**29  # bytes of those that are read by Pillow
 _ORIENTATION = 0x0112  # the tag of TIFF and EXIF
 _MOST_PAGES, _MOST_PARTS = 64, 2**16  # of a TIFF, with its overviews; strips or tiles of a page
+_MOST_SAMPLES = 16  # a pixel of TIFF: colours, alpha, and what programs put beside them
 _LONGEST_HEADER, _LONGEST_NUMBER = 2**14, 16  # bytes of Netpbm's, with comments, and with the space before it
 _COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)  # whose parts have no sizes of their own, or JPEG
 _JPEG = (6, 7)
@@ -135,6 +136,8 @@ def _tiff(path: Path, tifffile: Any, check: Check) -> Picture:
         if len(pages) > 1:
             raise ValueError(f"expected one page, there are {len(pages)}")
         page = pages[0]
+        if page.samplesperpixel > _MOST_SAMPLES:
+            raise ValueError(f"expected up to {_MOST_SAMPLES} samples a pixel, got {page.samplesperpixel}")
         check(page.imagelength, page.imagewidth * max(1, page.samplesperpixel // 4))
         if page.is_tiled:
             check(page.tilelength, page.tilewidth)

@@ -286,3 +286,12 @@ def test_netpbm_is_read_no_further_than_its_size(tmp_path):
     path.write_bytes(b"P2\n2 1\n255\n1 2 3")
     with pytest.raises(files.InputError, match="expected 2 numbers, got 3"):
         files.read_depth(path)
+
+
+def test_tiff_with_too_many_samples(tmp_path):
+    """Which asks for thousands of numbers a pixel, whatever is stored."""
+    tifffile.imwrite(tmp_path / "a.tif", GREY16, photometric="minisblack", compression="lzw", planarconfig="contig")
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        file.pages[0].tags["SamplesPerPixel"].overwrite(50_000)
+    with pytest.raises(files.InputError, match=r"a\.tif: .*up to 16 samples a pixel, got 50000"):
+        files.read_depth(tmp_path / "a.tif")
