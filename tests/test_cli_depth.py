@@ -98,7 +98,7 @@ CONFIGS = [
     ("fastdepth.MobileNetSkipAdd", {}),
     ("fastdepth.MobileNetSkipConcat", {}),
     ("fastdepth.ResNet", {"layers": 18, "decoder": "nnconv5"}),
-    ("fastdepth.ResNet", {"layers": 50, "decoder": "deconv3"}),
+    ("fastdepth.ResNet", {"layers": 50, "decoder": "deconv4"}),
     ("fastdepth.ResNetSkipAdd", {"layers": 34}),
     ("fastdepth.ResNetSkipConcat", {"layers": 18}),
     ("hu.model", {"encoder": "resnet50"}),

@@ -44,9 +44,9 @@ def stage_keys(module: Stage) -> Table:
 
 def _decoder(name: str) -> tuple[str, dict[str, Any]]:
     """Kind, kernel size and depthwise convolutions, from an official name."""
-    found = re.fullmatch(r"(nnconv|blconv|deconv|shuffle)([3579])(dw)?|(upconv|upproj)", str(name))
+    found = re.fullmatch(r"((?:nnconv|blconv|shuffle)(?=[3579])|deconv)([2-9])(dw)?|(upconv|upproj)", str(name))
     if found is None:
-        fail("decoder", "nnconv5dw, blconv3, deconv7, shuffle9dw, ..., upconv or upproj", repr(name))
+        fail("decoder", "nnconv5dw, blconv3, deconv4, shuffle9dw, ..., upconv or upproj", repr(name))
     kind, size, depthwise, plain = found.groups()
     of_kernel = dict(kernel_size=int(size), depthwise=depthwise is not None) if kind else dict(depthwise=False)
     return kind or plain, of_kernel

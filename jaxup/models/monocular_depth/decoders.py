@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxup._checks import check_int
+from jaxup._checks import check_int, check_odd
 from jaxup.models.backbones.layers import ConvNorm, through
 from jaxup.models.monocular_depth.layers import DeconvNorm, UpProjection
 from jaxup.ops.resize import pixel_shuffle, resize
@@ -27,6 +27,7 @@ class Stage(nnx.Module):
     def __init__(
         self, kind: str, inputs: int, outputs: int, *, kernel_size: int, depthwise: bool, dtype: Any, rngs: nnx.Rngs
     ):
+        _ = check_int("kernel_size", kernel_size) if kind == "deconv" else check_odd("kernel_size", kernel_size)
         self.kind, options = kind, dict[str, Any](dtype=dtype, rngs=rngs)
         self.interpolation = INTERPOLATIONS.get(kind)
         layer = DeconvNorm if kind in ("deconv", "upconv", "upproj") else ConvNorm

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import check_choice, check_divides, check_features, check_int, check_odd, fail
+from jaxup._checks import check_choice, check_divides, check_features, check_int, fail
 from jaxup.models.backbones import MobileNetV1
 from jaxup.models.backbones.layers import ConvNorm, conv, through
 from jaxup.models.monocular_depth.decoders import DECODERS, INTERPOLATIONS, Stage, decoder_widths
@@ -72,7 +72,7 @@ class FastDepth(nnx.Module):
             `(dtype=, rngs=)` that builds one.
         features: f, a multiple of 32; the widths of MobileNet by name follow it.
         decoder: see above.
-        kernel_size: k, odd.
+        kernel_size: k, odd; of "deconv" any.
         depthwise: see above; "upconv" and "upproj" are not.
         skip: None, "add" or "concat".
         resampling: None or a key of `jaxup.models.resampling.RESAMPLINGS`, but "space-to-depth", "conv-bilinear" and
@@ -132,7 +132,7 @@ class FastDepth(nnx.Module):
         self.inside, self.behind = _SKIPS.get((skip, small), (_NONE, _NONE))
         self.concat = skip == "concat"
         self.stages, last = self._decoder(
-            decoder, features, dict(kernel_size=check_odd("kernel_size", kernel_size), depthwise=depthwise), options
+            decoder, features, dict(kernel_size=kernel_size, depthwise=depthwise), options
         )
         self.head = None if decoder == "shuffle" else ConvNorm(last, 1, 1, **options)
         # With strides only U is used, and max pooling has no parameters.

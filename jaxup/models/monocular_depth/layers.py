@@ -14,7 +14,11 @@ from jaxup.nn.norms import BatchNorm, normalise
 
 
 class DeconvNorm(nnx.Module):
-    """Transposed convolution by 2, batch normalisation, activation."""
+    """Transposed convolution by 2, batch normalisation, activation.
+
+    A filter of k x k pixels is laid so that the map doubles: padding (k - 1) // 2, output padding k % 2 in PyTorch's
+    terms, which for even k is the only symmetric way.
+    """
 
     def __init__(
         self,
@@ -28,7 +32,10 @@ class DeconvNorm(nnx.Module):
         rngs: nnx.Rngs,
     ):
         groups = inputs if depthwise else 1
-        self.conv = Deconvolution(inputs, outputs, scale=2, kernel_size=size, groups=groups, dtype=dtype, rngs=rngs)
+        odd = size + 1 - size % 2
+        self.conv = Deconvolution(inputs, outputs, scale=2, kernel_size=odd, groups=groups, dtype=dtype, rngs=rngs)
+        if odd != size:  # an even filter is an odd one whose last row and column are 0, and not there
+            self.conv.kernel = nnx.Param(self.conv.kernel[...][:size, :size] * (odd / size))
         self.norm = BatchNorm(outputs, rngs=rngs)
         self.activation, self.dtype = None if activation is None else by_name(activation), dtype
 

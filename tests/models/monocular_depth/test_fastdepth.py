@@ -17,7 +17,7 @@ from tests.compare import assert_close, assert_finite
 from tests.models.backbones.test_backbones import abstract, filled, image
 from tests.models.multiply_adds import multiply_adds
 from tests.models.segmentation.networks import check_round_trip, check_types, small_resnet
-from tests.modules import count
+from tests.modules import call, count
 from tests.registry.examples import marked, slow, thorough
 
 SMALL = dict(features=32)
@@ -32,6 +32,24 @@ def test_golden(case):
 @pytest.mark.parametrize("case", goldens.cases("fastdepth/*", quick={"nnconv5dw_train", "upconv"}))
 def test_stages(case):
     goldens.check(goldens.load(case), half=False)
+
+
+@pytest.mark.parametrize("size", [4, thorough(2), thorough(6)])
+def test_even_deconvolution(size):
+    """PyTorch's, of a depthwise filter and its weight [C, 1, k, k]: pixel i is added at 2 i - (k - 1) // 2 and on."""
+    rng = np.random.default_rng(size)
+    x, kernel = rng.normal(size=(1, 3, 2, 4)), rng.normal(size=(4, 1, size, size))
+    state = {"0.0.weight": kernel, "1.0.weight": np.eye(4)[..., None, None]}
+    norm = {"weight": 1, "bias": 50, "running_mean": 0, "running_var": 1 - 1e-5}  # nothing is cut off at 0
+    state |= {f"{i}.1.{name}": np.full(4, value) for i in (0, 1) for name, value in norm.items()}
+    state = {name: value.astype(np.float32) for name, value in state.items()}
+    stage = from_torch("fastdepth.deconvdw", state, dict(in_channels=4, out_channels=4, kernel_size=size))
+    stage.eval()
+    full = np.zeros((1, 4 + size, 2 + size, 4))  # what PyTorch's padding then cuts off
+    for i, j in np.ndindex(3, 2):
+        full[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size] += x[:, i, j, None, None] * kernel[:, 0].transpose(1, 2, 0)
+    cut = (size - 1) // 2
+    assert_close(call(stage, x.astype(np.float32)), full[:, cut:][:, :6, cut:][:, :, :4] + 100, 1e-6)
 
 
 CHECKPOINTS = {
@@ -217,6 +235,8 @@ def test_errors():
         abstract(partial(FastDepth, backbone="vgg16_bn"))
     with pytest.raises(ValueError, match="kernel_size: expected an odd integer"):
         abstract(partial(FastDepth, kernel_size=4))
+    with pytest.raises(ValueError, match="kernel_size: expected an integer >= 1, got 0"):
+        abstract(partial(FastDepth, decoder="deconv", kernel_size=0))
     with pytest.raises(ValueError, match="name: expected one of 'fastdepth-nnconv5'"):
         make_monocular_depth_network("fastdepth", rngs=rngs)
     with pytest.raises(ValueError, match="x: expected shape"):
