@@ -69,7 +69,7 @@ def coco_1x() -> TrainConfig:
 
 
 def smoke() -> TrainConfig:
-    """A tiny Panoptic FPN on generated scenes, 2 steps: seconds, to show that everything works.
+    """A tiny Panoptic FPN on generated scenes, 2 steps, to show that everything works; most of the time it compiles.
 
     python -m experiments instances train --smoke --run-dir runs/smoke
     """
