@@ -97,18 +97,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def _mark_what_is_not_first(items: list[pytest.Item]) -> None:
     """Cases behind the first of a test are thorough or slow: as its mark says, or all but one of its thorough ones."""
     by_default, in_ci = collections.Counter[str](), collections.Counter[str]()
+    behind = []
     for item in items:
-        marker, name = item.get_closest_marker("first"), item.nodeid.split("[")[0]
+        name, (default, all_in_ci) = item.nodeid.split("[")[0], _first(item)
         if item.get_closest_marker("slow"):
             continue
-        default, all_in_ci = (*marker.args, None)[:2] if marker else (math.inf, None)
         if item.get_closest_marker("thorough") or by_default[name] >= default:
             item.add_marker("thorough")
-            in_ci[name] += 1
-            if in_ci[name] > (THOROUGH_CASES if all_in_ci is None else all_in_ci - by_default[name]):
-                item.add_marker("slow")
+            behind.append((item, name, all_in_ci))
         else:
             by_default[name] += 1
+    for item, name, all_in_ci in behind:
+        in_ci[name] += 1
+        if in_ci[name] > (THOROUGH_CASES if all_in_ci is None else all_in_ci - by_default[name]):
+            item.add_marker("slow")
+
+
+def _first(item: pytest.Item) -> tuple[float, int | None]:
+    """How many of a test's cases run by default, and how many in continuous integration, where its mark says so."""
+    marker = item.get_closest_marker("first")
+    return (*marker.args, None)[:2] if marker else (math.inf, None)
 
 
 def _mark_examples_of_whole_networks(items: list[pytest.Item]) -> None:

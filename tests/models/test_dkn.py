@@ -18,7 +18,7 @@ QUICK = {"fdkn_real__crop_half_weights", "kernel_fdkn__img", "resample__bgr"}
 
 
 @pytest.mark.parametrize("case", goldens.cases("dkn/*", quick=QUICK))
-@pytest.mark.first(2, 3)
+@pytest.mark.first(2, 2)
 def test_golden(case):
     goldens.check(goldens.load(case))
 

@@ -9,6 +9,7 @@ from tests.compare import assert_close
 
 
 @pytest.mark.parametrize("case", goldens.cases("upa/[fl]*", quick=("loss__x4",)))
+@pytest.mark.first(1, 1)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 

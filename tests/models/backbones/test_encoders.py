@@ -20,6 +20,7 @@ from tests.modules import abstract, random
 
 
 @pytest.mark.parametrize("case", goldens.cases("encoders/*", quick=("clip_small_hf__80x48",)))
+@pytest.mark.first(1, 1)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 

@@ -32,7 +32,7 @@ NIGHTLY = {"pspnet/v1c_r50_c512__64x64", "pspnet/v1c_r50_c32__64x48_train"}
 
 
 @pytest.mark.parametrize("case", marked(goldens.cases("pspnet/*"), set(), NIGHTLY))
-@pytest.mark.first(1, 2)
+@pytest.mark.first(1, 1)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
 
