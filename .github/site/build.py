@@ -217,6 +217,14 @@ def faults(out: Path) -> list[str]:
     return found
 
 
+def imported(name: str) -> types.ModuleType:
+    """A module with all of its public names in it: pdoc does not ask for those that are imported when they are used."""
+    module = importlib.import_module(name)
+    for public in getattr(module, "__all__", ()):
+        setattr(module, public, getattr(module, public))
+    return module
+
+
 def main() -> None:
     """Builds all of it into the folder that is named."""
     warnings.simplefilter("error")
@@ -231,7 +239,7 @@ def main() -> None:
     pdoc.render.configure(docformat="google", template_directory=ROOT / ".github/site/templates")
     for source in SOURCES:
         finish(out / address(source), page(source, out))
-    modules = {name: pdoc.doc.Module(importlib.import_module(name)) for name in SPACES}
+    modules = {name: pdoc.doc.Module(imported(name)) for name in SPACES}
     for name, module in modules.items():
         finish(out / where(name), pdoc.render.html_module(module, modules), "../" * name.count("."))
     (out / "search.js").write_text(restored(pdoc.render.search_index(modules)))
