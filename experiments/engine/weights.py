@@ -92,13 +92,6 @@ def published(path: Path, name: str, config: Mapping[str, Any]) -> nnx.Module:
         first, *rest = str(error).splitlines()
         more = f", and {len(rest) - 3} more" if len(rest) > 3 else ""
         raise InputError(f"{path}, as {name}: {first}{';'.join(rest[:3])}{more}") from error
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-    ) as error:  # values of other types
-        raise InputError(f"{path}, as {name}: the configuration does not fit: {error}") from error
 
 
 def parse(name: str, text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from jaxup._checks import fail
+from jaxup.interop.checkpoint import one_line
 from jaxup.interop.keys import Operators, Table, flat_variables, read, unfilled, write
 from jaxup.nn import UPSAMPLERS
 
@@ -42,8 +43,8 @@ def from_torch(operator: str, state_dict: Mapping[str, Any], config: Mapping[str
         The module, which computes what the official one does.
 
     Raises:
-        ValueError: an unknown operator, or a state dict of another operator or config; all missing, unexpected and
-            wrongly shaped tensors are listed.
+        ValueError: an unknown operator, a config that describes none, or a state dict of another operator or config;
+            all missing, unexpected and wrongly shaped tensors are listed.
 
     Example:
         >>> from jaxup.nn import DySample
@@ -133,3 +134,5 @@ def _build(operator: str, config: Mapping[str, Any]) -> tuple[nnx.Module, *tuple
         return unfilled(build), *tables
     except KeyError as missing:
         return fail("config", f"an entry {missing}", sorted(config))
+    except (ArithmeticError, AttributeError, IndexError, TypeError) as error:  # of values that no network has
+        return fail("config", f"a description of {operator}", one_line(f"{type(error).__name__}: {error}"))

@@ -27,7 +27,7 @@ class Stage(nnx.Module):
     def __init__(
         self, kind: str, inputs: int, outputs: int, *, kernel_size: int, depthwise: bool, dtype: Any, rngs: nnx.Rngs
     ):
-        _ = check_int("kernel_size", kernel_size) if kind == "deconv" else check_odd("kernel_size", kernel_size)
+        (check_int if kind == "deconv" else check_odd)("kernel_size", kernel_size)
         self.kind, options = kind, dict[str, Any](dtype=dtype, rngs=rngs)
         self.interpolation = INTERPOLATIONS.get(kind)
         layer = DeconvNorm if kind in ("deconv", "upconv", "upproj") else ConvNorm
