@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from experiments.data import sources
-from jaxup.files import InputError
 from jaxup.metrics import Segment
 
 
@@ -54,20 +53,12 @@ class Source(Protocol):
     def __getitem__(self, index: int, /) -> Scene: ...
 
 
-class First:
+class First(sources.First[Scene]):
     """The first `count` scenes of a source."""
 
     def __init__(self, source: Source, count: int):
-        if not 1 <= count <= len(source):
-            raise InputError(f"images: expected 1 to {len(source)}, got {count}")
-        self._source, self._range = source, range(count)
+        super().__init__(source, count)
         self.things, self.stuff = source.things, source.stuff
-
-    def __len__(self) -> int:
-        return len(self._range)
-
-    def __getitem__(self, index: int) -> Scene:
-        return self._source[self._range[index]]
 
 
 class Cached(sources.Cached[Scene]):

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import h5py
 import numpy as np
 
-from experiments.data import images
+from experiments.data import images, sources
 from jaxup._hdf5 import dataset, numbers
 from jaxup.cli.depth import fill_holes
 from jaxup.files import MAX_PIXELS, InputError, check_pixels
@@ -213,23 +213,14 @@ class Cached:
         return RGBD(guide.astype(np.float32) / np.float32(255), depth, valid, name)
 
 
-class First:
-    """The first `count` samples of a source.
+class First(sources.First[RGBD]):
+    """The first `count` samples of a source."""
 
-    Raises:
-        InputError: there are fewer, or the count is below 1.
-    """
+    name = "pairs"
 
     def __init__(self, source: Source, count: int):
-        if not 1 <= count <= len(source):
-            raise InputError(f"pairs: expected 1 to {len(source)}, as many as there are, got {count}")
-        self.source, self.count, self.unit = source, count, source.unit
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> RGBD:
-        return self.source[range(self.count)[index]]
+        super().__init__(source, count)
+        self.unit = source.unit
 
 
 def data_dir(given: Path | None = None) -> Path:

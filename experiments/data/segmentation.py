@@ -170,19 +170,12 @@ def decoded(path: Path, data: bytes) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-class First:
+class First(sources.First[Labelled]):
     """The first `count` images of a source."""
 
     def __init__(self, source: Source, count: int):
-        if not 1 <= count <= len(source):
-            raise InputError(f"images: expected 1 to {len(source)}, as many as there are, got {count}")
-        self.source, self.count, self.classes = source, count, source.classes
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Labelled:
-        return self.source[range(self.count)[index]]
+        super().__init__(source, count)
+        self.classes = source.classes
 
 
 class Cached(sources.Cached[Labelled]):

@@ -2,6 +2,8 @@
 
 from typing import Generic, Protocol, TypeVar
 
+from jaxup.files import InputError
+
 _Example_co = TypeVar("_Example_co", covariant=True)
 _Example = TypeVar("_Example")
 
@@ -29,3 +31,24 @@ class Cached(Generic[_Example]):
         if index not in self._kept:
             self._kept[index] = self.source[index]
         return self._kept[index]
+
+
+class First(Generic[_Example]):
+    """The first `count` examples of a source, which errors call by `name`.
+
+    Raises:
+        InputError: there are fewer, or the count is below 1.
+    """
+
+    name = "images"
+
+    def __init__(self, source: Source[_Example], count: int):
+        if not 1 <= count <= len(source):
+            raise InputError(f"{self.name}: expected 1 to {len(source)}, as many as there are, got {count}")
+        self.source, self.count = source, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> _Example:
+        return self.source[range(self.count)[index]]

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.data import HELD_OUT_SEED, data_dir
-from experiments.data.monocular import KITTI, Frame, Rooms, Source, folder, kitti
+from experiments.data.monocular import KITTI, Rooms, Source, folder, kitti
 from experiments.data.monocular_batches import Protocol
 from experiments.data.nyu import nyu
 from experiments.data.photos import Split
+from experiments.data.sources import First
 from experiments.engine.config import MAY_DIFFER
 from jaxup.files import InputError
 
@@ -83,18 +84,3 @@ class HeldOut:
         if height is None and own.height is not None:
             height = round(own.height * _FULL[manner] / _FULL[own.manner])
         return Protocol(manner, height)
-
-
-class First:
-    """The first frames of a source."""
-
-    def __init__(self, source: Source, count: int):
-        if not 1 <= count <= len(source):
-            raise InputError(f"images: expected 1 to {len(source)}, as many as there are, got {count}")
-        self.source, self.count = source, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Frame:
-        return self.source[range(self.count)[index]]

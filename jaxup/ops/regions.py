@@ -21,6 +21,9 @@ _struct: Callable[..., Any] = jax.ShapeDtypeStruct  # typed: JAX's own has no an
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
+# Channels from which on a convolution for each kind of phase is faster than one with zeros for all.
+_FEW = 32
+
 # Phases of an axis that see the same cells, the offsets of those, and the kernel's entries [phases, cells].
 _Alike = tuple[range, np.ndarray]
 
@@ -66,18 +69,24 @@ def _by_region(x: jax.Array, kernel: jax.Array, scale: Pair) -> tuple[jax.Array,
 def convolve_enlarged(x: jax.Array, kernel: jax.Array, scale: Pair, groups: int) -> jax.Array:
     """A convolution of the zero-upsampled map without its zeros: [B, h, w, C], [K, L, C/g, F] -> [B, sy h, sx w, F].
 
-    The phases that see the same cells are made by one convolution; there are at most three kinds along an axis.
+    The phases that see the same cells are made by one convolution; there are at most three kinds along an axis. With
+    few channels, where a convolution costs more than its products, one makes all, with zeros for what a phase lacks.
     """
-    rows, cols = (_alike(size, s) for size, s in zip(kernel.shape[:2], scale, strict=True))
+    together = kernel.shape[2] < _FEW
+    rows, cols = (_alike(size, s, together) for size, s in zip(kernel.shape[:2], scale, strict=True))
+    if together:
+        kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))  # the entries that are not there
     return merge_phases(join_blocks([[_phases(x, kernel, row, col, groups) for col in cols] for row in rows]))
 
 
-def _alike(size: int, scale: int) -> list[_Alike]:
-    kinds = itertools.groupby(occupied_offsets(size, scale), lambda taps: [cell for cell, _ in taps])
+def _alike(size: int, scale: int, together: bool) -> list[_Alike]:
+    """Cells and entries of each kind of phases, or of all; an entry that is not there is number `size`."""
+    every = [dict(taps) for taps in occupied_offsets(size, scale)]
     found = []
-    for cells, phases in kinds:
-        entries = np.array([[entry for _, entry in taps] for taps in phases], int)
-        found.append((range(cells[0], cells[-1] + 1) if cells else range(0), entries))
+    for phases in [every] if together else [list(kind) for _, kind in itertools.groupby(every, tuple)]:
+        seen = sorted(set().union(*phases))
+        cells = range(seen[0], seen[-1] + 1) if seen else range(0)
+        found.append((cells, np.array([[taps.get(cell, size) for cell in cells] for taps in phases], int)))
     return found
 
 

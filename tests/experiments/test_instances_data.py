@@ -211,7 +211,7 @@ def test_generated_scenes():
     assert len({int(label) for scene in scenes for label in scene.labels}) > 4
     for wrapped in (First(source, 2), Cached(source)):
         assert wrapped[-1].name == source[len(wrapped) - 1].name and wrapped.things == source.things
-    with pytest.raises(InputError, match="images: expected 1 to 8, got 9"):
+    with pytest.raises(InputError, match="images: expected 1 to 8, as many as there are, got 9"):
         First(source, 9)
 
 
