@@ -104,10 +104,9 @@ def _phases(x: jax.Array, kernel: jax.Array, row: _Alike, col: _Alike, groups: i
     ahead = [max(0, cells[0]) for cells in (cells_y, cells_x)]  # a pixel that is not seen itself, but the next one
     x = x[:, ahead[0] :, ahead[1] :]
     padding = [(more - cells[0], cells[-1]) for cells, more in zip((cells_y, cells_x), ahead, strict=True)]
-    # For one group, the form whose gradients are fast.
-    how = (
-        convolve if groups == 1 and packed.shape[:2] != (1, 1) else partial(convolve_groups, feature_group_count=groups)
-    )
+    # For one group of several channels, the form whose gradients are fast.
+    fast = groups == 1 and x.shape[3] > 4 and packed.shape[:2] != (1, 1)
+    how = convolve if fast else partial(convolve_groups, feature_group_count=groups)
     y = how(x, packed, (1, 1), padding, dimension_numbers=_LAYOUT)
     y = y.reshape(*y.shape[:3], *taps.shape[3:])
     y = y.transpose(0, 1, 4, 2, 5, 3, 6)
