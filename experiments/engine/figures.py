@@ -184,7 +184,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     if not is_first():
         return
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, format="png")
+    figure.savefig(buffer, dpi=150, format="png", bbox_inches="tight", pad_inches=0.05)  # no title is cut off
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, buffer.getvalue())
 
