@@ -53,7 +53,8 @@ def held(x: jax.Array) -> jax.Array:
     def through_loop(ct: jax.Array) -> tuple[jax.Array]:
         def copy(row: jax.Array, out: jax.Array) -> jax.Array:
             lines = jax.lax.dynamic_index_in_dim(ct, row, axis=1)
-            return jax.lax.dynamic_update_index_in_dim(out, lines, row, axis=1)
+            out = jax.lax.dynamic_update_index_in_dim(out, lines, row, axis=1)
+            return out
 
         total: jax.Array = jax.lax.fori_loop(0, ct.shape[1], copy, jnp.zeros_like(ct))
         return (total,)
