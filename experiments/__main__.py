@@ -34,6 +34,7 @@ TASKS = {
     "instances": "Objects found with their masks, and panoptic maps, with any upsampler in the feature pyramid.",
     "matting": "Alpha mattes of images with trimaps, with any pair of down- and upsampling in the network.",
     "monocular-depth": "Depth in metres from one image, with any upsampler in the network.",
+    "probe": "Linear probes on frozen features that any upsampler brings to full resolution.",
     "bench": "Speed and memory of the operators.",
 }
 

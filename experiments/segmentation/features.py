@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -56,21 +56,33 @@ def features(data: DataConfig, backbone: Backbone, directory: Path) -> tuple[Fea
     """
     settings = {"data": to_json(data), "backbone": backbone}
     settings["data"].pop("data_dir")
-    name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    path = directory / f"features-{data.source}-{name}.npz"
+    path = directory / f"features-{data.source}-{digest(settings)}.npz"
 
     def compute() -> None:
-        if path.is_file():
-            return
-        directory.mkdir(parents=True, exist_ok=True)
-        network = jitted(_build(backbone, directory), _maps)
+        network = jitted(build_backbone(backbone, directory), _maps)
         parts = [_computed(network, data.open(split), split) for split in ("train", "test")]
         _whiten(*(part.maps for part in parts))
         _save(path, parts)
 
-    first_alone(compute)
-    together(compute)  # where others do not see the files of the first process
+    keep(path, compute)
     return _load(path)
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """A part of the name of a file that follows from these settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def keep(path: Path, compute: Callable[[], None]) -> None:
+    """Has a file written where it is not there yet, once for all processes that see the folder."""
+
+    def missing() -> None:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            compute()
+
+    first_alone(missing)
+    together(missing)  # where others do not see the files of the first process
 
 
 def pretrained(directory: Path) -> nnx.Module:
@@ -120,7 +132,8 @@ def normalised(x: jax.Array) -> jax.Array:
     return (x.astype(jnp.float32) - 127) / 128
 
 
-def _build(backbone: Backbone, directory: Path) -> nnx.Module:
+def build_backbone(backbone: Backbone, directory: Path) -> nnx.Module:
+    """The network, with weights that are kept in `directory`."""
     if backbone == "efficientnet-lite0":
         return pretrained(directory)
     stages = [(2, 8 * n, 1, 2, 3) for n in (1, 2, 3, 4)]

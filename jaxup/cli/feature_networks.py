@@ -14,9 +14,9 @@ from jaxup.interop.load import FEATURE_UPSAMPLERS, IMAGENET, load, statistics
 from jaxup.models import VisionEncoder
 from jaxup.nn import JAFAR, UPLiFT
 
-PLAIN = ("bilinear", "fitted")  # without weights
 Features = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 Upsample = Callable[[jax.Array, jax.Array, tuple[int, int]], jax.Array]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def make_features(
@@ -51,7 +51,7 @@ def make_features(
         patch = network.patch_size
         whole = tuple(patch * max(1, round(n / patch)) for n in size)
         fitting = image if whole == size else ops.resize(image, size=whole, method="bilinear", antialias=True)
-        coarse = encode(_normalised(fitting, statistics(network)))
+        coarse = encode(normalised(fitting, statistics(network)))
         fine = coarse if enlarge is None else enlarge(coarse, image, size)
         return np.asarray(coarse)[0], np.asarray(fine)[0]
 
@@ -66,7 +66,8 @@ def reduced(size: tuple[int, ...], longest: int) -> tuple[int, int]:
     return tuple(max(1, round(n * longest / max(size))) for n in size)  # type: ignore[return-value]
 
 
-def _normalised(image: jax.Array, of: tuple[tuple[float, ...], tuple[float, ...]]) -> jax.Array:
+def normalised(image: jax.Array, of: Statistics) -> jax.Array:
+    """Colours less their mean, over their deviation."""
     mean, deviation = (jnp.asarray(values)[None, None, None] for values in of)
     return (image - mean) / deviation
 
@@ -88,21 +89,40 @@ def _upsampler(name: str, weights: str | None, encoder: VisionEncoder) -> Upsamp
     if name in PLAIN:
         if weights is not None:
             raise InputError(f"{weights}: {name} takes no weights")
-        return _bilinear if name == "bilinear" else _fitted
+        return PLAIN[name]
     if weights is None and name in FEATURE_UPSAMPLERS and name != "uplift":
         raise InputError(f"{name} needs --upsampler-weights FILE")
-    module: Any = load(name, weights=weights)
-    whole: nnx.Module = module
+    module = load(name, weights=weights)
     if not isinstance(module, tuple(FEATURE_UPSAMPLERS.values())):
         raise InputError(f"--upsampler {name}: {type(module).__name__} is no upsampler of features")
-    channels, width = getattr(module, "in_features", None), encoder.embed.out_features
-    if channels not in (None, width):
-        raise InputError(f"{weights or name}: an upsampler of {channels} channels, the encoder has {width}")
+    seen = colours_for(module, statistics(encoder))
+    return upsampling(module, weights or name, encoder.embed.out_features, encoder.patch_size, seen)
+
+
+def colours_for(module: Any, own: Statistics) -> Statistics:
+    """By which mean and deviation an upsampler wants its image normalised, beside an encoder that has its own."""
+    return own if isinstance(module, UPLiFT | JAFAR) else IMAGENET
+
+
+def upsampling(module: Any, label: str, channels: int, patch_size: int, seen: Statistics) -> Upsample:
+    """An upsampler as a compiled function of features, of an image in 0 .. 1, and of the size that is wanted.
+
+    Args:
+        module: one of `FEATURE_UPSAMPLERS`.
+        label: what errors call it.
+        channels: of the encoder's features.
+        patch_size: of the encoder.
+        seen: mean and deviation by which the image is normalised.
+
+    Raises:
+        InputError: it is for other features.
+    """
+    if getattr(module, "in_features", channels) != channels:
+        raise InputError(f"{label}: an upsampler of {module.in_features} channels, the encoder has {channels}")
     if isinstance(module, UPLiFT):
-        module.patch_size = encoder.patch_size  # files do not say
-    own = statistics(encoder) if isinstance(module, UPLiFT | JAFAR) else IMAGENET
-    run = _compiled(whole, lambda module, x, image, size: module(x, image, size=size))
-    return lambda x, image, size: run(x, _normalised(image, own), size=size)
+        module.patch_size = patch_size  # files do not say
+    run = _compiled(module, lambda module, x, image, size: module(x, image, size=size))
+    return lambda x, image, size: run(x, normalised(image, seen), size=size)
 
 
 def _bilinear(x: jax.Array, image: jax.Array, size: tuple[int, int]) -> jax.Array:
@@ -111,3 +131,6 @@ def _bilinear(x: jax.Array, image: jax.Array, size: tuple[int, int]) -> jax.Arra
 
 def _fitted(x: jax.Array, image: jax.Array, size: tuple[int, int]) -> jax.Array:
     return solvers.upsample_anything(x, image)
+
+
+PLAIN: dict[str, Upsample] = {"bilinear": _bilinear, "fitted": _fitted}  # without weights

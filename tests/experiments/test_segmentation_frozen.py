@@ -78,7 +78,7 @@ def test_features(computed, monkeypatch):
         assert ((abs(deviation - 1) < 5e-3) | (deviation < 0.2)).all()  # channels that are constant stay it
     assert (test.images != train.images).any()
     # The second time they are read.
-    monkeypatch.setattr(features_module, "_build", None)
+    monkeypatch.setattr(features_module, "build_backbone", None)
     again = features(DataConfig(images=3, size=(40, 60)), "random", folder)
     np.testing.assert_array_equal(again[1].maps[16], test.maps[16])
     assert len(list(folder.iterdir())) == 1
