@@ -20,6 +20,7 @@ from jaxup._checks import (
     pair,
 )
 from jaxup.nn import initializers
+from jaxup.nn.naf_strips import strip_rows, upsample
 from jaxup.nn.norms import group_norm, normalise
 from jaxup.nn.upsampler import output_size
 from jaxup.ops.neighbourhood import neighbourhood_attend
@@ -59,7 +60,8 @@ class NAF(nnx.Module):
 
     with two branches of convolutions, 1 x 1 and 3 x 3, and `rope` a rotation of channels by the position. Nothing is
     learned of the features: one trained module serves any number of channels and any encoder. An image of more than
-    four times the output's height or width is reduced to that first.
+    four times the output's height or width is reduced to that first. Images of more than half a megapixel, at their own
+    size, are computed by strips of rows, with 3.5 times the multiply-adds per image pixel.
     Parameters at the defaults: 662,528. Multiply-adds per image pixel: 10 (D/2)^2 times 4; per output pixel
     K^2 (D + C).
 
@@ -111,7 +113,7 @@ class NAF(nnx.Module):
     ):
         self.guide_features = check_int("guide_features", guide_features)
         self.scale, self.dtype = None if scale is None else pair("scale", scale), dtype
-        self.kernel_size = check_odd("kernel_size", kernel_size)
+        self.features, self.kernel_size = features, check_odd("kernel_size", kernel_size)
         self.num_heads, self.rotary_heads = check_int("num_heads", num_heads), check_int("rotary_heads", rotary_heads)
         if check_int("features", features) % (2 * _GROUPS):
             fail("features", f"a multiple of {2 * _GROUPS}", features)
@@ -130,6 +132,9 @@ class NAF(nnx.Module):
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], None, None, None))
         output = output_size(x, guide, self.scale, size)
+        rows = strip_rows(guide, self.features) if output == guide.shape[1:3] else 0
+        if rows:
+            return upsample(self, x, guide, rows)
         query = self.encode(guide, size=output)
         key = resize(query, size=x.shape[1:3], method="area")
         return neighbourhood_attend(query, key, x, kernel_size=self.kernel_size, num_heads=self.num_heads)
@@ -143,6 +148,11 @@ class NAF(nnx.Module):
         image = guide.astype(self.dtype)
         maps = (resize(branch(image), size=size, method="area") for branch in (self.pointwise, self.around))
         y = jnp.concatenate(list(maps), axis=-1)
+        return self.rotated(y, size)
+
+    def rotated(self, y: jax.Array, size: Pair, first: jax.Array | None = None) -> jax.Array:
+        """The guide's channels turned by their places; y may be the rows from `first` on."""
         dtype = accum_dtype(y)
-        rotation = rotary_angles(size, self.periods[...].astype(dtype), dtype)
+        periods = self.periods[...].astype(dtype)
+        rotation = rotary_angles(size, periods, dtype, first=first, count=y.shape[1])
         return rotate(y.reshape(y.shape[0], -1, y.shape[3]), rotation, self.rotary_heads).reshape(y.shape)

@@ -16,10 +16,12 @@ from jaxup.nn.uplift_layers import (
     ImageEncoder,
     LocalAttender,
     Noise,
+    Rows,
     conv,
     resampled,
     trimmed_sum,
 )
+from jaxup.nn.uplift_strips import in_strips, upsample
 from jaxup.nn.upsampler import output_size
 from jaxup.ops.resize import resize
 
@@ -55,8 +57,9 @@ class UPLiFT(nnx.Module):
         x <- sum_n softmax_n(conv1x1(g) + g[:n]) x[cell + offset_n]   so often
 
     Features are averaged, never projected: they stay what the encoder's were. All doublings share their parameters, and
-    work and memory are linear in the pixels. An official configuration may have more: strided encoders, a head instead
-    of averages, layer norms, noise beside the maps, and convolutions behind each step ("refiner").
+    work and memory are linear in the pixels; large images are computed by strips of rows, where the configuration is
+    the released one, in evaluation. An official configuration may have more: strided encoders, a head instead of
+    averages, layer norms, noise beside the maps, and convolutions behind each step ("refiner").
     Parameters at the defaults: 789,521. Multiply-adds: 0.28 M per image pixel, 0.24 M + 17 C per pixel of each step.
 
     Args:
@@ -144,6 +147,9 @@ class UPLiFT(nnx.Module):
         check_known_size("x", x)
         ratio = max(n / m for n, m in zip(output, x.shape[1:3], strict=True))
         count = max(1, math.ceil(math.log2(ratio))) if self.steps is None else self.steps
+        image = self._image(guide)
+        if in_strips(self, x, image, count):
+            return upsample(self, x, image, count, output)
         y = self.doublings(x, guide, count, rngs=rngs)[-1]
         return y if y.shape[1:3] == output else resize(y, size=output, method="bilinear", antialias=True)
 
@@ -157,23 +163,29 @@ class UPLiFT(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> list[jax.Array]:
         """The maps [B, 2^i h, 2^i w, C] of steps i = 1 .. count, in the dtype of x; `noise` in the place of `rngs`."""
-        image, draws = guide.astype(self.dtype), Noise(noise, rngs)
-        if self.patch_size == _WITH_GRID:
-            height, width = (n * 16 // _WITH_GRID for n in guide.shape[1:3])
-            image = resize(image, size=(max(1, height), max(1, width)), method="bilinear")
+        image, draws = self._image(guide), Noise(noise, rngs)
         maps, outputs = self.encoder(image) if self.share_encoder else [], []
         y = x
         for i in range(count):
             if not self.share_encoder:
                 maps = self.encoder(resize(image, scale=2**i, method="bilinear"))
-            y = self._step(y.astype(self.dtype), maps, draws).astype(x.dtype)
+            y = self.step(y.astype(self.dtype), maps, draws).astype(x.dtype)
             outputs.append(y)
         return outputs
 
-    def _step(self, x: jax.Array, maps: list[jax.Array], draws: Noise) -> jax.Array:
+    def _image(self, guide: jax.Array) -> jax.Array:
+        """As the encoder sees it."""
+        image = guide.astype(self.dtype)
+        if self.patch_size == _WITH_GRID:
+            height, width = (n * 16 // _WITH_GRID for n in guide.shape[1:3])
+            image = resize(image, size=(max(1, height), max(1, width)), method="bilinear")
+        return image
+
+    def step(self, x: jax.Array, maps: list[jax.Array], draws: Noise, *, rows: Rows | None = None) -> jax.Array:
+        """One doubling; x may be some rows, `rows` the first of them and the height of their map."""
         at = resampled[self.resample]
         y = self.coarse(draws.beside([x, at(maps[-1], size=x.shape[1:3])], self.noise))
-        y = self.double(y)
+        y = self.double(y, rows)
         y = self.fine(draws.beside([y, at(maps[-2], size=y.shape[1:3])], self.noise))
         if self.attender is not None:
             y = self.attender(y, x)

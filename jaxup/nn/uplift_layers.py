@@ -11,7 +11,7 @@ from flax import nnx
 from jaxup._checks import Pair, accum_dtype, check_choice, check_int
 from jaxup.nn import initializers
 from jaxup.nn.norms import BatchNorm, Norm, layer_norm, normalise
-from jaxup.ops.resize import resize
+from jaxup.ops.resize import resize, row_table, some_rows
 from jaxup.ops.windows import merge_phases, pad_window, window_average, window_offsets
 
 _STAR = ((-1, 0), (0, -1), (0, 0), (0, 1), (1, 0))
@@ -27,6 +27,7 @@ NEIGHBOURS: dict[int, tuple[Pair, ...]] = {
 _NORMS = ("batch", "layer")
 _uniform = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 Layer = dict[str, Any]  # dtype and rngs
+Rows = tuple[jax.Array, int]  # the first row of a strip, and the height of the whole map
 
 
 def trimmed_sum(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -143,11 +144,18 @@ class Doubling(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(features))
         self.dtype = layer["dtype"]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, h, w, C] -> [B, 2 h, 2 w, C]."""
+    def __call__(self, x: jax.Array, rows: Rows | None = None) -> jax.Array:
+        """[B, h, w, C] -> [B, 2 h, 2 w, C]; x may be some rows, `rows` the first of them and the height of the map."""
         y = merge_phases(jnp.einsum("bhwc,uvco->bhuwvo", x, self.kernel[...].astype(self.dtype)))
         y = y + self.bias[...].astype(self.dtype)[None, None, None]
-        return y + resize(x, scale=2, method="bilinear", align_corners=True) if self.residual else y
+        if not self.residual:
+            return y
+        if rows is None:
+            return y + resize(x, scale=2, method="bilinear", align_corners=True)
+        (first, height), size = rows, (y.shape[1], y.shape[2])
+        table = row_table(height, 2 * height, "bilinear", align_corners=True)
+        enlarged = some_rows(x, table, 2 * first, size[0], first)
+        return y + resize(enlarged, size=size, method="bilinear", align_corners=True)
 
 
 class LocalAttender(nnx.Module):

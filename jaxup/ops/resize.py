@@ -141,6 +141,23 @@ def take_lines(x: jax.Array, lines: np.ndarray, axis: int) -> jax.Array:
     return _linear(axis, forward, _table(lines, place, ones, x.shape[axis]))(x)
 
 
+def row_table(n: int, m: int, method: str, *, align_corners: bool = False, antialias: bool = False) -> Table:
+    """Which of n rows each of m reads, [taps, m], and with which weights."""
+    border = "drop" if antialias else "clamp"
+    return _tables(n, m, method, align_corners, antialias, -0.75, border)[0]
+
+
+def some_rows(x: jax.Array, table: Table, first: Any, count: int, start: Any) -> jax.Array:
+    """Rows `first` to `first + count` of a resized image, of which x are the rows from `start` on.
+
+    What a table of `row_table` reads outside of x is read at its border.
+    """
+    rows, weights = (jax.lax.dynamic_slice_in_dim(jnp.asarray(part), first, count, axis=1) for part in table)
+    weights = weights.astype(x.dtype)[:, None, :, None, None]
+    parts = [w * jnp.take(x, row - start, axis=1, mode="clip") for row, w in zip(rows, weights, strict=True)]
+    return sum(parts[1:], parts[0])
+
+
 @jit(static_argnums=(1, 2))
 def _resize(x: jax.Array, size: Pair, options: tuple[Any, ...]) -> jax.Array:
     total = x.astype(accum_dtype(x))

@@ -1,6 +1,5 @@
 """Rotation of pairs of channels by angles that grow with the position of a patch, from border to border."""
 
-import math
 from typing import Any
 
 import jax
@@ -17,15 +16,22 @@ def rotary_periods(base: Any, depth: int) -> np.ndarray:
     return np.asarray(base ** (4 * np.arange(depth // 4) / depth))
 
 
-def rotary_angles(grid: Pair, periods: jax.Array | np.ndarray, dtype: Any) -> Rotation:
+def rotary_angles(
+    grid: Pair, periods: jax.Array | np.ndarray, dtype: Any, *, first: jax.Array | None = None, count: int = 0
+) -> Rotation:
     """Sines and cosines [h w, 2 len(periods)] of 2 pi y / period, and behind them of 2 pi x / period.
 
-    Coordinates of the cells' centres are -1 .. 1 from border to border in both axes.
+    Coordinates of the cells' centres are -1 .. 1 from border to border in both axes. With `first`, of `count` rows from
+    there on alone.
     """
-    rows, cols = (2 * (np.arange(n) + 0.5) / n - 1 for n in grid)
-    places = np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(math.prod(grid), 2, 1)
-    angles = jnp.asarray(2 * np.pi * places, dtype) / jnp.asarray(periods, dtype)[None, None]
-    angles = angles.reshape(len(places), -1)
+    rows, cols = (2 * np.pi * (2 * (np.arange(n) + 0.5) / n - 1) for n in grid)
+    if first is None:
+        places = jnp.asarray(np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1), dtype)
+    else:
+        some = jax.lax.dynamic_slice_in_dim(jnp.asarray(rows, dtype), first, count)
+        places = jnp.stack(jnp.meshgrid(some, jnp.asarray(cols, dtype), indexing="ij"), axis=-1)
+    angles = places.reshape(-1, 2, 1) / jnp.asarray(periods, dtype)[None, None]
+    angles = angles.reshape(len(angles), -1)
     return jnp.sin(angles), jnp.cos(angles)
 
 

@@ -47,12 +47,21 @@ def in_strips(fn: Callable[..., jax.Array], x: jax.Array, *images: jax.Array, ma
         part = fn(*(jax.lax.dynamic_slice_in_dim(z, start, seen, axis=1) for z in (x, *images)))
         return jax.lax.dynamic_slice_in_dim(part, first - start, rows, axis=1)
 
-    def put(n: jax.Array, out: jax.Array) -> jax.Array:
-        first = jnp.minimum(n * rows, height - rows)  # the last strip may overlap the one before
-        return jax.lax.dynamic_update_slice_in_dim(out, strip(first), first, axis=1)
+    return by_strips(lambda _, first: strip(first), jnp.zeros_like(x), rows)
 
-    out: jax.Array = jax.lax.fori_loop(0, -(-height // rows), put, jnp.zeros_like(x))
-    return out
+
+def by_strips(fn: Callable[[jax.Array, jax.Array], jax.Array], out: jax.Array, rows: int) -> jax.Array:
+    """`out` [B, H, W, ...] with all rows replaced by those of `fn(number, first)`, [B, rows, W, ...], strip by strip.
+
+    The last strip ends where the image does, and overlaps the one before if need be.
+    """
+
+    def put(n: jax.Array, out: jax.Array) -> jax.Array:
+        first = jnp.minimum(n * rows, out.shape[1] - rows)
+        return jax.lax.dynamic_update_slice_in_dim(out, fn(n, first), first, axis=1)
+
+    filled: jax.Array = jax.lax.fori_loop(0, -(-out.shape[1] // rows), put, out)
+    return filled
 
 
 def cut(x: jax.Array, top: jax.Array, left: jax.Array, size: Pair) -> jax.Array:

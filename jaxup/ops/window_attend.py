@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxup._checks import accum_dtype, check_divides, check_image, check_int, check_shape, fail, jit, known
 from jaxup.ops.rows import by_rows
-from jaxup.ops.tiling import TILE_BYTES, cut, fill_tiles, map_tiles
+from jaxup.ops.tiling import TILE_BYTES, by_strips, cut, fill_tiles, map_tiles
 
 # Larger tiles of queries see many keys that only some of them may attend to.
 _LONGEST_TILE = 16
@@ -105,24 +105,73 @@ def attend_counted(
     Returns:
         [B, H, W, C].
     """
-    (batch, height, width, depth), lr = query.shape, key.shape[1:3]
-    dtype, size = accum_dtype(query, key, value), (height, width)
-    counts = [reach[0](n, m, reach[1]) for n, m in zip(size, lr, strict=True)]
+    shape = (query.shape[0], query.shape[1], query.shape[2], query.shape[3])
+    attend, tile = _attention(shape, key, value, reach, heads, by_head)
+    queries = fill_tiles(query, tile)
+
+    def one(top: jax.Array, left: jax.Array) -> jax.Array:
+        return attend(cut(queries, top, left, tile), top // tile[0], left // tile[1])
+
+    return map_tiles(one, (shape[1], shape[2]), tile).astype(value.dtype)
+
+
+def attend_strips(
+    queries: Callable[[jax.Array], jax.Array],
+    shape: tuple[int, int, int, int],
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    reach: Reach,
+    heads: int,
+    by_head: bool,
+    rows: int,
+) -> jax.Array:
+    """`attend_counted` of queries [B, H, W, D] = `shape` of which `queries(first)` makes `rows`, a multiple of 16."""
+    batch, height, width, _ = shape
+    strips = -(-height // rows)
+    firsts = np.minimum(np.arange(strips) * rows, height - rows)
+    order = (firsts[:, None] + np.arange(rows)).ravel()
+    attend, tile = _attention(shape, key, value, reach, heads, by_head, order)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def strip(n: jax.Array, first: jax.Array) -> jax.Array:
+        part = fill_tiles(queries(first), tile)
+
+        def one(top: jax.Array, left: jax.Array) -> jax.Array:
+            return attend(cut(part, top, left, tile), (n * rows + top) // tile[0], left // tile[1])
+
+        return map_tiles(one, (rows, width), tile).astype(value.dtype)
+
+    return by_strips(strip, jnp.zeros_like(value, shape=(batch, height, width, value.shape[3])), rows)
+
+
+def _attention(
+    shape: tuple[int, int, int, int],
+    key: jax.Array,
+    value: jax.Array,
+    reach: Reach,
+    heads: int,
+    by_head: bool,
+    order: np.ndarray | None = None,
+) -> tuple[Callable[[jax.Array, jax.Array, jax.Array], jax.Array], tuple[int, int]]:
+    """Attention of a tile of queries by its numbers (row, column), and the size of tiles; `order`: of rows, if any."""
+    batch, height, width, depth = shape
+    dtype = accum_dtype(key, value)
+    counts = [reach[0](n, m, reach[1]) for n, m in zip((height, width), key.shape[1:3], strict=True)]
+    counts[0] = counts[0] if order is None else counts[0][order]
     bounds = [_bounds(table) for table in counts]
     side = _LONGEST_TILE
     while side > 1 and max(1, known(batch)) * heads * side**2 * _cells(bounds, side) * dtype.itemsize > TILE_BYTES:
         side //= 2
     tile = (min(side, height), min(side, width))
     starts, extents, often = zip(*(_tiles(*args) for args in zip(bounds, tile, counts, strict=True)), strict=True)
-    queries = fill_tiles(query.astype(dtype) / jnp.asarray((depth / heads) ** 0.5, dtype), tile)
-    keys, values = key.astype(dtype), value.astype(dtype)
+    keys, values, scale = key.astype(dtype), value.astype(dtype), jnp.asarray((depth / heads) ** 0.5, dtype)
     pixels, cells = tile[0] * tile[1], extents[0] * extents[1]
 
-    def attend(top: jax.Array, left: jax.Array) -> jax.Array:
-        row, col = top // tile[0], left // tile[1]
+    def attend(query: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
         corner = jnp.asarray(starts[0])[row], jnp.asarray(starts[1])[col]
         # Plain lists of pixels and cells: with both image axes in the products, XLA for CPUs crashed under `vmap`.
-        q = cut(queries, top, left, tile).reshape(batch, pixels, depth)
+        q = (query.astype(dtype) / scale).reshape(batch, pixels, depth)
         k, v = (cut(x, *corner, extents).reshape(batch, cells, x.shape[3]) for x in (keys, values))
         q, k = (x.reshape(*x.shape[:2], heads, depth // heads) for x in (q, k))
         scores = _einsum("bnhd,bmhd->bhnm", q, k)
@@ -137,7 +186,7 @@ def attend_counted(
         out = _einsum("bnm,bmc->bnc", mean, v)
         return out.reshape(batch, *tile, values.shape[3])
 
-    return map_tiles(attend, size, tile).astype(value.dtype)
+    return attend, tile
 
 
 def _bounds(counts: np.ndarray) -> np.ndarray:
