@@ -142,12 +142,12 @@ def _one(
     if args.similar is not None and not (0 <= args.similar[0] < width and 0 <= args.similar[1] < height):
         raise InputError(f"--similar {args.similar[0]} {args.similar[1]}: outside of {image}, {width} x {height}")
     coarse, fine = run(pixels)
-    if not np.isfinite(fine).all():
+    if not all(np.isfinite(row).all() for row in fine):  # row by row, here and below: features may fill memory
         raise InputError(f"{image}: the networks gave NaN or infinity")
     if picture is not None:
         write_rgb(picture, _picture(args, coarse, fine, (height, width)))
     if out is not None:
-        _write(out, fine.astype(_STORED[args.store]), (height, width))
+        _write(out, fine.astype(_STORED[args.store], copy=False), (height, width))
     rows, columns, channels = fine.shape
     print(f"{out or picture}: {columns} x {rows} x {channels} of {width} x {height} pixels")
 

@@ -65,9 +65,11 @@ def _normed(norm: nnx.GroupNorm, y: jax.Array, moments: Moments) -> jax.Array:
     count, mean, squares = moments
     y = _grouped(norm, y.astype(mean.dtype))
     y = (y - mean[:, None, None, :, None]) * jax.lax.rsqrt(squares / count + norm.epsilon)[:, None, None, :, None]
-    y = y.reshape(*y.shape[:3], -1)
-    scale, bias = (p[...].astype(y.dtype)[None, None, None] for p in (norm.scale, norm.bias))  # type: ignore[union-attr]
-    return y * scale + bias
+    normed: jax.Array = y.reshape(*y.shape[:3], -1)
+    affine: Any = norm.scale, norm.bias
+    scale, bias = (p[...].astype(y.dtype)[None, None, None] for p in affine)
+    normed = normed * scale + bias
+    return normed
 
 
 def _grouped(norm: nnx.GroupNorm, y: jax.Array) -> jax.Array:
@@ -112,6 +114,6 @@ def _keys(queries: Any, size: Pair, grid: Pair, rows: int) -> jax.Array:
         share = share * (first + jnp.arange(rows) >= n * rows).astype(y.dtype)[None]
         return total + jnp.einsum("ir,brwd->biwd", share, y, precision=jax.lax.Precision.HIGHEST), None
 
-    like = jax.eval_shape(queries, jax.ShapeDtypeStruct((), jnp.int32))
+    like = jax.eval_shape(queries, jnp.int32(0))
     start = jnp.zeros((like.shape[0], *grid, like.shape[3]), like.dtype)
     return jax.lax.scan(add, start, jnp.arange(-(-size[0] // rows)))[0]

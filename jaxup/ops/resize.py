@@ -155,7 +155,8 @@ def some_rows(x: jax.Array, table: Table, first: Any, count: int, start: Any) ->
     rows, weights = (jax.lax.dynamic_slice_in_dim(jnp.asarray(part), first, count, axis=1) for part in table)
     weights = weights.astype(x.dtype)[:, None, :, None, None]
     parts = [w * jnp.take(x, row - start, axis=1, mode="clip") for row, w in zip(rows, weights, strict=True)]
-    return sum(parts[1:], parts[0])
+    total: jax.Array = sum(parts[1:], parts[0])
+    return total
 
 
 @jit(static_argnums=(1, 2))
