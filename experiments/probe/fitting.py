@@ -19,7 +19,7 @@ from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
 from experiments.engine.processes import first_alone
 from experiments.engine.samples import Named
 from experiments.engine.train import fit
-from experiments.probe.networks import Encoder, open_encoder
+from experiments.probe.networks import Encoder, open_encoder, patch_of
 from experiments.probe.upsamplers import CROPS, FITS
 from jaxup.files import InputError
 from jaxup.interop import save_module
@@ -57,9 +57,8 @@ class FitConfig:
             raise InputError(f"zoom: expected at least 1, got {self.zoom}")
         if self.learning_rate <= 0:
             raise InputError(f"learning_rate: expected a number above 0, got {self.learning_rate}")
-        encoder = self.open_encoder()
-        least = 2 * encoder.patch_size * (1 if self.upsampler == "uplift" else self.least_cells)
-        even = 2 * encoder.patch_size if self.upsampler != "naf" else encoder.patch_size
+        patch = patch_of(self.encoder, self.run.run_dir)
+        least, even = 2 * patch * self.least_cells, patch * (1 if self.upsampler == "naf" else 2)
         if self.side < least or self.side % even:
             raise InputError(f"side: expected a multiple of {even} of at least {least}, got {self.side}")
 
@@ -84,9 +83,9 @@ class FitConfig:
 def fit_upsampler(config: FitConfig) -> nnx.Module:
     """Train an upsampler on photographs, and leave it as NAME.safetensors, which `jaxup.load` reads; or go on."""
     config.check()
-    kind, model, source = FITS[config.upsampler], config.build(), Photographs(config.photographs)
+    kind, source = FITS[config.upsampler], Photographs(config.photographs)
     open_run(config.run.run_dir, config)
-    encoder = config.open_encoder()
+    encoder, model = config.open_encoder(), config.build()
     batches = training_batches(source, config, encoder.patch_size)
     optimizer = optax.inject_hyperparams(optax.adamw)(config.learning_rate, weight_decay=config.weight_decay)
     model = fit(model, optimizer, kind.loss, batches, config.run, prepare=lambda batch: kind.prepare(encoder, batch))

@@ -56,6 +56,7 @@ def open_encoder(name: str, folder: Path) -> Encoder:
 
 def _opened(name: str, folder: Path) -> Encoder:
     if name in SMALL:
+        folder.mkdir(parents=True, exist_ok=True)
         backbone: Any = features.build_backbone(name, folder)  # type: ignore[arg-type]
         run = jitted(backbone, _strided)
         channels = dict(zip(backbone.strides, backbone.features, strict=True))[_STRIDE]
@@ -92,10 +93,21 @@ def open_upsampler(name: str, encoder: Encoder, seen: Statistics | None = None) 
     """
     if name in PLAIN:
         return PLAIN[name]
+    module = load_upsampler(name)
+    return upsampling(module, name, encoder.channels, encoder.patch_size, seen or colours_for(module, encoder.colours))
+
+
+def load_upsampler(name: str) -> nnx.Module:
+    """One that is not in `PLAIN`, by whatever `jaxup.load` takes."""
     module = load(name)
     if not isinstance(module, tuple(FEATURE_UPSAMPLERS.values())):
         raise InputError(f"upsampler: {name} is {type(module).__name__}, no upsampler of features")
-    return upsampling(module, name, encoder.channels, encoder.patch_size, seen or colours_for(module, encoder.colours))
+    return module
+
+
+def patch_of(name: str, folder: Path) -> int:
+    """Pixels of a cell's side of an encoder's features."""
+    return _STRIDE if name in SMALL else open_encoder(name, folder).patch_size
 
 
 class Segmenter(nnx.Module):

@@ -31,7 +31,7 @@ def table(config: TableConfig) -> None:
         row = replace(given, upsampler=name)
         if row.label in rows:
             raise InputError(f"upsamplers: expected different names, got {row.label} twice")
-        row.open_upsampler()  # refuses an unknown one before anything is trained
+        row.check()
         rows[row.label] = moved(row, folder / row.label)
     runs = train_rows(train, rows)
     publish(folder, *compare(runs, folder if config.pictures else None))

@@ -15,7 +15,16 @@ from experiments.engine.config import MAY_DIFFER, RunConfig, open_run
 from experiments.engine.train import fit
 from experiments.probe.data import DataConfig
 from experiments.probe.features import Features, open_features, training_batches
-from experiments.probe.networks import BARE, DepthProbe, Encoder, Segmenter, open_encoder, open_upsampler
+from experiments.probe.networks import (
+    BARE,
+    SMALL,
+    DepthProbe,
+    Encoder,
+    Segmenter,
+    load_upsampler,
+    open_encoder,
+    open_upsampler,
+)
 from experiments.segmentation.training import cross_entropy
 from jaxup.cli.feature_networks import PLAIN, Upsample
 from jaxup.files import InputError
@@ -61,6 +70,15 @@ class TrainConfig:
         """Of the features."""
         return self.features_dir or self.run.run_dir / "features"
 
+    def check(self) -> None:
+        """Refuses what cannot be trained, before anything is written."""
+        self.data.open("train")
+        self.optimizer()
+        if self.encoder not in SMALL:  # whose weights are kept in the run directory
+            self.open_upsampler()
+        elif self.upsampler not in PLAIN:
+            load_upsampler(self.upsampler)
+
     def open_encoder(self) -> Encoder:
         """The encoder with its weights."""
         return open_encoder(self.encoder, self.folder)
@@ -97,8 +115,9 @@ class TrainConfig:
 
 def train(config: TrainConfig) -> nnx.Module:
     """Train a linear probe on upsampled features; started again on the same run directory, it goes on."""
-    upsample, optimizer, model = config.open_upsampler(), config.optimizer(), config.build()
+    config.check()
     open_run(config.run.run_dir, config)
+    upsample, optimizer, model = config.open_upsampler(), config.optimizer(), config.build()
     batches = training_batches(config.open_features("train"), config.batch_size, config.run.seed)
     loss = depth_loss if config.data.depth else segmentation_loss
     return fit(model, optimizer, loss, batches, config.run, prepare=enlarged(upsample))

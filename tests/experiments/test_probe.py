@@ -23,6 +23,7 @@ from experiments.probe.networks import BARE, DepthProbe, Encoder
 from experiments.probe.paper import RESULTS, published
 from experiments.probe.training import TrainConfig, sig_loss
 from experiments.probe.upsamplers import FITS, anyup_loss, cosine_mse, crops, halves, naf_loss, pyramid, uplift_loss
+from experiments.segmentation import features
 from jaxup import metrics
 from jaxup.files import InputError
 from jaxup.ops import resize
@@ -307,6 +308,21 @@ def test_fit_upsampler(name, tmp_path):
         assert main(["probe", "evaluate", "--run-dir", str(tmp_path / "probe"), "--out", str(tmp_path / "out")]) == 0
         (row,) = json.loads((tmp_path / "out" / "results.json").read_text())
         assert row["method"] == "naf" and row["rmse"] > 0 and 0 <= row["d1"] <= row["d2"] <= row["d3"] <= 100
+
+
+@pytest.mark.thorough
+def test_weights_that_are_kept(tmp_path, monkeypatch):
+    """Of the default encoder: beside what a run keeps, which is opened first."""
+
+    def pretrained(folder):
+        (folder / "efficientnet-lite0.safetensors").write_bytes(b"weights")
+        return features.build_backbone("random", folder)
+
+    monkeypatch.setattr(features, "pretrained", pretrained)
+    options = ["--smoke", "--encoder", "efficientnet-lite0", "--steps", "1", "--run-dir"]
+    assert main(["probe", "train", *options, str(tmp_path / "a")]) == 0
+    assert main(["probe", "fit-upsampler", *options, str(tmp_path / "b")]) == 0
+    assert {path.parent.name for path in tmp_path.rglob("efficientnet*")} == {"features", "b"}
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ from tests.nn.test_features import SMALL, SMALL_ENCODER
 DECODER = dict(uplift.DECODER) | {f"block_{k}": {"block": "DoubleConv", "norm": "batch", "hc": (5,)} for k in (0, 1)}
 KINDS = [  # grid, image, size; bytes of a map that is kept, and of strips
     pytest.param((5, 3), (21, 13), (20, 12), 2_000, 12_000, id="one kept"),
-    pytest.param((5, 3), (43, 26), (37, 23), 2_000, 40_000, id="two made anew", marks=pytest.mark.thorough),
-    pytest.param((3, 4), (12, 16), (12, 16), 1, 1, id="single rows", marks=pytest.mark.thorough),
+    pytest.param((5, 3), (43, 26), (37, 23), 2_000, 40_000, id="two made anew", marks=pytest.mark.slow),
+    pytest.param((3, 4), (12, 16), (12, 16), 1, 1, id="single rows", marks=pytest.mark.slow),
 ]
 
 
@@ -55,7 +55,7 @@ def test_uplift(what, grid, image, size, kept, strip, monkeypatch):
 
 
 @pytest.mark.parametrize("what", WHAT)
-@pytest.mark.parametrize("grid, size", [((3, 4), (39, 6)), pytest.param((7, 2), (33, 5), marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("grid, size", [((3, 4), (39, 6)), pytest.param((7, 2), (33, 5), marks=pytest.mark.slow)])
 def test_naf(what, grid, size, monkeypatch):
     """Norms of the whole image, keys of cells that lie in two strips, and windows shifted inside at its ends."""
     up = initial(nn.NAF, **SMALL[nn.NAF])
