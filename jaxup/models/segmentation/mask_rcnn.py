@@ -311,7 +311,9 @@ class MaskRCNN(nnx.Module):
 
     def _on_boxes(self, head: nnx.Module, maps: Sequence[jax.Array], boxes: jax.Array, size: int) -> Any:
         """What a head makes of the features of boxes [B, N, 4]."""
-        options = self.convention.roi_align
+        options = dict(self.convention.roi_align)
+        if "max_samples" in options:  # no bin of a box inside of the image has more pixels
+            options["max_samples"] = min(options["max_samples"], -(-max(maps[0].shape[1:3]) // size))
         y = multilevel_roi_align(boxes, *maps[:-1], size=size, strides=self.strides, **options)
         made = head(y.reshape(-1, *y.shape[2:]))
         return jax.tree.map(lambda z: z.reshape(*y.shape[:2], *z.shape[1:]), made)

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxup.interop import OPERATORS, from_torch, to_torch
 from jaxup.models.segmentation import FPN, MaskRCNN, PanopticFPN, instance_masks, merge_panoptic
 from jaxup.models.segmentation import detection_loss as loss
-from jaxup.ops import resize
+from jaxup.ops import multilevel_roi_align, resize
 from tests.compare import assert_close, assert_finite
 from tests.models.backbones.test_backbones import filled, image
 from tests.models.segmentation.networks import small_resnet
@@ -101,6 +101,19 @@ def test_detections():
     assert found["semantic"].shape == (2, 16, 24, 3)
     masks = instance_masks(found["masks"], boxes, size=SIZE)
     assert masks.shape == (2, 7, *SIZE)
+
+
+@pytest.mark.thorough
+def test_bins_have_no_more_samples_than_their_map():
+    """Of boxes inside of the image, up to all of it, nothing is left out where the number of samples is adaptive."""
+    module = abstract(MaskRCNN, 3, **SMALL | {"convention": "mmdet"})
+    maps = [random(2, 16 >> i, 24 >> i, 8) for i in range(4)]
+    boxes = np.array([[0, 0, 96, 64], [0, 30, 96, 33], [5, 5, 90, 60], [7, 7, 8, 8]], np.float32)
+    boxes = np.tile(boxes, (2, 1, 1))
+    options = dict(size=7, strides=module.strides, sampling_ratio=0, max_samples=24)
+    wanted = jax.jit(lambda *maps: multilevel_roi_align(boxes, *maps, **options))(*maps)
+    found = jax.jit(lambda *maps: module._on_boxes(lambda y: y, (*maps, maps[-1]), boxes, 7))(*maps)
+    assert_close(found, wanted, 1e-6)
 
 
 @pytest.mark.slow
