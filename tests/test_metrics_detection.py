@@ -66,6 +66,8 @@ def test_no_objects():
     for found in (nothing, some):
         assert np.isnan([*both([found], [objects()]).values()]).all()
     assert both([nothing], [objects((0, 0, 9, 9, 0))])["AP"] == 0
+    listed = {"boxes": [], "labels": [], "scores": [], "masks": []}  # as JSON has them
+    assert measured([listed, some], [listed, objects((0, 0, 9, 9, 0))], masks=True)["AP"] == pytest.approx(1)
 
 
 def test_given_areas_decide_on_the_size():

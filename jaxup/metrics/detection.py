@@ -99,6 +99,7 @@ def average_precision(*, found: Sequence[Objects], truth: Sequence[Objects], mas
 def _rows(name: str, number: int, image: Objects, masks: bool) -> list[dict[str, Any]]:
     """The objects of an image as pycocotools has them."""
     labels, boxes = np.asarray(image["labels"]), np.asarray(image["boxes"], np.float64)
+    boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes  # an empty list is none, too
     if labels.ndim != 1 or boxes.shape != (*labels.shape, 4):
         fail(name, f"labels [N] and boxes [N, 4] of image {number}", f"shapes {labels.shape} and {boxes.shape}")
     sides = boxes[:, 2:] - boxes[:, :2]

@@ -13,7 +13,7 @@ from flax import nnx
 from PIL import Image
 
 from experiments.__main__ import main
-from experiments.data.instances import segments_of
+from experiments.data.instances import First, segments_of
 from experiments.data.instances_batches import Augmentation
 from experiments.data.instances_shapes import Scenes
 from experiments.engine.runs import Run
@@ -146,6 +146,28 @@ def test_scores_of_the_truth():
     assert row["APl"] == ""
     moved = scores(Perfect(source, 32), source)
     assert moved["box AP"] == pytest.approx(100) and moved["AP"] < 5
+
+
+class Bare(First):
+    """Scenes of which the second has no object, only stuff."""
+
+    def __getitem__(self, index):
+        scene = super().__getitem__(index)
+        if index != 1:
+            return scene
+        none = {name: getattr(scene, name)[:0] for name in ("boxes", "labels", "masks", "crowd", "areas")}
+        return scene._replace(**none, stuff=np.zeros_like(scene.stuff), name="bare", image=255 - scene.image)
+
+
+def test_images_without_objects():
+    """In them there is nothing to find, and elsewhere nothing may be found."""
+    pytest.importorskip("pycocotools")
+    source = Bare(Scenes(3, (48, 64), seed=8), 3)
+    row = scores(Perfect(source), source)
+    assert [row[name] for name in ("AP", "box AP", "PQ", "PQst")] == pytest.approx([100] * 4)
+    empty = {"boxes": np.zeros((0, 4)), "scores": np.zeros(0), "labels": np.zeros(0, np.int32)}
+    row = scores(lambda x: Found(empty | {"masks": np.zeros((0, 48, 64), bool)}, np.zeros((48, 64), int), []), source)
+    assert row["AP"] == row["box AP"] == row["PQ"] == 0
 
 
 @pytest.mark.thorough
