@@ -48,6 +48,10 @@ class Source(Protocol):
     def stuff(self) -> Sequence[str]:
         """Names of the classes of stuff; none where there are objects alone."""
 
+    @property
+    def ids(self) -> Sequence[int]:
+        """The numbers by which files call the classes of objects; none where there are no files."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Scene: ...
@@ -58,7 +62,7 @@ class First(sources.First[Scene]):
 
     def __init__(self, source: Source, count: int):
         super().__init__(source, count)
-        self.things, self.stuff = source.things, source.stuff
+        self.things, self.stuff, self.ids = source.things, source.stuff, source.ids
 
 
 class Cached(sources.Cached[Scene]):
@@ -66,7 +70,7 @@ class Cached(sources.Cached[Scene]):
 
     def __init__(self, source: Source):
         super().__init__(source)
-        self.things, self.stuff = source.things, source.stuff
+        self.things, self.stuff, self.ids = source.things, source.stuff, source.ids
 
 
 def boxes_of(masks: np.ndarray) -> np.ndarray:

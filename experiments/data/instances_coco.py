@@ -36,6 +36,7 @@ class _Annotated:
             names = [str(category["name"]) for category in self.categories]
             thing = [bool(category.get("isthing", 1)) for category in self.categories]
         self.things = [name for name, is_thing in zip(names, thing, strict=True) if is_thing]
+        self.ids = [int(kind["id"]) for kind, is_thing in zip(self.categories, thing, strict=True) if is_thing]
         self.stuff = [name for name, is_thing in zip(names, thing, strict=True) if not is_thing]
         order = sorted(range(len(names)), key=lambda k: not thing[k])
         self.classes = {int(self.categories[k]["id"]): n for n, k in enumerate(order)}

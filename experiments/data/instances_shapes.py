@@ -37,7 +37,7 @@ class Scenes:
         ((48, 64), True, 7, 3)
     """
 
-    things, stuff = tuple(SHAPES), tuple(_STUFF)
+    things, stuff, ids = tuple(SHAPES), tuple(_STUFF), tuple[int, ...]()
 
     def __init__(self, count: int, size: int | Pair = 128, seed: int = 0):
         self.count, self.seed = check_int("count", count), check_int("seed", seed, 0)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,6 +20,7 @@ from experiments.instances.data import DataConfig
 from experiments.instances.drawing import comparison
 from experiments.instances.networks import NetworkConfig, detect
 from experiments.instances.paper import paper_cells
+from experiments.instances.published import CheckpointConfig
 from experiments.instances.training import TrainConfig
 from jaxup import metrics
 from jaxup.files import require
@@ -30,7 +30,7 @@ from jaxup.models.segmentation import instance_masks, merge_panoptic
 Row = dict[str, Any]
 _CANVAS = 128  # masks are pasted onto sizes that are multiples, so that few programs are compiled
 _SHOWN = 6
-_pasted = jax.jit(partial(instance_masks, whole_pixels=False), static_argnames="size")
+_pasted = jax.jit(instance_masks, static_argnames=("size", "whole_pixels"))
 _merged = jax.jit(merge_panoptic, static_argnames=("num_classes", "least_area"))
 
 
@@ -54,7 +54,8 @@ class EvaluateConfig:
 
     run_dir: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """Directory of a training run, whose newest checkpoint is tested on its own data; may be given several times. None:
-    a tiny network as it is before training, on generated scenes."""
+    a tiny network as it is before training, on generated scenes; or"""
+    published: CheckpointConfig = field(default=CheckpointConfig())
     data_dir: Path | None = None
     """Folder of the data. None: that of the runs, or the environment variable JAXUP_DATA."""
     images: int | None = None
@@ -68,8 +69,8 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> None:
     """Measure AP and panoptic quality of trained networks, beside the paper's; pictures on request."""
     require("pycocotools.cocoeval")
-    runs = load_runs(TrainConfig, config.run_dir) or [untrained()]
-    publish(config.output.out, *compare(runs, config, config.output.folder))
+    runs = [*load_runs(TrainConfig, config.run_dir), *config.published.open(config.data_dir)]
+    publish(config.output.out, *compare(runs or [untrained()], config, config.output.folder))
 
 
 def untrained() -> Run:
@@ -111,6 +112,7 @@ def test_scenes(config: TrainConfig, data_dir: Path | None, images: int | None =
 def method(run: Run, source: Source, least_area: int | None = None) -> Method:
     """A network as a function of images of any size."""
     function, how = jitted(run.network, detect), run.config.augmentation
+    whole_pixels = getattr(getattr(run.network, "network", None), "whole_pixels", False)
     least = least_area if least_area is not None else 64 if run.config.data.source == "shapes" else 4096
 
     def find(image: np.ndarray) -> Found:
@@ -120,7 +122,7 @@ def method(run: Run, source: Source, least_area: int | None = None) -> Method:
         canvas = tuple(-(-n // _CANVAS) * _CANVAS for n in size)
         ratio = np.array([m / n for n, m in zip(shape, size, strict=True)][::-1] * 2, np.float32)
         found["boxes"] = found["boxes"] * ratio
-        masks = np.array(_pasted(found["masks"], found["boxes"], size=canvas))
+        masks = np.array(_pasted(found["masks"], found["boxes"], size=canvas, whole_pixels=whole_pixels))
         masks[:, size[0] :], masks[:, :, size[1] :] = False, False
         there = found["labels"] >= 0
         objects = {name: found[name][there] for name in ("boxes", "scores", "labels")}

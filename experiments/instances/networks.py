@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from experiments.data.instances import Source
@@ -15,6 +17,11 @@ from jaxup.files import InputError
 from jaxup.models.backbones import ResNet
 from jaxup.models.segmentation import MaskRCNN, PanopticFPN
 
+_own = partial(ResNet, depth=(1,) * 4, bottleneck=False)
+_OWN = {
+    "small": partial(_own, widths=(32, 64, 128, 256), stem_features=32),
+    "tiny": partial(_own, widths=(6, 8, 10, 12), stem_features=4),
+}
 NETWORKS: Mapping[str, Callable[..., Any]] = {"mask_rcnn": MaskRCNN, "panoptic_fpn": PanopticFPN}
 
 
@@ -25,7 +32,7 @@ class NetworkConfig:
     model: str = "mask_rcnn"
     """mask_rcnn, or panoptic_fpn for stuff as well."""
     backbone: str = "resnet50"
-    """resnet18 to resnet152; tiny: one for tests."""
+    """resnet18 to resnet152; small: one of ten layers for generated scenes; tiny: one for tests."""
     upsampler: str | None = None
     """A name of `jaxup.nn.UPSAMPLERS`, of the pyramid; None: nearest, as it was published."""
     width: int = 256
@@ -53,7 +60,7 @@ class NetworkConfig:
             options = {"stuff_classes": len(source.stuff), "semantic_features": self.width // 2}
         return NETWORKS[self.model](
             len(source.things),
-            backbone=_tiny if self.backbone == "tiny" else self.backbone,
+            backbone=_OWN.get(self.backbone, self.backbone),
             features=self.width,
             hidden=4 * self.width,
             mask_layers=(self.width,) * 4,
@@ -72,10 +79,14 @@ class NetworkConfig:
         return f"{self.model}, {self.backbone}, {self.upsampler or 'nearest'}"
 
 
-def _tiny(dtype: Any, rngs: nnx.Rngs) -> ResNet:
-    return ResNet(depth=(1,) * 4, bottleneck=False, widths=(6, 8, 10, 12), stem_features=4, dtype=dtype, rngs=rngs)
-
-
 def detect(model: Trained, images: jax.Array, limits: jax.Array) -> dict[str, jax.Array]:
     """What a network finds in images uint8 [B, H, W, 3]; always this one function, so that it is compiled once."""
-    return model.network(normalised(images), limits)
+    return model.network(seen(images, limits), limits)
+
+
+def seen(images: jax.Array, limits: jax.Array) -> jax.Array:
+    """Images uint8 [B, H, W, 3] as networks see them: normalised, and zero where they are padding, as in both codes."""
+    rows, columns = (
+        jnp.arange(n, dtype=limits.dtype)[None] < limits[:, k, None] for k, n in enumerate(images.shape[1:3])
+    )
+    return jnp.where((rows[:, :, None] & columns[:, None])[..., None], normalised(images), 0)

@@ -15,8 +15,7 @@ from experiments.engine.train import Loss, fit
 from experiments.engine.trained import Trained
 from experiments.engine.weights import Published, WeightsConfig
 from experiments.instances.data import DataConfig
-from experiments.instances.networks import NetworkConfig
-from experiments.segmentation.networks import normalised
+from experiments.instances.networks import NetworkConfig, seen
 from jaxup.files import InputError
 
 
@@ -81,7 +80,7 @@ def loss_of(anchors_drawn: int, boxes_drawn: int) -> Loss:
 
     def loss(model: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
         drawn: dict[str, Any] = dict(anchors_drawn=anchors_drawn, boxes_drawn=boxes_drawn)
-        image, key = normalised(batch["image"]), model.random()
+        image, key = seen(batch["image"], batch["limits"]), model.random()
         parts = model.network.losses(image, batch, key, limits=batch["limits"], **drawn)
         total, *others = parts.values()
         return sum(others, start=total), parts
