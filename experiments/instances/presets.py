@@ -11,6 +11,7 @@ from experiments.engine.config import RunConfig
 from experiments.engine.optim import Decayed
 from experiments.instances.data import DataConfig
 from experiments.instances.evaluation import EvaluateConfig
+from experiments.instances.memory import MemoryConfig
 from experiments.instances.networks import NetworkConfig
 from experiments.instances.pictures import PicturesConfig
 from experiments.instances.table import TableConfig
@@ -29,13 +30,14 @@ def shapes() -> TrainConfig:
     Ours: not measured yet.
     """
     return TrainConfig(
-        RunConfig(Path("runs/instances-shapes"), steps=1000, log_every=20, save_every=200),
-        NetworkConfig("mask_rcnn", "resnet18", width=64, anchor_scale=3.0, proposals=200),
-        augmentation=Augmentation(None, padded=(128, 160), objects=32),
-        batch_size=4,
+        RunConfig(Path("runs/instances-shapes"), steps=800, log_every=20, save_every=100),
+        NetworkConfig("panoptic_fpn", "small", width=48, anchor_scale=3.0, proposals=200),
+        DataConfig(images=1000, size=(96, 96)),
+        augmentation=Augmentation(None, padded=(96, 96), objects=16),
+        batch_size=8,
         optimizer=Decayed(learning_rate=1e-3, warmup=50, weight_decay=1e-4),
         anchors_drawn=128,
-        boxes_drawn=64,
+        boxes_drawn=32,
     )
 
 
@@ -149,3 +151,28 @@ def pictures_smoke() -> PicturesConfig:
     python -m experiments instances pictures --smoke --out pictures
     """
     return PicturesConfig()
+
+
+def memory() -> MemoryConfig:
+    """Mask R-CNN with ResNet-50 for 2 images of 512 x 512 pixels, with the upsamplers of Table XII.
+
+    python -m experiments instances memory
+    """
+    return MemoryConfig()
+
+
+def panoptic_memory() -> MemoryConfig:
+    """The same of Panoptic FPN.
+
+    python -m experiments instances memory --preset panoptic-fpn
+    """
+    return MemoryConfig(NetworkConfig("panoptic_fpn"))
+
+
+def memory_smoke() -> MemoryConfig:
+    """A tiny network with one upsampler.
+
+    python -m experiments instances memory --smoke
+    """
+    network = NetworkConfig("mask_rcnn", "tiny", width=8, anchor_scale=2.0)
+    return MemoryConfig(network, ("nearest",), (64, 64), objects=4, anchors_drawn=32, boxes_drawn=16)
