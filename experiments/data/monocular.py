@@ -1,6 +1,7 @@
-"""Images with the depth of their pixels in metres: what a source of them is, folders of files, and generated rooms.
+"""Images with the depth of their pixels in metres: what a source of them is, and folders of files.
 
-NYU Depth v2 is in `nyu`; what is done to frames for training and tests in `monocular_batches`.
+Generated ones are in `rooms`, NYU Depth v2 in `nyu`, and what is done to frames for training and tests in
+`monocular_batches`.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,6 @@ from experiments.data import images, sources
 from experiments.data.images import ARRAY_SUFFIXES
 from experiments.data.photos import Split, image_files
 from experiments.data.rgbd import PairFolder
-from experiments.data.scenes import Scenes
-from jaxup._checks import Pair
 from jaxup.files import InputError, read_depth
 
 KITTI = 256.0
@@ -159,23 +158,3 @@ def _existing(path: Path, partner: Path) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: no such file, which belongs to {partner}")
     return path
-
-
-class Rooms:
-    """Generated scenes (see `Scenes`) with distances in metres; train below its `HELD_OUT_SEED`, test from there on.
-
-    Example:
-        >>> frame = Rooms(2, size=(48, 64), seed=7)[1]
-        >>> frame.image.shape, frame.depth.shape, bool(frame.depth.max() <= 10)
-        ((48, 64, 3), (48, 64), True)
-    """
-
-    def __init__(self, count: int, size: int | Pair = (120, 160), seed: int = 0):
-        self.scenes = Scenes(count, size, seed, metric=True)
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def __getitem__(self, index: int) -> Frame:
-        guide, depth, _, name = self.scenes[index]
-        return Frame(np.rint(guide * 255).astype(np.uint8), depth[..., 0], name)

@@ -4,6 +4,7 @@ Both are given for frames of 640 x 480; other frames are brought to that height 
 another size see the same part of the frame.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,12 +40,16 @@ class Protocol:
     bilinearly, its middle 228 x 304; depth for training half of that."""
     height: int | None = None
     """Of the images; none: 224 (FastDepth), 228 (Hu)."""
+    zoom: float = 1.5
+    """FastDepth enlarges images for training by 1 to this, and divides their depth by it; 1.5 as published."""
 
     def __post_init__(self) -> None:
         if self.manner not in ("fastdepth", "hu"):
             raise InputError(f"manner: expected fastdepth or hu, got {self.manner!r}")
         if self.height is not None and self.height < 8:
             raise InputError(f"height: expected at least 8, got {self.height}")
+        if not 1 <= self.zoom < math.inf:
+            raise InputError(f"zoom: expected a number from 1 on, got {self.zoom}")
 
 
 def examined(frame: Frame, how: Protocol) -> Example:
@@ -63,12 +68,12 @@ def examined(frame: Frame, how: Protocol) -> Example:
 def augmented(frame: Frame, how: Protocol, rng: Rng) -> Example:
     """One example to train on; with Hu's protocol depth has half of the size.
 
-    FastDepth enlarges by 1 to 1.5, which brings everything so much nearer, Hu changes the lighting along the principal
+    FastDepth enlarges by up to `zoom`, which brings everything so much nearer, Hu changes the lighting along principal
     colours; both turn by up to 5 degrees, mirror, and change brightness, contrast and saturation by up to 0.4. Holes of
     the depth are not interpolated: it is turned by nearest pixels.
     """
     angle, mirrored = rng.uniform(-_DEGREES, _DEGREES), rng.random() < 0.5
-    zoom = rng.uniform(1.0, 1.5) if how.manner == "fastdepth" else 1.0
+    zoom = rng.uniform(1.0, how.zoom) if how.manner == "fastdepth" else 1.0
     if how.manner == "fastdepth":
         image, depth = _fastdepth(frame, how.height or 224, zoom, angle)
     else:

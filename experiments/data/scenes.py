@@ -18,7 +18,6 @@ from experiments.data.textures import SIZE, bank, look_up, palette
 from jaxup._checks import Pair, check_int, pair
 
 FOCAL = 200.0  # focal length in pixels
-_WALL, _FARTHEST = np.float32(6), np.float32(10)  # metres
 HELD_OUT_SEED = 1_000_000
 """Seeds below train; this one and those above are for testing."""
 
@@ -55,7 +54,6 @@ class Scenes:
         count: Number of scenes.
         size: Height and width in pixels, an integer or a pair.
         seed: Selects the scenes; train below `HELD_OUT_SEED`, test from there on.
-        metric: Distances in metres instead, the far wall about 6 m away, at most 10 m.
 
     Raises:
         ValueError: a count, size or seed that is not an integer of at least 1, 16, 0.
@@ -66,9 +64,9 @@ class Scenes:
         ((48, 64, 3), (48, 64, 1))
     """
 
-    def __init__(self, count: int, size: int | Pair = 128, seed: int = 0, metric: bool = False):
+    def __init__(self, count: int, size: int | Pair = 128, seed: int = 0):
         self.count, self.seed = check_int("count", count), check_int("seed", seed, 0)
-        self.size, self.metric, self.unit = pair("size", size, 16), metric, "m" if metric else "px"
+        self.size, self.unit = pair("size", size, 16), "px"
 
     def __len__(self) -> int:
         return self.count
@@ -78,8 +76,8 @@ class Scenes:
         rng = np.random.default_rng((self.seed, index))
         canvas = _blank(self.size)
         _furnish(canvas, rng)
-        guide = _photograph(_downsample(canvas.rgb), rng)
-        depth = _metres(canvas.w) if self.metric else _measure(canvas.w, rng)
+        guide = photograph(_downsample(canvas.rgb), rng)
+        depth = _measure(canvas.w, rng)
         return RGBD(guide, depth[..., None], np.ones((*self.size, 1), bool), f"scene_{self.seed}_{index:04d}")
 
 
@@ -243,8 +241,8 @@ def _downsample(rgb: np.ndarray) -> np.ndarray:
     return (rows[..., ::2] + rows[..., 1::2]) * np.float32(0.25)
 
 
-def _photograph(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lens blur, exposure, tone curve, sensor noise, 8 bits."""
+def photograph(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Lens blur, exposure, tone curve, sensor noise, 8 bits: colours [3, H, W] -> [H, W, 3] in 0 to 1."""
     side = np.float32(rng.uniform(0, 0.2))
     for _ in range(2):  # along x, then, the axes being swapped, along y, which swaps them back
         padded = np.pad(rgb, ((0, 0), (0, 0), (1, 1)), mode="edge")
@@ -268,8 +266,3 @@ def _measure(w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.75:
         return disparity
     return disparity.min() * disparity.max() / disparity  # swaps the two ends
-
-
-def _metres(w: np.ndarray) -> np.ndarray:
-    distance: np.ndarray = np.minimum(_WALL / _second_nearest(w), _FARTHEST)
-    return distance

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.data import HELD_OUT_SEED, data_dir
-from experiments.data.monocular import KITTI, Rooms, Source, folder, kitti
+from experiments.data.monocular import KITTI, Source, folder, kitti
 from experiments.data.monocular_batches import Protocol
 from experiments.data.nyu import nyu
 from experiments.data.photos import Split
+from experiments.data.rooms import Rooms
 from experiments.data.sources import First
 from experiments.engine.config import MAY_DIFFER
 from jaxup.files import InputError

@@ -1,4 +1,4 @@
-"""Monocular depth data: sets in their folders, generated rooms, the two protocols, batches that continue."""
+"""Monocular depth data: sets in their folders, the two protocols, batches that continue."""
 
 import re
 
@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from experiments.data import HELD_OUT_SEED, Scenes, monocular, nyu, sources
+from experiments.data import monocular, nyu
 from experiments.data import monocular_batches as batches
-from experiments.data.monocular import Frame, Rooms
+from experiments.data.monocular import Frame
 from experiments.data.monocular_batches import Protocol, augmented, examined, training_batches
 from jaxup.files import InputError
 from tests import goldens
@@ -183,18 +183,6 @@ def test_the_data_at_hand():
     source = monocular.folder(goldens.shared("data") / "rgbd" / "nyu", "test")
     assert [f.name for f in source] == ["1001", "1002", "dining", "fastdepth224"]  # and not the one without a unit
     assert all(f.depth.min() > 0.5 and f.depth.max() < 10 for f in source)
-
-
-def test_rooms_are_the_scenes_in_metres():
-    rooms, scenes = Rooms(8, (24, 32), seed=HELD_OUT_SEED), Scenes(8, (24, 32), seed=HELD_OUT_SEED)
-    assert scenes.unit == "px" and rooms.scenes.unit == "m"
-    for room, scene in zip(rooms, scenes, strict=True):
-        np.testing.assert_array_equal(room.image, np.rint(255 * scene.guide))
-        assert room.depth.min() > 0 and room.depth.max() <= 10
-        product, ratio = room.depth * scene.depth[..., 0], room.depth / scene.depth[..., 0]
-        spread = min(np.ptp(a[room.depth < 9.9]) / a.mean() for a in (product, ratio))  # of disparity or of distance
-        assert spread < 1e-5
-    np.testing.assert_array_equal(sources.Cached(rooms)[3].depth, rooms[3].depth)
 
 
 def rows_and_columns(depth):

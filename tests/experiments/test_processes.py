@@ -17,9 +17,9 @@ from experiments.data import (
     denoising,
     matting,
     matting_batches,
-    monocular,
     monocular_batches,
     reconstruction,
+    rooms,
     segmentation_batches,
     segmentation_shapes,
     sources,
@@ -58,7 +58,7 @@ def matted(size):
 
 def measured(size):
     how = monocular_batches.Protocol(height=16)
-    return monocular_batches.training_batches(sources.Cached(monocular.Rooms(2, 32)), how, batch_size=size, seed=3)
+    return monocular_batches.training_batches(sources.Cached(rooms.Rooms(2, 32)), how, batch_size=size, seed=3)
 
 
 def noisy(size):
