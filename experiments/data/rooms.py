@@ -21,7 +21,7 @@ FOCAL = 1.08  # in heights of the image
 _TEXELS = 100.0  # a metre
 _LEVELS = 7  # of ever coarser textures, whose pixels are means
 _THIN = 0.025  # metres: half a board, or half a leg
-_WOOD = np.float32([0.45, 0.3, 0.2])
+_WOOD = np.array([0.45, 0.3, 0.2])
 
 Rng = np.random.Generator
 Part = tuple[np.ndarray, np.ndarray]  # centre, from where it stands on the floor, and half sizes
@@ -89,42 +89,43 @@ def _room(rng: Rng) -> tuple[list[Item], np.ndarray]:
     colours = palette(rng, 8)
     items = [*_surfaces(space, colours, rng), *_furnished(space, colours, rng), *_hung(space, colours, rng)]
     lamp = np.array([rng.uniform(-1, 1), space.ceiling + 0.3, rng.uniform(-0.5, 1.5)])
-    return [item._replace(pose=_seen(item.pose, view)) for item in items], np.float32(view @ lamp)
+    return [item._replace(pose=_seen(item.pose, view)) for item in items], (view @ lamp).astype(np.float32)
 
 
 def _seen(pose: Pose, view: np.ndarray) -> Pose:
-    return Pose(*(np.float32(a) for a in (view @ pose.centre, pose.axes @ view.T, pose.half)))
+    return Pose(*(a.astype(np.float32) for a in (view @ pose.centre, pose.axes @ view.T, pose.half)))
 
 
-def _item(shape: Shape, pose: Pose, first: np.ndarray, second: np.ndarray, rng: Rng) -> Item:
-    """With any texture, whose second colour is at most half of the way to another."""
-    share = rng.uniform(0.1, 0.5)
-    return Item(shape, pose, int(rng.integers(len(bank()))), np.stack([first, first + share * (second - first)]))
+def _item(shape: Shape, pose: Pose, ends: np.ndarray, rng: Rng) -> Item:
+    """With any texture, of the first colour and one at most half of the way to the second."""
+    first, second = ends
+    tones = np.stack([first, first + rng.uniform(0.1, 0.5) * (second - first)])
+    return Item(shape, pose, int(rng.integers(len(bank()))), tones)
 
 
 def _surfaces(space: Space, colours: np.ndarray, rng: Rng) -> Iterator[Item]:
     """A floor like wood, a white ceiling, and pale walls at the left, at the right and ahead."""
     sides, ones = np.eye(3), np.ones(3)
     wood, paint = _WOOD * rng.uniform(0.6, 1), 0.7 + 0.3 * rng.choice(colours)
-    yield _item(plane, Pose(space.floor * sides[1], sides[[0, 2, 1]], ones), wood, rng.choice(colours), rng)
-    yield _item(plane, Pose(space.ceiling * sides[1], sides[[0, 2, 1]], ones), ones, 0.8 * ones, rng)
-    second = rng.choice(colours)
+    yield _item(plane, Pose(space.floor * sides[1], sides[[0, 2, 1]], ones), np.stack([wood, rng.choice(colours)]), rng)
+    yield _item(plane, Pose(space.ceiling * sides[1], sides[[0, 2, 1]], ones), np.stack([ones, 0.8 * ones]), rng)
+    walls = np.stack([paint, rng.choice(colours)])
     for at, side in ((space.left, 0), (space.right, 0), (space.far, 2)):
-        yield _item(plane, Pose(at * sides[side], sides[[2 - side, 1, side]], ones), paint, second, rng)
+        yield _item(plane, Pose(at * sides[side], sides[[2 - side, 1, side]], ones), walls, rng)
 
 
 def _furnished(space: Space, colours: np.ndarray, rng: Rng) -> Iterator[Item]:
     """Three to nine pieces of furniture, turned more or less as the walls are."""
     for _ in range(rng.integers(3, 10)):
-        parts = list(rng.choice([_block, _block, _table, _chair])(rng))
+        parts = list((_block, _block, _table, _chair)[rng.integers(4)](rng))
         extent = max(float(np.hypot(*(abs(centre) + half)[[0, 2]])) for centre, half in parts)
         aside = max((space.right - space.left) / 2 - extent, 0)
         x = (space.left + space.right) / 2 + rng.uniform(-aside, aside)
         z = rng.uniform(0.9 + extent, max(space.far - extent, 1.2 + extent))
         axes = _turn(1, rng.choice(4) * np.pi / 2 + rng.normal(0, 0.1)).T
-        first, second = rng.choice(colours, 2)
+        own = rng.choice(colours, 2)
         for centre, half in parts:
-            yield _item(box, Pose(centre @ axes + (x, space.floor, z), axes, half), first, second, rng)
+            yield _item(box, Pose(centre @ axes + (x, space.floor, z), axes, half), own, rng)
 
 
 def _turn(axis: int, angle: float) -> np.ndarray:
@@ -178,7 +179,7 @@ def _hung(space: Space, colours: np.ndarray, rng: Rng) -> Iterator[Item]:
             centre, half = _part(rng.uniform(space.left, space.right), (low, high), space.far, width / 2, _THIN)
         else:
             centre, half = _part(space[wall], (low, high), rng.uniform(0.5, space.far), _THIN, width / 2)
-        yield _item(box, Pose(centre + (0, space.floor, 0), np.eye(3), half), *rng.choice(colours, 2), rng)
+        yield _item(box, Pose(centre + (0, space.floor, 0), np.eye(3), half), rng.choice(colours, 2), rng)
 
 
 def _render(items: list[Item], lamp: np.ndarray, size: Pair, focal: float) -> tuple[np.ndarray, np.ndarray]:
@@ -198,8 +199,8 @@ def _render(items: list[Item], lamp: np.ndarray, size: Pair, focal: float) -> tu
     local = point - np.stack([item.pose.centre for item in items])[which].transpose(2, 0, 1)
     slope = np.abs((normal * ray).sum(0)) / np.sqrt((ray * ray).sum(0))
     texels = _TEXELS / (focal * height * w * np.sqrt(np.maximum(slope, 0.02)))  # of a pixel's side, there
-    place = [_TEXELS * (axis * local).sum(0) for axis in (across, along)]
-    tone = _looked_up(np.array([item.texture for item in items])[which], *place, texels)
+    u, v = (_TEXELS * (axis * local).sum(0) for axis in (across, along))
+    tone = _looked_up(np.array([item.texture for item in items])[which], u, v, texels)
     dark, bright = np.stack([item.colours for item in items])[which].transpose(2, 3, 0, 1)
     rgb = (dark + tone * (bright - dark)) * _light(lamp[:, None, None] - point, normal)
     return rgb.astype(np.float32), (1 / w).astype(np.float32)
