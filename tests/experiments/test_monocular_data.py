@@ -236,6 +236,8 @@ def test_zoom_brings_nearer_and_depth_is_never_mixed():
         assert far / near == pytest.approx(4, rel=1e-5) and 8 / 1.5 <= far <= 8
         hu = augmented(flat, Protocol("hu", height=32), np.random.default_rng(seed))["depth"]
         assert set(np.unique(hu)) <= {0, 2, 8}
+        as_it_is = augmented(flat, Protocol(height=32, zoom=1.0), np.random.default_rng(seed))["depth"]
+        assert {2, 8} <= set(np.unique(as_it_is)) <= {0, 2, 8}
 
 
 def test_jitter_keeps_greys_grey():
@@ -268,5 +270,8 @@ def test_bad_options():
         Protocol("eigen")
     with pytest.raises(InputError, match="height: expected at least 8, got 4"):
         Protocol(height=4)
+    for zoom in (0.9, np.nan, np.inf):
+        with pytest.raises(InputError, match=f"zoom: expected a number from 1 on, got {zoom}"):
+            Protocol(zoom=zoom)
     with pytest.raises(InputError, match="frames: expected at least one image with its depth"):
         monocular.Folder([])
