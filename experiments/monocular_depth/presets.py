@@ -35,7 +35,8 @@ def short() -> TrainConfig:
     python -m experiments monocular-depth train --run-dir runs/depth --model fastdepth-skip-concat \\
         --backbone efficientnet_lite0 --backbone-weights FILE
 
-    Ours: not measured yet.
+    Ours, at 256 features and 64 x 64 pixels, 1500 steps: rms 0.892 m, delta1 0.577, the best constant 1.237 and 0.374
+    (RESULTS; 2 CPU cores, 2026-11-27).
     """
     return TrainConfig(
         RunConfig(Path("runs/monocular-depth-short"), steps=3000, log_every=20, save_every=200),
@@ -109,8 +110,8 @@ def short_table() -> TableConfig:
     python -m experiments monocular-depth table --run-dir runs/depth-table
     python -m experiments monocular-depth table --run-dir runs/depth-table --models fastdepth-carafe fastdepth-m2o
 
-    Ours, 500 steps at 256 features and a rate of 1e-2: rms 1.69 to 1.72 m, behind the best constant, 1.63 (RESULTS; 2
-    CPU cores, 2026-11-26).
+    Ours, 500 steps at 256 features and 64 x 64 pixels: rms 1.007 to 1.069 m, the best constant 1.237 (RESULTS; 2 CPU
+    cores, 2026-11-27).
     """
     return TableConfig(replace(short(), run=replace(short().run, run_dir=Path("runs/monocular-depth-table"))))
 
