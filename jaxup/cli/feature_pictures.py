@@ -38,7 +38,7 @@ def similarity(fine: np.ndarray, row: int, column: int) -> np.ndarray:
     cosine = fine @ fine[row, column] / np.maximum(length * length[row, column], 1e-12)
     level = _eight_bits(cosine)[..., None] / 255
     picture: np.ndarray = np.rint(255 * (_DARK + level * (_BRIGHT - _DARK))).astype(np.uint8)
-    radius = max(fine.shape[:2]) // 200
+    radius = max(1, max(fine.shape[:2]) // 150)
     picture[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1] = (230, 30, 30)
     return picture
 

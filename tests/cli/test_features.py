@@ -173,8 +173,7 @@ def test_colours_are_principal_components():
 
 
 def test_similarity():
-    fine = np.zeros((1, 3, 2), np.float32)
-    fine[0] = [[1, 0], [0, 2], [-3, 0]]
+    fine = np.array([[[1, 0], [1, 0], [0, 2], [-3, 0]]], np.float32)
     picture = similarity(fine, 0, 0).astype(int)
-    assert picture[0, 0].tolist() == [230, 30, 30]
-    assert picture[0, 1].sum() > picture[0, 2].sum()
+    assert picture[0, :2].tolist() == [[230, 30, 30]] * 2, "the pixel, and one around it"
+    assert picture[0, 2].sum() > picture[0, 3].sum()
