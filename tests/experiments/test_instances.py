@@ -259,6 +259,23 @@ def test_smoke(model, tmp_path):
     assert [line["objectness"] for line in lines] == [line["objectness"] for line in others]
 
 
+@pytest.mark.slow  # half a minute to compile
+def test_memory(tmp_path, capsys):
+    """Nothing is computed, and what is no option of it is refused."""
+    assert main(["instances", "memory", "--smoke", "--out", str(tmp_path / "out")]) == 0
+    (row,) = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert row["upsampler"] == "nearest" and 0 < row["GiB"] < 0.1 and "nearest: 0.0" in capsys.readouterr().out
+
+
+def test_faulty_memory(capsys):
+    for options, message in (
+        (["--upsampler", "resfu"], "upsampler: has no effect beside upsamplers"),
+        (["--batch-size", "0"], "batch_size: expected an integer >= 1, got 0"),
+    ):
+        assert main(["instances", "memory", "--smoke", *options]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_the_paper():
     """Table XII, as the text of the paper has it."""
     assert len(PAPER) == 10 and all(len(rows) == 10 for rows in RESULTS.values())
