@@ -1,6 +1,6 @@
 """Attention upsampling: masked attention over the low-resolution cells inside a K x K window of the output grid."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -18,6 +18,7 @@ from jaxup._checks import (
     check_shape,
     fail,
     jit,
+    known,
     pair,
 )
 from jaxup.ops.attend_tiles import Tiles, attend_in_tiles, masked_softmax, tiles
@@ -25,18 +26,23 @@ from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import (
     Offset,
     Offsets,
+    held,
     inside,
-    join_blocks,
     merge_phases,
+    neighbour,
     occupied_offsets,
     pad_window,
     phase_blocks,
     split_phases,
+    sum_by_halves,
     window_offsets,
-    window_scores,
 )
 
 Positions = tuple[jax.Array, jax.Array]
+
+# Windows of so few entries go phase by phase, offset by offset: two to five times as fast as tiles with K = 3, and no
+# faster with K = 5, whose loops XLA compiles for long. Small maps are not worth that: tiles compile four times as fast.
+_FEW, _MANY = 9, 1 << 16
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -178,8 +184,19 @@ def _attention_upsample(
     scaled: bool,
 ) -> jax.Array:
     dtype = accum_dtype(query, key, value)
+    radius = _radius(window, scale)
     if key.shape[1:3] == query.shape[1:3]:
         key = key[:, :: scale[0], :: scale[1]]
+    if window**2 <= _FEW and known(query.size, _MANY) >= _MANY:
+        q, k, v = (_split_heads(held(x.astype(dtype)), heads) for x in (query, key, value))
+        cells = pad_window(v, radius)
+
+        def average(weights: jax.Array, offsets: Offsets) -> jax.Array:
+            terms = [weights[..., n, None] * neighbour(cells, offset, radius) for n, offset in enumerate(offsets)]
+            return sum(terms[1:], terms[0]) if terms else jnp.zeros_like(v)
+
+        out = _by_phase(q, k, positions, scale, window, heads, scaled, average)
+        return out.reshape(*query.shape[:3], value.shape[3]).astype(value.dtype)
 
     def tap(pixels: np.ndarray, cells: np.ndarray, axis: int) -> np.ndarray:
         taps = scale[axis] * cells - pixels + window // 2
@@ -189,7 +206,7 @@ def _attention_upsample(
         _heads(query.astype(dtype), heads),
         _heads(key.astype(dtype), heads),
         _heads(value.astype(dtype), heads),
-        tiles((value.shape[1], value.shape[2]), scale, _radius(window, scale), tap),
+        tiles((value.shape[1], value.shape[2]), scale, radius, tap),
         factor=(query.shape[-1] / heads) ** -0.5 if scaled else 1.0,
         inside=True,
         # Stacked here: arrays of this trace, also where a caller of `over_rows` closes over them.
@@ -201,25 +218,32 @@ def _attention_upsample(
 def _position_scores(positions: Positions, query: jax.Array, over: Tiles) -> jax.Array:
     """Products q . p for every pixel and cell of a tile: [B, T, pixels, G, D] -> [B, T, G, pixels, cells].
 
-    p has a row part and a column part. Where that is less work, q meets the K entries of each part first, and the cells
-    read what belongs to them by a product with zeros and ones.
+    Where that is less work, q meets the K entries of the two parts of p first, and the cells read what belongs to them
+    by a product with zeros and ones.
     """
-    px, py = (part.astype(query.dtype) for part in positions)
-    (window, half), heads = px.shape, query.shape[3]
+    window, heads = positions[0].shape[0], query.shape[3]
     rows, cols = over.taps
     if 2 * window > over.near.shape[1]:
         table = _position_table(positions, query, heads)
         of_cells = table[rows.clip(0)[:, None, :, None], cols.clip(0)[None, :, None, :]]
         of_cells = of_cells.reshape(*over.near.shape, heads, -1)
         return _einsum("btqgd,qkgd->btgqk", query, of_cells)
-    parts = jnp.stack([jnp.pad(px, ((0, 0), (0, half))), jnp.pad(py, ((0, 0), (half, 0)))])
-    terms = _einsum("btqgd,ngd->btqgn", query, parts.reshape(2 * window, heads, -1))
     entries = np.arange(window)
     square = (*rows.shape[:1], *cols.shape[:1], rows.shape[1], cols.shape[1], window)
     by_row, by_col = rows[:, :, None] == entries, cols[:, :, None] == entries
     chosen = [np.broadcast_to(taps, square) for taps in (by_row[:, None, :, None], by_col[None, :, None])]
     selected = jnp.asarray(over.flat(np.concatenate(chosen, axis=-1)), query.dtype)
-    return _einsum("btqgn,qkn->btgqk", terms, selected)
+    return _einsum("btqgn,qkn->btgqk", _position_terms(positions, query, heads), selected)
+
+
+def _position_terms(positions: Positions, query: jax.Array, heads: int) -> jax.Array:
+    """Products of queries [..., G, D] with the K entries of px and those of py: [..., G, 2 K]; or all without G."""
+    px, py = (part.astype(query.dtype) for part in positions)
+    window, half = px.shape
+    parts = jnp.concatenate([jnp.pad(px, ((0, 0), (0, half))), jnp.pad(py, ((0, 0), (half, 0)))])
+    if query.shape[-1] == 2 * half:
+        return _einsum("...d,nd->...n", query, parts)
+    return _einsum("...gd,ngd->...gn", query, parts.reshape(2 * window, heads, -1))
 
 
 @jit(static_argnums=(3, 4, 5, 6))
@@ -234,7 +258,12 @@ def _attention_kernels(
         chosen = np.array([[float(offset == other) for other in order] for offset in offsets]).reshape(-1, len(order))
         return jnp.matmul(weights, jnp.asarray(chosen, weights.dtype), precision=jax.lax.Precision.HIGHEST)
 
-    return _by_phase(query, key, positions, scale, window, heads, scaled, place).astype(query.dtype)
+    if key.shape[1:3] == query.shape[1:3]:
+        key = key[:, :: scale[0], :: scale[1]]
+    dtype = accum_dtype(query, key)
+    q, k = (_split_heads(x.astype(dtype), heads) for x in (query, key))
+    kernels = _by_phase(q, k, positions, scale, window, heads, scaled, place)
+    return kernels.reshape(*query.shape[:3], heads, len(order)).astype(query.dtype)
 
 
 def _radius(window: int, scale: Pair) -> Pair:
@@ -252,43 +281,39 @@ def _by_phase(
     scaled: bool,
     read: Callable[[jax.Array, Offsets], jax.Array],
 ) -> jax.Array:
-    """[B, H, W, G, ...] from what `read` makes of each phase's weights [B, h, 1, w, 1, G, N] over its N cells."""
-    (sy, sx), dtype = scale, accum_dtype(query, key)
-    if key.shape[1:3] == query.shape[1:3]:
-        key = key[:, ::sy, ::sx]
-    radius = _radius(window, scale)
-    # Cast here, where gradients of all phases add up.
-    queries = split_phases(_heads(query.astype(dtype), heads), scale)
-    keys = pad_window(_heads(key.astype(dtype), heads), radius)
-    table = None if positions is None else _position_table(positions, query, heads)
-    factor = (query.shape[-1] / heads) ** -0.5 if scaled else 1.0
-    rows, cols = occupied_offsets(window, sy), occupied_offsets(window, sx)
+    """[B, H, W, G, ...] of what `read` makes of each phase's weights [B, h, w, G, N] over its N cells; no G if one."""
+    radius, size = _radius(window, scale), (key.shape[1], key.shape[2])
+    keys = pad_window(key, radius)
+    queries = split_phases(query, scale)
+    blocks = phase_blocks(queries)  # cut in one go, so that the gradients of all phases are joined, and not added
+    terms = None if positions is None else phase_blocks(_position_terms(positions, queries, heads))
+    factor = query.shape[-1] ** -0.5 if scaled else 1.0
 
-    def phase(block: jax.Array, down: Sequence[Offset], right: Sequence[Offset]) -> jax.Array:
-        offsets = tuple((dy, dx) for dy, _ in down for dx, _ in right)
-        taps = None if table is None or not offsets else jnp.stack([table[a, b] for _, a in down for _, b in right])
-        return read(_weights(block, keys, offsets, radius, taps, factor), offsets)
+    def phase(u: int, v: int, cells: list[tuple[Offset, Pair]]) -> jax.Array:
+        offsets, own = tuple(offset for offset, _ in cells), blocks[u][v][:, :, 0, :, 0]
+        if not cells:
+            return read(own[..., :0], offsets)
+        # One offset after the other: no array of all neighbours is made.
+        scores = [sum_by_halves(own * neighbour(keys, offset, radius)) for offset in offsets]
+        if terms is not None:
+            by_row, by_col = jnp.split(terms[u][v][:, :, 0, :, 0], 2, axis=-1)
+            taps = [by_row[..., a] + by_col[..., b] for _, (a, b) in cells]
+            scores = [score + tap for score, tap in zip(scores, taps, strict=True)]
+        mask = jnp.stack([inside(size, offset) for offset in offsets], axis=-1)
+        mask = mask.reshape(*size, *[1] * (own.ndim - 4), -1)
+        return read(masked_softmax(jnp.stack(scores, axis=-1) * factor, mask), offsets)
 
-    blocks = [
-        [phase(block, row_offsets, col_offsets) for block, col_offsets in zip(row, cols, strict=True)]
-        for row, row_offsets in zip(phase_blocks(queries), rows, strict=True)
+    rows, cols = occupied_offsets(window, scale[0]), occupied_offsets(window, scale[1])
+    phases = [
+        [phase(u, v, [((dy, dx), (a, b)) for dy, a in row for dx, b in col]) for v, col in enumerate(cols)]
+        for u, row in enumerate(rows)
     ]
-    return merge_phases(join_blocks(blocks))
+    return merge_phases(jnp.stack([jnp.stack(row, axis=3) for row in phases], axis=2))
 
 
-def _weights(
-    query: jax.Array, keys: jax.Array, offsets: Offsets, radius: Pair, taps: jax.Array | None, factor: float
-) -> jax.Array:
-    """Attention weights of one phase [B, h, 1, w, 1, G, D] over its allowed cells; taps are their positions."""
-    if not offsets:
-        return query[..., :0]
-    scores = window_scores(query, keys, offsets, radius)
-    if taps is not None:
-        highest = jax.lax.Precision.HIGHEST
-        scores = scores + jnp.einsum("bhuwvgc,ngc->bhuwvgn", query, taps, precision=highest)
-    cells = (query.shape[1], query.shape[3])
-    mask = jnp.stack([inside(cells, offset) for offset in offsets], axis=-1)
-    return masked_softmax(scores * factor, mask[None, :, None, :, None, None, :])
+def _split_heads(x: jax.Array, heads: int) -> jax.Array:
+    """[B, H, W, C] -> [B, H, W, heads, C / heads]; no axis for one head: XLA's loops would take twice as long."""
+    return x if heads == 1 else _heads(x, heads)
 
 
 def _heads(x: jax.Array, heads: int) -> jax.Array:

@@ -7,7 +7,7 @@ anew in the backward pass, so that the scores never fill more than a fixed memor
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +122,7 @@ def attend_in_tiles(
     return out.reshape(out.shape[0], strips * out.shape[2], *out.shape[3:])[:, : sy * height, : sx * width]
 
 
+@jax.custom_jvp
 def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
     """Over the last axis among entries where `mask` is true; zeros where none is. Gradients stay finite."""
     scores = jnp.where(mask, scores, -jnp.inf)
@@ -129,6 +130,13 @@ def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
     weights = jnp.where(mask, jnp.exp(jnp.where(mask, scores, top) - top), 0)
     total = weights.sum(-1, keepdims=True)
     return weights / jnp.where(total > 0, total, 1)
+
+
+@masked_softmax.defjvp
+def _change_of_weights(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    """From the weights alone: autodiff would go through the exponentials again."""
+    weights, change = masked_softmax(*primals), jnp.where(primals[1], tangents[0], 0)
+    return weights, weights * (change - (weights * change).sum(-1, keepdims=True))
 
 
 def _split(x: jax.Array, axis: int, count: int) -> jax.Array:

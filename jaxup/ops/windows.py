@@ -43,6 +43,25 @@ _barrier: Callable[[T], T] = jax.lax.optimization_barrier
 _GATHER_BYTES = 4 << 20
 
 
+def held(x: jax.Array) -> jax.Array:
+    """x, whose gradient is made once.
+
+    XLA joins a sum of many terms with each of its readers, such as the products of matrices behind a projection, and
+    computes it anew for every one; a barrier does not keep it from that, a loop does.
+    """
+
+    def through_loop(ct: jax.Array) -> tuple[jax.Array]:
+        def copy(row: jax.Array, out: jax.Array) -> jax.Array:
+            lines = jax.lax.dynamic_index_in_dim(ct, row, axis=1)
+            out = jax.lax.dynamic_update_index_in_dim(out, lines, row, axis=1)
+            return out
+
+        total: jax.Array = jax.lax.fori_loop(0, ct.shape[1], copy, jnp.zeros_like(ct))
+        return (total,)
+
+    return linear(lambda x: (x,), through_loop, (), (x,))[0]
+
+
 def source_cells(low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     """The cell that holds each of `high` pixels of an axis of `low` cells, and its place in there, -1/2 .. 1/2.
 
@@ -173,9 +192,18 @@ def _copies(x: jax.Array, block: Pair) -> tuple[jax.Array]:
 
 def sum_by_halves(x: jax.Array) -> jax.Array:
     """Sum over the last axis, in an order that takes several numbers at a time."""
-    while x.shape[-1] > 4 and x.shape[-1] % 2 == 0:
-        x = x[..., : x.shape[-1] // 2] + x[..., x.shape[-1] // 2 :]
-    return x.sum(-1)
+    channels = x.shape[-1]
+
+    def add(x: jax.Array) -> tuple[jax.Array]:
+        while x.shape[-1] > 4 and x.shape[-1] % 2 == 0:
+            x = x[..., : x.shape[-1] // 2] + x[..., x.shape[-1] // 2 :]
+        return (x.sum(-1),)
+
+    def fill(total: jax.Array) -> tuple[jax.Array]:
+        """A broadcast, where the transposes of slices would be joined piece by piece."""
+        return (jnp.broadcast_to(total[..., None], (*total.shape, channels)),)
+
+    return linear(add, fill, (), (x,))[0]
 
 
 def phase_blocks(x: jax.Array) -> list[list[jax.Array]]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from jaxup import ops
+from jaxup.ops import attend
 from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.oracles.attend import attention_upsample as oracle
@@ -76,6 +77,38 @@ def test_kernels_reassemble_the_values(grid, scale, kernel_size, cells, options)
         assert np.all(np.asarray(kernels) >= 0)
         sums = np.sum(kernels, axis=-1)
         np.testing.assert_allclose(sums, np.round(sums), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "scale, kernel_size, options",
+    [
+        ((2, 2), 3, dict(num_heads=2)),
+        ((3, 2), 3, dict(scaled=True)),
+        ((4, 4), 3, {}),  # windows without an allowed position
+        ((2, 2), 1, dict(num_heads=2)),
+    ],
+)
+@pytest.mark.first(1, 4)
+def test_many_images_are_each_of_them(scale, kernel_size, options):
+    """Large maps and small windows go phase by phase, others in tiles: values and gradients are the same."""
+    grid, depth, batch = (48 // scale[0], 24 // scale[1]), 16, 4
+    positions = random(kernel_size, 8, seed=3), random(kernel_size, 8, seed=4)
+    run = partial(ops.attention_upsample, scale=scale, kernel_size=kernel_size, **options)
+
+    def value_and_gradients(positions, *maps):
+        out, back = jax.vjp(lambda positions, *maps: run(*maps, positions=positions), positions, *maps)
+        return out, *back(jnp.cos(out))
+
+    for joint in (False, True):
+        whole = maps(grid, scale, depth, 16, batch, joint)
+        assert whole[0].size >= attend._MANY > whole[0][:1].size
+        out, of_positions, *gradients = jax.jit(value_and_gradients)(positions, *whole)
+        each = jax.jit(value_and_gradients)
+        parts = [each(positions, *(x[n : n + 1] for x in whole)) for n in range(batch)]
+        for actual, *expected in zip((out, *gradients), *((part[0], *part[2:]) for part in parts), strict=True):
+            assert_close(actual, np.concatenate(expected), 1e-5)
+        for n, actual in enumerate(of_positions):
+            np.testing.assert_allclose(actual, sum(part[1][n] for part in parts), rtol=1e-4, atol=1e-3)  # some are 0
 
 
 def test_without_positions():
