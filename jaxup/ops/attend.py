@@ -42,7 +42,8 @@ Positions = tuple[jax.Array, jax.Array]
 
 # Windows of so few entries go phase by phase, offset by offset: two to five times as fast as tiles with K = 3, and no
 # faster with K = 5, whose loops XLA compiles for long. Small maps are not worth that: tiles compile four times as fast.
-_FEW, _MANY = 9, 1 << 16
+# Nor are thin heads: products with positions, 2 K to a head of every pixel, would be larger than the queries.
+_FEW, _MANY, _THIN = 9, 1 << 16, 16
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -187,7 +188,7 @@ def _attention_upsample(
     radius = _radius(window, scale)
     if key.shape[1:3] == query.shape[1:3]:
         key = key[:, :: scale[0], :: scale[1]]
-    if window**2 <= _FEW and known(query.size, _MANY) >= _MANY:
+    if window**2 <= _FEW and known(query.size, _MANY) >= _MANY and query.shape[-1] >= _THIN * heads:
         q, k, v = (_split_heads(held(x.astype(dtype)), heads) for x in (query, key, value))
         cells = pad_window(v, radius)
 
