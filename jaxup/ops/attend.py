@@ -188,7 +188,7 @@ def _attention_upsample(
     radius = _radius(window, scale)
     if key.shape[1:3] == query.shape[1:3]:
         key = key[:, :: scale[0], :: scale[1]]
-    if window**2 <= _FEW and known(query.size, _MANY) >= _MANY and query.shape[-1] >= _THIN * heads:
+    if _goes_by_phase(query, window, heads):
         q, k, v = (_split_heads(held(x.astype(dtype)), heads) for x in (query, key, value))
         cells = pad_window(v, radius)
 
@@ -214,6 +214,12 @@ def _attention_upsample(
         positions=None if positions is None else partial(_position_scores, tuple(jnp.stack(positions))),
     )
     return out.reshape(*out.shape[:3], value.shape[3]).astype(value.dtype)
+
+
+def _goes_by_phase(query: jax.Array, window: int, heads: int) -> bool:
+    """Not in tiles. On CPUs alone, for nowhere else was it measured."""
+    large = known(query.size, _MANY) >= _MANY and query.shape[-1] >= _THIN * heads
+    return large and window**2 <= _FEW and jax.default_backend() == "cpu"
 
 
 def _position_scores(positions: Positions, query: jax.Array, over: Tiles) -> jax.Array:

@@ -106,13 +106,7 @@ def attend_counted(
         [B, H, W, C].
     """
     shape = (query.shape[0], query.shape[1], query.shape[2], query.shape[3])
-    attend, tile = _attention(shape, key, value, reach, heads, by_head)
-    queries = fill_tiles(query, tile)
-
-    def one(top: jax.Array, left: jax.Array) -> jax.Array:
-        return attend(cut(queries, top, left, tile), top // tile[0], left // tile[1])
-
-    return map_tiles(one, (shape[1], shape[2]), tile).astype(value.dtype)
+    return _attention(shape, accum_dtype(query, key, value), key, value, reach, heads, by_head)(query)
 
 
 def attend_strips(
@@ -126,37 +120,35 @@ def attend_strips(
     by_head: bool,
     rows: int,
 ) -> jax.Array:
-    """`attend_counted` of queries [B, H, W, D] = `shape` of which `queries(first)` makes `rows`, a multiple of 16."""
+    """`attend_counted` of queries [B, H, W, D] = `shape` of which `queries(first)` makes `rows`, a multiple of 16.
+
+    They have the dtype of the keys.
+    """
     batch, height, width, _ = shape
     strips = -(-height // rows)
     firsts = np.minimum(np.arange(strips) * rows, height - rows)
     order = (firsts[:, None] + np.arange(rows)).ravel()
-    attend, tile = _attention(shape, key, value, reach, heads, by_head, order)
+    attend = _attention(shape, accum_dtype(key, value), key, value, reach, heads, by_head, order)
 
     @partial(jax.checkpoint, prevent_cse=False)
     def strip(n: jax.Array, first: jax.Array) -> jax.Array:
-        part = fill_tiles(queries(first), tile)
-
-        def one(top: jax.Array, left: jax.Array) -> jax.Array:
-            return attend(cut(part, top, left, tile), (n * rows + top) // tile[0], left // tile[1])
-
-        return map_tiles(one, (rows, width), tile).astype(value.dtype)
+        return attend(queries(first), n * rows)
 
     return by_strips(strip, jnp.zeros_like(value, shape=(batch, height, width, value.shape[3])), rows)
 
 
 def _attention(
     shape: tuple[int, int, int, int],
+    dtype: Any,
     key: jax.Array,
     value: jax.Array,
     reach: Reach,
     heads: int,
     by_head: bool,
     order: np.ndarray | None = None,
-) -> tuple[Callable[[jax.Array, jax.Array, jax.Array], jax.Array], tuple[int, int]]:
-    """Attention of a tile of queries by its numbers (row, column), and the size of tiles; `order`: of rows, if any."""
+) -> Callable[..., jax.Array]:
+    """Attention of the rows of queries from a place on, among all in `order`, computed tile by tile in `dtype`."""
     batch, height, width, depth = shape
-    dtype = accum_dtype(key, value)
     counts = [reach[0](n, m, reach[1]) for n, m in zip((height, width), key.shape[1:3], strict=True)]
     counts[0] = counts[0] if order is None else counts[0][order]
     bounds = [_bounds(table) for table in counts]
@@ -168,7 +160,7 @@ def _attention(
     keys, values, scale = key.astype(dtype), value.astype(dtype), jnp.asarray((depth / heads) ** 0.5, dtype)
     pixels, cells = tile[0] * tile[1], extents[0] * extents[1]
 
-    def attend(query: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
+    def one(query: jax.Array, row: jax.Array, col: jax.Array) -> jax.Array:
         corner = jnp.asarray(starts[0])[row], jnp.asarray(starts[1])[col]
         # Plain lists of pixels and cells: with both image axes in the products, XLA for CPUs crashed under `vmap`.
         q = (query.astype(dtype) / scale).reshape(batch, pixels, depth)
@@ -186,7 +178,15 @@ def _attention(
         out = _einsum("bnm,bmc->bnc", mean, v)
         return out.reshape(batch, *tile, values.shape[3])
 
-    return attend, tile
+    def attend(query: jax.Array, first: int | jax.Array = 0) -> jax.Array:
+        filled = fill_tiles(query, tile)
+
+        def at(top: jax.Array, left: jax.Array) -> jax.Array:
+            return one(cut(filled, top, left, tile), (first + top) // tile[0], left // tile[1])
+
+        return map_tiles(at, (query.shape[1], query.shape[2]), tile).astype(value.dtype)
+
+    return attend
 
 
 def _bounds(counts: np.ndarray) -> np.ndarray:

@@ -44,10 +44,10 @@ _GATHER_BYTES = 4 << 20
 
 
 def held(x: jax.Array) -> jax.Array:
-    """x, whose gradient is made once.
+    """x, whose gradient is made once, by XLA for CPUs.
 
-    XLA joins a sum of many terms with each of its readers, such as the products of matrices behind a projection, and
-    computes it anew for every one; a barrier does not keep it from that, a loop does.
+    That joins a sum of many terms with each of its readers, such as the products of matrices behind a projection, and
+    computes it anew for every one; a barrier does not keep it from that, a loop does. Elsewhere the loop only costs.
     """
 
     def through_loop(ct: jax.Array) -> tuple[jax.Array]:

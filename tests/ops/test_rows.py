@@ -27,7 +27,9 @@ OFTEN = ("attention_upsample", "reassemble", "downsample_reassemble", "bilateral
 OFTEN += ("gaussian_filter", "joint_bilateral_upsample_any_ratio", "resize_bilinear", "pac_conv_transpose")
 OVER_AUTO = ("attention_upsample", "reassemble", "resize_bilinear")
 
-pytestmark = pytest.mark.skipif(jax.device_count() < DEVICES, reason=f"needs {DEVICES} devices")
+pytestmark = pytest.mark.skipif(
+    jax.device_count() < DEVICES, reason=f"needs {DEVICES} devices: run on the CPU, or where there are as many"
+)
 
 
 def mesh_of(kind):
