@@ -1,8 +1,16 @@
 """Speed and memory of the operators and networks, as ratios to a reference in the same process; scaling on paper."""
 
 from experiments.bench.compare import compare
+from experiments.bench.features import features
 from experiments.bench.networks import networks
 from experiments.bench.operators import run, upsamplers
 from experiments.bench.scaling import scaling
 
-COMMANDS = {"run": run, "operators": compare, "upsamplers": upsamplers, "networks": networks, "scaling": scaling}
+COMMANDS = {
+    "run": run,
+    "operators": compare,
+    "upsamplers": upsamplers,
+    "features": features,
+    "networks": networks,
+    "scaling": scaling,
+}

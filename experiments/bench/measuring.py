@@ -2,7 +2,9 @@
 
 import os
 import platform
+import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -49,6 +51,15 @@ def peak(compiled: jax.stages.Compiled) -> int:
     """Bytes of inputs, outputs and scratch memory."""
     analysis = _memory(compiled)
     return analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
+
+
+def highest() -> int:
+    """The most bytes that a GPU's or TPU's arrays, or on CPUs all memory of this process, have taken so far."""
+    found = jax.local_devices()[0].memory_stats()
+    if found is not None and jax.default_backend() != "cpu":
+        return int(found["peak_bytes_in_use"])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _memory(compiled: jax.stages.Compiled) -> Any:

@@ -62,25 +62,46 @@ class Files:
         classes: their names.
         first: the number of class 0 in the label maps; the numbers below it stand for no class.
         void: further numbers of no class.
+        table: the class of each number of the label maps, from 0 on, in the place of `first`; `IGNORED` for none.
 
     Raises:
         InputError: there are no pairs; when a pair is read, a file that is missing or cannot be read, different sizes,
             or a label that is none of these numbers.
     """
 
-    def __init__(self, pairs: Sequence[Pair], classes: Sequence[str], first: int = 0, void: Sequence[int] = (255,)):
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        classes: Sequence[str],
+        first: int = 0,
+        void: Sequence[int] = (255,),
+        table: np.ndarray | None = None,
+    ):
         if not pairs:
             raise InputError("pairs: expected at least one image with its labels")
         if not 1 <= len(classes) < IGNORED:
             raise InputError(f"classes: expected 1 to {IGNORED - 1}, got {len(classes)}")
-        self.pairs, self.classes, self.first, self.void = pairs, classes, first, void
+        self.pairs, self.classes, self.first, self.void, self.table = pairs, classes, first, void, table
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Labelled:
         name, image, labels = self.pairs[index]
-        return labelled(images.read_rgb(image), read_labels(labels), name, labels, self.classes, self.first, self.void)
+        stored = read_labels(labels)
+        if self.table is not None:
+            stored = _looked_up(stored, self.table, labels)
+        return labelled(images.read_rgb(image), stored, name, labels, self.classes, self.first, self.void)
+
+
+def _looked_up(stored: np.ndarray, table: np.ndarray, origin: object) -> np.ndarray:
+    known = (stored >= 0) & (stored < len(table))
+    if not (known | (stored == IGNORED)).all():
+        wrong = stored[~(known | (stored == IGNORED))].flat[0]
+        raise InputError(
+            f"{origin}: holds the label {wrong}, expected 0 to {len(table) - 1}, or {IGNORED} for no class"
+        )
+    return np.where(known, table[np.where(known, stored, 0)], IGNORED)
 
 
 def labelled(

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.data.images import read_arrays, reading
 from experiments.data.photos import image_files
-from experiments.data.segmentation import Files, Labelled, Pair, Source, decoded, labelled, listed, paired
+from experiments.data.segmentation import IGNORED, Files, Labelled, Pair, Source, decoded, labelled, listed, paired
 from jaxup.files import InputError
 
 Split = Literal["train", "val", "test"]
@@ -76,6 +76,65 @@ SUN = [
     "bathtub",
     "bag",
 ]
+CITYSCAPES = {
+    "road": 7,
+    "sidewalk": 8,
+    "building": 11,
+    "wall": 12,
+    "fence": 13,
+    "pole": 17,
+    "traffic-light": 19,
+    "traffic-sign": 20,
+    "vegetation": 21,
+    "terrain": 22,
+    "sky": 23,
+    "person": 24,
+    "rider": 25,
+    "car": 26,
+    "truck": 27,
+    "bus": 28,
+    "train": 31,
+    "motorcycle": 32,
+    "bicycle": 33,
+}  # and their numbers in label maps
+COCO_STUFF = [
+    "electronic",
+    "appliance",
+    "food",
+    "furniture",
+    "indoor",
+    "kitchen",
+    "accessory",
+    "animal",
+    "outdoor",
+    "person",
+    "sports",
+    "vehicle",
+    "ceiling",
+    "floor",
+    "food-stuff",
+    "furniture-stuff",
+    "rawmaterial",
+    "textile",
+    "wall",
+    "window",
+    "building",
+    "ground",
+    "plant",
+    "sky",
+    "solid",
+    "structural",
+    "water",
+]
+# How many numbers in a row are of one class: of things, which are sorted.
+_THINGS = ((9, 1), (11, 8), (8, 6), (7, 10), (6, 8), (10, 10), (5, 8), (2, 10), (3, 10), (0, 6), (1, 6), (4, 8))
+# The class of each kind of stuff.
+_STUFF = """
+17 17 22 20 20 22 15 25 16 13 12 12 17 17 23 15 15 17 15 21 15 25 13 13 13 13 13 22 26 14 14 15 22 21 21 24 20 22 15 17
+16 15 22 24 21 17 25 16 21 17 22 16 21 21 25 21 26 21 24 20 17 14 21 26 15 23 20 21 24 15 24 22 25 15 20 17 17 22 14 18
+18 18 18 18 18 18 26 26 19 19 24
+"""
+_CURATED = "Coco164kFull_Stuff_Coarse_7.txt"
 _ADE = 150
 _SUN_TESTS = 5050
 
@@ -255,6 +314,57 @@ def _sbd(root: Path, base: Path, held_out: set[str]) -> dict[str, Path]:
     return {}
 
 
+def cityscapes(root: Path, split: Split) -> Source:
+    """Cityscapes' 19 classes: leftImg8bit/SPLIT/CITY and gtFine/SPLIT/CITY with its *_labelIds.png; test is val.
+
+    Reference:
+        Cordts et al., The Cityscapes Dataset for Semantic Urban Scene Understanding, CVPR 2016.
+    """
+    base = _base(root, "cityscapes", "gtFine")
+    part = "train" if split == "train" else "val"
+    pairs = []
+    for city in _subfolders(base / "leftImg8bit" / part):
+        for image in image_files(city):
+            name = image.stem.removesuffix("_leftImg8bit")
+            labels = base / "gtFine" / part / city.name / f"{name}_gtFine_labelIds.png"
+            pairs.append(Pair(name, image, _existing(labels, image)))
+    table = np.full(max(CITYSCAPES.values()) + 1, IGNORED)
+    table[list(CITYSCAPES.values())] = np.arange(len(CITYSCAPES))
+    return Files(pairs, list(CITYSCAPES), table=table)
+
+
+def _subfolders(path: Path) -> list[Path]:
+    found = sorted(each for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
+    if not found:
+        raise InputError(f"{path}: expected a folder of cities, each a folder of images")
+    return found
+
+
+def coco_stuff(root: Path, split: Split) -> Source:
+    """COCO-Stuff's 27 groups of its 172 classes: images/SPLIT2017 and annotations/SPLIT2017; test is val.
+
+    The maps are those of stuffthingmaps_trainval2017, which may be the folder's name, too. What is trained and tested
+    on are the images that curated/SPLIT2017/Coco164kFull_Stuff_Coarse_7.txt lists, where it is there, else all.
+
+    Reference:
+        Caesar et al., COCO-Stuff: Thing and Stuff Classes in Context, CVPR 2018, its hierarchy of labels; the images
+        are those of Ji et al., Invariant Information Clustering, ICCV 2019, as STEGO (Hamilton et al., ICLR 2022) and
+        JAFAR take them.
+    """
+    for maps in ("annotations", "stuffthingmaps_trainval2017"):
+        if any((base / maps / "val2017").is_dir() for base in (root, root / "cocostuff")):
+            break
+    base, part = _base(root, "cocostuff", f"{maps}/val2017"), f"{split if split == 'train' else 'val'}2017"
+    images, labels, curated = base / "images" / part, base / maps / part, base / "curated" / part / _CURATED
+    names = listed(curated) if curated.is_file() else [image.stem for image in image_files(images)]
+    pairs = [Pair(name, images / f"{name}.jpg", labels / f"{name}.png") for name in names]
+    for pair in pairs:
+        _existing(pair.labels, pair.image)
+        _existing(pair.image, pair.labels)
+    things = [group for group, count in _THINGS for _ in range(count)]
+    return Files(pairs, COCO_STUFF, table=np.array([*things, *map(int, _STUFF.split())]))
+
+
 def folder(root: Path, split: Split, num_classes: int) -> Source:
     """Any images with label maps of the same names: images/SPLIT and labels/SPLIT, 255 for no class."""
     return Files(paired(root / "images" / split, root / "labels" / split), _numbered(num_classes))
@@ -265,6 +375,8 @@ SETS: Mapping[str, Callable[[Path, Split], Source]] = {
     "ade20k": ade20k,
     "sun-rgbd": sun_rgbd,
     "voc": voc,
+    "cityscapes": cityscapes,
+    "coco-stuff": coco_stuff,
 }
 """By name; each takes the data directory, or the folder of the set itself."""
 

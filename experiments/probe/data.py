@@ -41,6 +41,8 @@ class DataConfig:
         "ade20k-tfds",
         "sun-rgbd",
         "voc",
+        "cityscapes",
+        "coco-stuff",
         "folder",
         "rooms",
         "nyu",

@@ -16,12 +16,11 @@ featup   60.10 81.08 38.82 56.06 61.69 0.64
 lift     58.18 78.06 38.73 58.75 57.04 0.70
 jafar    60.78 84.44 40.49 61.47 62.18 0.62
 """
-COLUMNS = ("coco", "voc", "ade20k", "cityscapes", "d1", "rmse")
+COLUMNS = ("coco-stuff", "voc", "ade20k", "cityscapes", "d1", "rmse")
 RESULTS: Mapping[str, Mapping[str, str]] = {
     name: dict(zip(COLUMNS, cells, strict=True)) for name, *cells in map(str.split, _ROWS.strip().splitlines())
 }
 """By upsampler, by data set or measure of depth, as printed."""
-_OF_SOURCE = {"voc": "voc", "ade20k": "ade20k", "ade20k-tfds": "ade20k"}
 
 
 def published(config: TrainConfig, encoder: Encoder) -> dict[str, dict[str, str]]:
@@ -30,5 +29,5 @@ def published(config: TrainConfig, encoder: Encoder) -> dict[str, dict[str, str]
         return {}
     if config.data.source == "depth-folder":
         return {name: {method: row[name] for method, row in RESULTS.items()} for name in ("d1", "rmse")}
-    column = _OF_SOURCE.get(config.data.source)
-    return {} if column is None else {"mIoU": {method: row[column] for method, row in RESULTS.items()}}
+    column = config.data.source.removesuffix("-tfds")
+    return {"mIoU": {method: row[column] for method, row in RESULTS.items()}} if column in COLUMNS else {}

@@ -16,7 +16,9 @@ from jaxup.files import InputError
 class DataConfig:
     """Which images with labels."""
 
-    source: Literal["shapes", "camvid", "ade20k", "ade20k-tfds", "sun-rgbd", "voc", "folder"] = "shapes"
+    source: Literal[
+        "shapes", "camvid", "ade20k", "ade20k-tfds", "sun-rgbd", "voc", "cityscapes", "coco-stuff", "folder"
+    ] = "shapes"
     """Generated shapes; a data set in `data_dir`, ade20k-tfds as TensorFlow Datasets prepared it; or any folder with
     images/SPLIT and labels/SPLIT, where SPLIT is train or val."""
     data_dir: Path | None = field(default=None, metadata=MAY_DIFFER)

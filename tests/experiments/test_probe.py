@@ -172,6 +172,9 @@ def test_published_numbers():
     assert published(config, encoder)["mIoU"]["bilinear"] == "80.70"
     depth = published(replace(config, data=DataConfig("depth-folder")), encoder)
     assert (depth["d1"]["lift"], depth["rmse"]["jafar"]) == ("57.04", "0.62")
+    stuff, streets = (replace(config, data=DataConfig(name)) for name in ("coco-stuff", "cityscapes"))
+    assert published(stuff, encoder)["mIoU"]["jafar"] == "60.78"
+    assert published(streets, encoder)["mIoU"]["jafar"] == "61.47"
     assert published(config, MEANS) == {} and published(presets.shapes(), encoder) == {}
     labels = {"a/jafar.pth": "jafar", "UPLIFT_s14.safetensors": "uplift", "fitted": "fitted", "b/mine.bin": "mine"}
     assert {name: replace(config, upsampler=name).label for name in labels} == labels

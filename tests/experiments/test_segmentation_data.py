@@ -10,7 +10,18 @@ from scipy.io import savemat
 
 from experiments.data.segmentation import IGNORED, Cached, First, Labelled, read_labels
 from experiments.data.segmentation_batches import Augmentation, augmented, discoloured, training_batches
-from experiments.data.segmentation_sets import CAMVID, Prepared, ade20k, camvid, folder, sun_rgbd, voc
+from experiments.data.segmentation_sets import (
+    CAMVID,
+    COCO_STUFF,
+    Prepared,
+    ade20k,
+    camvid,
+    cityscapes,
+    coco_stuff,
+    folder,
+    sun_rgbd,
+    voc,
+)
 from experiments.data.segmentation_shapes import Shapes
 from jaxup.files import InputError
 
@@ -108,6 +119,64 @@ def test_ade20k(tmp_path):
     write(base / "annotations" / "training" / "ADE_1.png", labels([151]))
     with pytest.raises(InputError, match=r"training/ADE_1.png: holds the label 151, expected 1 to 150, or 0 for no"):
         ade20k(base, "train")[0]
+
+
+def test_cityscapes(tmp_path):
+    base = tmp_path / "cityscapes"
+    for part, city in (("train", "aachen"), ("val", "ulm")):
+        write(base / "leftImg8bit" / part / city / f"{city}_0_1_leftImg8bit.png", picture())
+        write(base / "gtFine" / part / city / f"{city}_0_1_gtFine_labelIds.png", labels([0, 7, 8, 9, 31, 33, 255]))
+    for root, split in ((tmp_path, "train"), (base, "val"), (base, "test")):
+        source = cityscapes(root, split)
+        assert len(source) == 1 and len(source.classes) == 19 and source.classes[16] == "train"
+        expected = labels([IGNORED, 0, 1, IGNORED, 16, 18, IGNORED])
+        np.testing.assert_array_equal(source[0].labels, expected)
+    broken = write(base / "gtFine" / "val" / "ulm" / "ulm_0_1_gtFine_labelIds.png", labels([34]))
+    with pytest.raises(InputError, match=r"labelIds.png: holds the label 34, expected 0 to 33, or 255 for no class"):
+        cityscapes(base, "val")[0]
+    broken.unlink()
+    with pytest.raises(InputError, match=r"ulm_0_1_gtFine_labelIds.png: no such file, which belongs to .*leftImg8bit"):
+        cityscapes(base, "val")
+    (base / "leftImg8bit" / "train").rename(base / "leftImg8bit" / "trained")
+    with pytest.raises(InputError, match=r"leftImg8bit/train: expected a folder of cities"):
+        cityscapes(base, "train")
+    with pytest.raises(InputError, match=r"has neither gtFine nor cityscapes/gtFine"):
+        cityscapes(tmp_path / "none", "val")
+
+
+@pytest.mark.parametrize("maps", ["annotations", "stuffthingmaps_trainval2017"])
+def test_coco_stuff(tmp_path, maps):
+    """Numbers by the hierarchy of the labels: person, bicycle, cat, toothbrush, banner, grass, river, wood."""
+    base, found = tmp_path / "cocostuff", {0: 9, 1: 11, 16: 7, 89: 4, 91: 17, 123: 22, 147: 26, 181: 24}
+    for part in ("train2017", "val2017"):
+        for name in ("a", "b"):
+            write(base / "images" / part / f"{name}.jpg", picture())
+            write(base / maps / part / f"{name}.png", labels([*found, 255]))
+    listing = base / "curated" / "val2017" / "Coco164kFull_Stuff_Coarse_7.txt"
+    listing.parent.mkdir(parents=True)
+    listing.write_text("b\n")
+    source = coco_stuff(tmp_path, "test")
+    assert len(coco_stuff(base, "train")) == 2 and len(source) == 1 and source[0].name == "b"
+    assert len(source.classes) == 27 and source.classes[22] == "plant"
+    np.testing.assert_array_equal(source[0].labels, labels([*found.values(), IGNORED]))
+    listing.write_text("c\n")
+    with pytest.raises(InputError, match=r"c.png: no such file, which belongs to .*c.jpg"):
+        coco_stuff(tmp_path, "val")
+    listing.write_text("../b\n")
+    with pytest.raises(InputError, match=r"\.\./b"):
+        coco_stuff(tmp_path, "val")
+
+
+def test_all_numbers_of_coco_stuff_have_a_group(tmp_path):
+    write(tmp_path / "annotations" / "val2017" / "a.png", np.arange(182, dtype=np.uint8).reshape(2, 91))
+    write(tmp_path / "images" / "val2017" / "a.jpg", picture(2, 91))
+    counts = np.bincount(coco_stuff(tmp_path, "val")[0].labels.ravel(), minlength=27)
+    assert dict(zip(COCO_STUFF, counts.tolist(), strict=True)) == {
+        **dict(electronic=6, appliance=6, food=10, furniture=10, indoor=8, kitchen=8, accessory=8, animal=10),
+        **dict(outdoor=6, person=1, sports=10, vehicle=8, ceiling=2, floor=6, rawmaterial=4, textile=11, wall=7),
+        **{"food-stuff": 4, "furniture-stuff": 11, "window": 2, "building": 6, "ground": 11, "plant": 9},
+        **dict(sky=2, solid=6, structural=5, water=5),
+    }
 
 
 @pytest.mark.thorough
