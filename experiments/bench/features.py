@@ -1,6 +1,6 @@
-"""Features of a vision transformer at the size of the image: time and memory of each upsampler, in a process of its own.
+"""Features of a vision transformer at the size of the image: time and memory of each upsampler.
 
-The largest resident memory of a process cannot be taken back, so that one process for each upsampler tells its own.
+The largest resident memory of a process never falls, so that each upsampler has a process of its own.
 """
 
 import multiprocessing
@@ -74,7 +74,7 @@ def alone(name: str, image: int, cells: int, channels: int, run: bool) -> dict[s
         try:
             row = pool.submit(measured, name, image, cells, channels, run).result()
         except BrokenProcessPool as error:
-            raise InputError(f"features: the process of {name} was ended, as systems do when memory is short") from error
+            raise InputError(f"features: the process of {name} was ended, perhaps for want of memory") from error
     print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
     return row
 
@@ -101,7 +101,8 @@ def _built(name: str, channels: int, image: int, cells: int) -> tuple[Any, Any]:
     options: dict[str, Any] = {} if name in ("anyup", "naf") else {"in_features": channels}
     if name == "uplift":
         options["patch_size"] = image // cells
-    module: Any = FEATURE_UPSAMPLERS[name](**options, rngs=nnx.Rngs(0))
+    make: Any = FEATURE_UPSAMPLERS[name]
+    module = make(**options, rngs=nnx.Rngs(0))
     module.eval()
     graph, state = nnx.split(module)
 
