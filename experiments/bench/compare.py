@@ -19,9 +19,9 @@ from experiments.bench.measuring import (
     peak,
     run_on,
     scratch,
-    seconds,
     spread,
 )
+from experiments.engine.costs import seconds
 from experiments.engine.report import check_out, markdown_table, publish
 from jaxup.files import InputError
 

@@ -1,12 +1,6 @@
-"""Features of a vision transformer at the size of the image: time and memory of each upsampler.
+"""Features of a vision transformer at the size of the image: time and memory of each upsampler, each by itself."""
 
-The largest resident memory of a process never falls, so that each upsampler has a process of its own.
-"""
-
-import multiprocessing
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +10,8 @@ import numpy as np
 from flax import nnx
 
 from experiments.bench import measuring
+from experiments.engine.costs import alone, highest, seconds
 from experiments.engine.report import check_out, markdown_table, publish
-from jaxup import _heap
 from jaxup._checks import check_int
 from jaxup.cli.feature_networks import PLAIN
 from jaxup.files import InputError
@@ -58,7 +52,11 @@ def features(
         raise InputError(f"features: expected an image of whole cells, and {', '.join(_NAMES)}, got {image}, {only}")
     check_out(out)
     about = measuring.circumstances()
-    rows = [alone(name, image, cells, channels, run) for name in only or _NAMES]
+    rows = []
+    for name in only or _NAMES:
+        row = alone(name, measured, name, image, cells, channels, run)
+        print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
+        rows.append(row)
     title = f"{cells} x {cells} to {image} x {image}, C {channels}, float32; {about}"
     publish(out, about | {"rows": rows}, f"{title}\n\n{markdown_table(rows, digits=3)}")
     over = [row["upsampler"] for row in rows if bound and not row.get(_PEAK, row[_COMPILED]) < bound]
@@ -67,31 +65,18 @@ def features(
         raise SystemExit(1)
 
 
-def alone(name: str, image: int, cells: int, channels: int, run: bool) -> dict[str, Any]:
-    """One row, measured in a new process."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            row = pool.submit(measured, name, image, cells, channels, run).result()
-        except BrokenProcessPool as error:
-            raise InputError(f"features: the process of {name} was ended, perhaps for want of memory") from error
-    print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
-    return row
-
-
 def measured(name: str, image: int, cells: int, channels: int, run: bool) -> dict[str, Any]:
-    """One row, measured in this process."""
-    _heap.keep_heap()
+    """One row, of this process."""
     random = np.random.default_rng(0)
     x = jnp.asarray(random.standard_normal((1, cells, cells, channels), np.float32))
     guide = jnp.asarray(random.random((1, image, image, 3), np.float32))
     call, state = _built(name, channels, image, cells)
     compiled: list[Any] = []
-    seconds = measuring.seconds(lambda: compiled.append(jax.jit(call).lower(state, x, guide).compile()))
-    row = {"upsampler": name, _COMPILED: measuring.peak(compiled[0]) / 2**30, "compile s": seconds}
+    to_compile = seconds(lambda: compiled.append(jax.jit(call).lower(state, x, guide).compile()))
+    row = {"upsampler": name, _COMPILED: measuring.peak(compiled[0]) / 2**30, "compile s": to_compile}
     if run:
-        row["s"] = measuring.seconds(lambda: jax.block_until_ready(compiled[0](state, x, guide)))
-        row[_PEAK] = measuring.highest() / 2**30
+        row["s"] = seconds(lambda: jax.block_until_ready(compiled[0](state, x, guide)))
+        row[_PEAK] = highest() / 2**30
     return row
 
 

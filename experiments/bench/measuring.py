@@ -2,10 +2,7 @@
 
 import os
 import platform
-import resource
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,17 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.engine.config import versions
+from experiments.engine.costs import seconds
 from jaxup.files import InputError
 
 _COPIED, _SIDE = 64 << 20, 1024  # bytes that are copied, and rows of the matrices that are multiplied
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    """On CPUs those of all threads, so that other work on the machine counts less."""
-    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
-    start = clock()
-    run()
-    return clock() - start
 
 
 def in_turns(runs: Sequence[Callable[[], Any]], repeats: int) -> list[np.ndarray]:
@@ -51,15 +41,6 @@ def peak(compiled: jax.stages.Compiled) -> int:
     """Bytes of inputs, outputs and scratch memory."""
     analysis = _memory(compiled)
     return analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
-
-
-def highest() -> int:
-    """The most bytes that a GPU's or TPU's arrays, or on CPUs all memory of this process, have taken so far."""
-    found = jax.local_devices()[0].memory_stats()
-    if found is not None and jax.default_backend() != "cpu":
-        return int(found["peak_bytes_in_use"])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _memory(compiled: jax.stages.Compiled) -> Any:

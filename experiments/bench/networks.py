@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.bench.measuring import seconds
 from experiments.bench.torch_twin import dkn_twin
 from experiments.engine.config import versions
+from experiments.engine.costs import seconds
 from experiments.engine.report import markdown_table
 from jaxup.files import InputError
 from jaxup.models import DKN, FDKN

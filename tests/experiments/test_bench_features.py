@@ -28,32 +28,12 @@ def test_all_compile(name):
 
 
 def test_a_bound_that_is_not_kept_is_exit_status_1(monkeypatch, capsys):
-    monkeypatch.setattr(features, "alone", lambda name, *_: {"upsampler": name, "compiled, GiB": 2.0, "compile s": 1.0})
+    monkeypatch.setattr(
+        features, "alone", lambda label, function, name, *_: {"upsampler": name, "compiled, GiB": 2.0, "compile s": 1.0}
+    )
     with pytest.raises(SystemExit, match="1"):
         features.features(only=("naf",), bound=2.0, run=False)
     assert "not below 2 GiB: naf" in capsys.readouterr().err
-
-
-def test_a_process_that_was_ended(monkeypatch):
-    monkeypatch.setattr(features, "ProcessPoolExecutor", Broken)
-    with pytest.raises(ValueError, match="the process of naf was ended"):
-        features.alone("naf", 32, 2, 8, False)
-
-
-class Broken:
-    """A pool whose process is gone."""
-
-    def __init__(self, *_, **__):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def submit(self, *_):
-        raise features.BrokenProcessPool
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,12 @@ def test_memory(tmp_path, capsys):
     assert row["upsampler"] == "nearest" and 0 < row["GiB"] < 0.1 and "nearest: 0.0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_memory_of_a_step_that_is_run(capsys):
+    assert main(["instances", "memory", "--smoke", "--run"]) == 0
+    assert "| nearest   |" in (out := capsys.readouterr().out) and "| peak, GiB |" in out
+
+
 def test_faulty_memory(capsys):
     for options, message in (
         (["--upsampler", "resfu"], "upsampler: has no effect beside upsamplers"),
