@@ -90,13 +90,13 @@ _DEPTH = "Means over the images, of pixels whose depth is between 1 mm and 10 m;
 
 def method(run: Run) -> Method:
     """A probe with its upsampler as a function of examples."""
-    upsample, probe = run.config.open_upsampler(), jitted(run.network)
+    enlarge, probe = run.config.open_upsampler(), jitted(run.network)
     finish: Callable[[Any], Any] = (lambda x: x[..., 0]) if run.config.data.depth else (lambda x: jnp.argmax(x, -1))
 
     def find(example: Example) -> tuple[np.ndarray, np.ndarray]:
-        image = jnp.asarray(example["image"][None], jnp.float32) / 255
-        fine = upsample(jnp.asarray(example["features"][None]), image, (image.shape[1], image.shape[2]))
-        return np.asarray(fine[0]), np.asarray(finish(probe(fine, jnp.asarray(example["whole"][None])))[0])
+        batch = {name: jnp.asarray(array[None]) for name, array in example.items()}
+        fine = enlarge(batch)
+        return np.asarray(fine[0]), np.asarray(finish(probe(fine, batch["whole"]))[0])
 
     return find
 

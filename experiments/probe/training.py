@@ -26,7 +26,8 @@ from experiments.probe.networks import (
     open_upsampler,
 )
 from experiments.segmentation.training import cross_entropy
-from jaxup.cli.feature_networks import PLAIN, Upsample
+from jaxup import solvers
+from jaxup.cli.feature_networks import PLAIN
 from jaxup.files import InputError
 from jaxup.interop.load import FEATURE_UPSAMPLERS
 
@@ -91,11 +92,20 @@ class TrainConfig:
 
     def open_features(self, split: Literal["train", "test"]) -> Features:
         """Of the images of a split."""
-        return open_features(self.data, split, self.open_encoder(), self.encoder, self.folder)
+        fits = self.upsampler == "fitted"
+        return open_features(self.data, split, self.open_encoder(), self.encoder, self.folder, fits=fits)
 
-    def open_upsampler(self) -> Upsample:
-        """With its weights; for depth it sees colours as they are."""
-        return open_upsampler(self.upsampler, self.open_encoder(), BARE if self.data.depth else None)
+    def open_upsampler(self) -> Callable[[Batch], jax.Array]:
+        """With its weights, as a function of batches of features and images; for depth it sees colours as they are."""
+        upsample = open_upsampler(self.upsampler, self.open_encoder(), BARE if self.data.depth else None)
+
+        def enlarge(batch: Batch) -> jax.Array:
+            image = batch["image"].astype(jnp.float32) / 255
+            if self.upsampler == "fitted" and "fit" in batch:
+                return from_fit(batch["fit"], batch["features"], image)
+            return upsample(batch["features"], image, (image.shape[1], image.shape[2]))
+
+        return enlarge
 
     def rate(self, step: Any) -> jax.Array:
         """The learning rate of a step, counted from 0."""
@@ -123,15 +133,16 @@ def train(config: TrainConfig) -> nnx.Module:
     return fit(model, optimizer, loss, batches, config.run, prepare=enlarged(upsample))
 
 
-def enlarged(upsample: Upsample) -> Callable[[Batch], Batch]:
+def enlarged(enlarge: Callable[[Batch], jax.Array]) -> Callable[[Batch], Batch]:
     """Batches with features of the images' size, outside of what is differentiated."""
+    return lambda batch: {"features": enlarge(batch), "whole": batch["whole"], "truth": batch["truth"]}
 
-    def prepare(batch: Batch) -> Batch:
-        image = batch["image"].astype(jnp.float32) / 255
-        size = image.shape[1], image.shape[2]
-        return {"features": upsample(batch["features"], image, size), "whole": batch["whole"], "truth": batch["truth"]}
 
-    return prepare
+@jax.jit
+def from_fit(fit: jax.Array, x: jax.Array, image: jax.Array) -> jax.Array:
+    """Features enlarged by the filters [B, h, w, 4] that were fitted to their images."""
+    sigma_x, sigma_y, theta, colour = jnp.split(fit, 4, axis=3)
+    return solvers.BilateralFit(sigma_x, sigma_y, theta, colour, jnp.zeros(0)).apply(x, image)
 
 
 def segmentation_loss(model: Any, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -24,7 +24,7 @@ from experiments.probe.paper import RESULTS, published
 from experiments.probe.training import TrainConfig, sig_loss
 from experiments.probe.upsamplers import FITS, anyup_loss, cosine_mse, crops, halves, naf_loss, pyramid, uplift_loss
 from experiments.segmentation import features
-from jaxup import metrics
+from jaxup import metrics, solvers
 from jaxup.files import InputError
 from jaxup.ops import resize
 from tests import goldens
@@ -240,6 +240,27 @@ def test_features_are_kept(kept):
     np.save(file, np.zeros((3, 2, 65, 3), np.float32))
     with pytest.raises(InputError, match="expected features of 3 images"):
         open_features(data, "train", MEANS, "means", folder)
+
+
+@pytest.mark.thorough
+def test_fitted_filters_are_kept(kept):
+    """They give what Upsample Anything gives of the images and their mirror images."""
+    folder, data, _ = kept
+    found = open_features(data, "train", MEANS, "means", folder, fits=True)
+    enlarge = TrainConfig(RunConfig(folder / "run"), data, "random", "fitted").open_upsampler()
+    for example in found[1]:
+        batch = {name: jnp.asarray(array[None]) for name, array in example.items()}
+        assert batch["fit"].shape == (1, 8, 8, 4)
+        image = batch["image"].astype(jnp.float32) / 255
+        expected = solvers.upsample_anything(batch["features"], image)
+        np.testing.assert_allclose(enlarge(batch), expected, atol=0.02)
+        del batch["fit"]
+        np.testing.assert_array_equal(enlarge(batch), expected)
+    (file,) = folder.glob("fits-shapes-train-*")
+    assert open_features(data, "train", MEANS, "means", folder, fits=True)[2][0]["fit"].any()
+    np.save(file, np.zeros((3, 2, 8, 8, 3), np.float32))
+    with pytest.raises(InputError, match=r"fits-shapes-train.*expected filters of 3 images"):
+        open_features(data, "train", MEANS, "means", folder, fits=True)
 
 
 def test_batches(kept):
