@@ -2,6 +2,7 @@
 
 from experiments.bench.compare import compare
 from experiments.bench.features import features
+from experiments.bench.large import large
 from experiments.bench.networks import networks
 from experiments.bench.operators import run, upsamplers
 from experiments.bench.scaling import scaling
@@ -11,6 +12,7 @@ COMMANDS = {
     "operators": compare,
     "upsamplers": upsamplers,
     "features": features,
+    "large": large,
     "networks": networks,
     "scaling": scaling,
 }
