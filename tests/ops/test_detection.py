@@ -116,6 +116,23 @@ def test_suppression():
     assert ops.nms(boxes[:, :0], scores[:, :0], threshold=0.5, count=2).tolist() == [[-1, -1]] * 2
 
 
+@pytest.mark.parametrize(("side", "threshold"), [(12, 0.3), (40, 0.7), (300, 0.5)])
+def test_suppression_of_more_boxes_than_go_at_a_time(side, threshold):
+    """Chains of boxes that strike each other out, within what goes at a time and across."""
+    boxes = np.stack([some_boxes(230, side, seed) for seed in (7, 8)])
+    scores = np.random.default_rng(2).integers(0, 60, (2, 230)).astype(np.float32)
+    labels = np.random.default_rng(3).integers(0, 2, (2, 230)).astype(np.int32)
+    scores[1, ::3] = -np.inf
+    for of, marked in ((labels, labels), (None, 0 * labels)):
+        found = np.asarray(ops.nms(boxes, scores, of, threshold=threshold, count=230))
+        for i in (0, 1):
+            there = np.flatnonzero(scores[i] > -np.inf)
+            wanted = there[oracle.nms(boxes[i][there], scores[i][there], marked[i][there], threshold)].tolist()
+            assert found[i].tolist() == wanted + [-1] * (230 - len(wanted))
+        few = np.asarray(ops.nms(boxes, scores, of, threshold=threshold, count=7))
+        assert np.array_equal(few, found[:, :7])
+
+
 def test_pasted_and_cut_out():
     masks, boxes = np.abs(random(5, 4, 4)), some_boxes(5, 11, 2)
     boxes[0] = [3.5, 2.5, 4.2, 3.1]  # less than a pixel
