@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import hsv_to_rgb
 
 from experiments.data.instances import Scene, Source, segments_of
 from experiments.engine.figures import Panel, panel_figure
@@ -12,6 +13,7 @@ from experiments.segmentation.drawing import palette
 from jaxup.metrics import Segment
 
 _LEAST_SCORE = 0.5
+_TURN = 0.6180339887498949  # golden: hues of neighbouring numbers are far apart, and no two are the same
 
 
 def outlined(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -29,11 +31,12 @@ def outlined(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def panoptic(segments: np.ndarray, listed: Sequence[Segment], things: int) -> np.ndarray:
-    """A map of segments as colours from 0 to 1: one for each kind of stuff, and one for each thing; black is none."""
+    """A map of segments as colours from 0 to 1: dull for each kind of stuff, bright for each thing; black is none."""
     shown = np.zeros((*segments.shape, 3))
     for segment in listed:
-        number = segment.category - things if segment.category >= things else 60 + segment.id % 140
-        shown[segments == segment.id] = palette()[number + 1] / 255
+        stuff = segment.category >= things
+        hue = (segment.category - things if stuff else segment.id) * _TURN % 1
+        shown[segments == segment.id] = hsv_to_rgb((hue, 0.35, 0.5) if stuff else (hue, 0.8, 1.0))
     return shown
 
 

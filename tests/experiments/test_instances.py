@@ -316,3 +316,12 @@ def test_pictures_of_masks():
     segments = np.array([[0, 1, 2, 3]])
     colours = panoptic(segments, [Segment(1, 0), Segment(2, 0), Segment(3, 5)], 5)
     assert not colours[0, 0].any() and len(np.unique(colours[0], axis=0)) == 4
+
+
+def test_no_colour_of_a_panoptic_map_is_nearly_another():
+    """Twenty things on four kinds of stuff: bright ones on dull ones, and none is dark as what has no segment."""
+    segments = np.arange(1, 25)[None]
+    listed = [Segment(n, 9 if n <= 20 else 10 + n - 21) for n in range(1, 25)]
+    colours = np.append(panoptic(segments, listed, 10)[0], [[0, 0, 0]], axis=0)
+    distances = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 9 * np.eye(25)
+    assert distances[:20, 20:].min() > 0.4 and distances[20:, 20:].min() > 0.08 and distances.min() > 0.08
