@@ -11,13 +11,14 @@ large = importlib.import_module("experiments.bench.large")  # the package has th
 
 
 @pytest.mark.thorough
-def test_time_per_pixel_and_memory(tmp_path, capsys):
+def test_time_per_pixel_and_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(large, "alone", lambda label, function, *arguments: function(*arguments))
     sizes = ["--megapixels", "0.01", "0.04", "--scale", "2", "--only", "joint_bilateral", "--repeats", "1"]
     assert main(["bench", "large", *sizes, "--bound", "20", "--out", str(tmp_path / "out")]) == 0
     first, second = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert first["to the first"] == 1 and second["to the first"] == second["ns per pixel"] / first["ns per pixel"]
     assert first["ns per pixel"] == pytest.approx(1e3 * first["s"] / first["megapixels"])
-    assert 0 < first["compiled, GiB"] < second["compiled, GiB"] < first["peak, GiB"] <= second["peak, GiB"] * 1.1
+    assert 0 < first["compiled, GiB"] < second["compiled, GiB"] < first["peak, GiB"] <= second["peak, GiB"]
     assert "2x, C 4, float32, forward" in (tmp_path / "out" / "table.md").read_text()
 
 

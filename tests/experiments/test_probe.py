@@ -319,7 +319,7 @@ def test_table(tmp_path, capsys):
 def test_fit_upsampler(name, tmp_path):
     """What it leaves is read by jaxup.load, for a probe of depth, too."""
     folder = tmp_path / name
-    side = {"naf": "96", "uplift": "64", "anyup": "64"}[name]
+    side = {"naf": "96", "uplift": "32", "anyup": "64"}[name]
     arguments = ["probe", "fit-upsampler", "--smoke", "--upsampler", name, "--side", side, "--run-dir", str(folder)]
     assert main(arguments) == 0
     module = jaxup.load(folder / f"{name}.safetensors")
