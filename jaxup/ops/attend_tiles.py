@@ -117,8 +117,7 @@ def attend_in_tiles(
         out = _split(_split(out, 2, ty * sy), 1, rows)
         return merge_phases(jnp.swapaxes(out, 2, 3)) + jax.lax.stop_gradient(_spoilt(parts[2], over))
 
-    out = jax.lax.map(strip, tuple(jnp.moveaxis(x, 1, 0) for x in (queries, *seen)))
-    out = jnp.moveaxis(out, 0, 1)
+    out = _map_second(strip, (queries, *seen))
     return out.reshape(out.shape[0], strips * out.shape[2], *out.shape[3:])[:, : sy * height, : sx * width]
 
 
@@ -137,6 +136,25 @@ def _change_of_weights(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Arra
     """From the weights alone: autodiff would go through the exponentials again."""
     weights, change = masked_softmax(*primals), jnp.where(primals[1], tangents[0], 0)
     return weights, weights * (change - (weights * change).sum(-1, keepdims=True))
+
+
+def _map_second(fn: Callable[[tuple[jax.Array, ...]], jax.Array], arrays: tuple[jax.Array, ...]) -> jax.Array:
+    """`jax.lax.map` along the second axis; without axes of length 1 meanwhile, for which XLA copies whole arrays."""
+    parts = [jnp.moveaxis(x, 1, 0) for x in arrays]
+    shapes = [x.shape[1:] for x in parts]
+    of_result: list[tuple[int, ...]] = []
+
+    def one(xs: tuple[jax.Array, ...]) -> jax.Array:
+        out = fn(tuple(x.reshape(shape) for x, shape in zip(xs, shapes, strict=True)))
+        of_result.append(out.shape)
+        return out.reshape(_longer(out.shape))
+
+    out = jax.lax.map(one, tuple(x.reshape(x.shape[0], *_longer(x.shape[1:])) for x in parts))
+    return jnp.moveaxis(out.reshape(out.shape[0], *of_result[0]), 0, 1)
+
+
+def _longer(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape if known(n, 0) != 1)
 
 
 def _split(x: jax.Array, axis: int, count: int) -> jax.Array:
