@@ -11,6 +11,8 @@ from flax import nnx
 
 from jaxup import nn, ops
 
+_ALIGNMENT = 64  # bytes
+
 
 class Shape(NamedTuple):
     """Low-resolution rows and columns, the scale, and channels."""
@@ -58,14 +60,34 @@ class Job(NamedTuple):
     others: tuple[Any, ...] = ()  # float32, as they are in both
 
 
-def _random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+def _random(*shape: int, seed: int = 0, factor: float = 1.0) -> np.ndarray:
+    x = _aligned(shape)
+    np.random.default_rng(seed).standard_normal(out=x, dtype=np.float32)
+    x *= np.float32(factor)
+    return x
+
+
+def _colours(*shape: int) -> np.ndarray:
+    x = _aligned(shape)
+    np.random.default_rng(0).random(out=x, dtype=np.float32)
+    return x
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """As XLA wants arrays, which it then need not copy: large ones are to be in memory once."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    found: np.ndarray = memory[start : start + size].view(np.float32).reshape(shape)
+    return found
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
-    shifted = np.exp(x - x.max(-1, keepdims=True))
-    weights: np.ndarray = shifted / shifted.sum(-1, keepdims=True)
-    return weights
+    """In the place of x."""
+    x -= x.max(-1, keepdims=True)
+    np.exp(x, out=x)
+    x /= x.sum(-1, keepdims=True)
+    return x
 
 
 def _reassemble(s: Shape) -> Job:
@@ -76,7 +98,7 @@ def _reassemble(s: Shape) -> Job:
 
 def _attention(s: Shape) -> Job:
     window, depth = 2 * s.scale + 1, s.channels + s.channels % 2
-    images = 0.1 * _random(*s.high(depth)), _random(*s.low(depth)), _random(*s.low(s.channels))
+    images = _random(*s.high(depth), factor=0.1), _random(*s.low(depth)), _random(*s.low(s.channels))
     positions = tuple(_random(window, depth // 2, seed=seed) for seed in (1, 2))
     seen = window**2 / s.scale**2  # cells on average
 
@@ -89,7 +111,7 @@ def _attention(s: Shape) -> Job:
 
 def _similarity(s: Shape) -> Job:
     depth = min(32, s.channels)
-    images = 0.1 * _random(*s.high(depth)), _random(*s.low(depth)), _random(*s.low(s.channels))
+    images = _random(*s.high(depth), factor=0.1), _random(*s.low(depth)), _random(*s.low(s.channels))
     work = 25 * s.pixels * (depth + s.channels)
     options = dict(scale=s.scale, kernel_size=5)
     return Job(ops.similarity_upsample, "similarity_upsample", images, options, work)
@@ -135,7 +157,7 @@ def _indexed_pool(s: Shape) -> Job:
 
 
 def _joint_bilateral(s: Shape) -> Job:
-    images = _random(*s.low(s.channels)), np.random.default_rng(0).random(s.high(3), np.float32)
+    images = _random(*s.low(s.channels)), _colours(*s.high(3))
     options = dict(scale=s.scale, radius=1, sigma_spatial=0.7, sigma_range=0.1)
     return Job(
         ops.joint_bilateral_upsample, "joint_bilateral_upsample", images, options, 9 * s.pixels * (s.channels + 3)
@@ -143,7 +165,7 @@ def _joint_bilateral(s: Shape) -> Job:
 
 
 def _guided_filter(s: Shape) -> Job:
-    images = _random(*s.high(s.channels)), np.random.default_rng(0).random(s.high(3), np.float32)
+    images = _random(*s.high(s.channels)), _colours(*s.high(3))
     work = s.pixels * (2 * s.scale + 1) * 2 * (13 + 8 * s.channels)  # separable means of 21 + 8 C maps, about
     return Job(ops.guided_filter, "guided_filter", images, dict(radius=s.scale, eps=1e-2), work)
 
