@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxup._checks import Pair, accum_dtype, check_features, check_int, check_odd, check_shape, fail, pair
+from jaxup._checks import Pair, accum_dtype, check_features, check_int, check_odd, check_shape, fail, known, pair
 from jaxup.nn import initializers
 from jaxup.ops.convolve import convolve
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.regions import convolve_groups
 from jaxup.ops.resize import resize
+from jaxup.ops.tiling import in_strips
 
 
 def _conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, **options: Any) -> nnx.Conv:
@@ -87,7 +88,12 @@ class SemiShift(nnx.Module):
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], self.scale[0] * x.shape[1], self.scale[1] * x.shape[2], None))
         of_x = resize(self.conv(self.compress_x(x)), scale=self.scale, method="nearest")
-        return self.conv(self.compress_guide(guide)) + of_x
+        row_bytes = (
+            known(guide.shape[0]) * known(guide.shape[2]) * self.compress_guide.out_features * of_x.dtype.itemsize
+        )
+        options: dict[str, Any] = dict(margin=self.conv.kernel_size[0] // 2, row_bytes=row_bytes)
+        options |= dict(channels=self.conv.out_features, dtype=of_x.dtype)
+        return in_strips(lambda y: self.conv(self.compress_guide(y)), guide, **options) + of_x
 
 
 class FADE(nnx.Module):

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxup._checks import Pair
+from jaxup._checks import Pair, known
 from jaxup.ops.windows import merge_phases
 
 # What one tile may hold at a time.
@@ -29,13 +30,23 @@ def map_tiles(fn: Callable[[jax.Array, jax.Array], jax.Array], size: Pair, tile:
     return merge_phases(tiles.transpose(2, 0, 3, 1, 4, *range(5, tiles.ndim)))[:, : size[0], : size[1]]
 
 
-def in_strips(fn: Callable[..., jax.Array], x: jax.Array, *images: jax.Array, margin: int, row_bytes: int) -> jax.Array:
-    """`fn(x, *images)`, of the shape and dtype of x, by strips of rows if all of them need too much memory.
+def in_strips(
+    fn: Callable[..., jax.Array],
+    x: jax.Array,
+    *images: jax.Array,
+    margin: int,
+    row_bytes: int,
+    channels: int | None = None,
+    dtype: Any = None,
+) -> jax.Array:
+    """`fn(x, *images)`, by strips of rows if all of them need too much memory.
+
+    The result has the shape and dtype of x, if neither its channels nor its dtype are given.
 
     A strip sees `margin` rows more on both sides, or what the image has of them, and is computed anew in the backward
     pass: equal results, if `fn` reads no further and treats the borders of a strip like those of the image.
     """
-    height = x.shape[1]
+    height = known(x.shape[1], 0)
     rows = min(height, max(1, STRIP_BYTES // max(1, row_bytes) - 2 * margin, 2 * margin))
     seen = rows + 2 * margin
     if seen >= height or height * row_bytes <= STRIP_BYTES:
@@ -47,7 +58,8 @@ def in_strips(fn: Callable[..., jax.Array], x: jax.Array, *images: jax.Array, ma
         part = fn(*(jax.lax.dynamic_slice_in_dim(z, start, seen, axis=1) for z in (x, *images)))
         return jax.lax.dynamic_slice_in_dim(part, first - start, rows, axis=1)
 
-    return by_strips(lambda _, first: strip(first), jnp.zeros_like(x), rows)
+    out = jnp.zeros_like(x, dtype, shape=(*x.shape[:3], x.shape[3] if channels is None else channels))
+    return by_strips(lambda _, first: strip(first), out, rows)
 
 
 def by_strips(fn: Callable[[jax.Array, jax.Array], jax.Array], out: jax.Array, rows: int) -> jax.Array:

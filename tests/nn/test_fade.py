@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from jaxup import interop, nn, ops
+from jaxup.ops import tiling
 from tests import goldens
 from tests.compare import assert_close
 from tests.modules import abstract, call, count, drawn, random
@@ -51,6 +52,25 @@ def test_gate_chooses_guide_or_upsampled(bias, expected):
     out, inside = np.asarray(call(module, x, guide)), np.s_[:, 4:-4, 4:-4]
     # Where no window leaves the image, a constant stays what it is.
     np.testing.assert_allclose(out[inside], guide[inside] if expected else 2, rtol=1e-6)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("lite", [False, True])
+def test_strips_of_a_large_guide(monkeypatch, lite):
+    """Values and gradients are those of the whole."""
+    module, _ = drawn(nn.FADE, 4, 4, embedding_features=6, lite=lite)
+    graph, state = nnx.split(module)
+    inputs = state, random(2, 10, 3, 4), random(2, 20, 6, 4)
+
+    def results():
+        run = jax.jit(lambda state, *xs: nnx.merge(graph, state)(*xs))
+        pulled = jax.jit(jax.grad(lambda *xs: jnp.sum(run(*xs) ** 2), argnums=(0, 1, 2)))
+        return run(*inputs), pulled(*inputs)
+
+    whole = results()
+    monkeypatch.setattr(tiling, "STRIP_BYTES", 1500)  # of 20 rows of 288 bytes, or of 1200
+    for found, expected in zip(jax.tree.leaves(results()), jax.tree.leaves(whole), strict=True):
+        assert_close(found, expected, 1e-5)
 
 
 def test_parameter_counts():
