@@ -64,7 +64,7 @@ def _nms(boxes: jax.Array, scores: jax.Array, labels: jax.Array | None, threshol
         _pick(boxes.reshape(-1, number, 4), jnp.pad(order, pad)),
         _pick(labels.reshape(-1, number), jnp.pad(order, pad)),
     )
-    found = _ranks(ranked, jnp.sum(scores > -jnp.inf, axis=-1), threshold, count)
+    found = _ranks(ranked, jnp.sum(scores > -jnp.inf, axis=-1, dtype=jnp.int32), threshold, count)
     return jnp.where(found < 0, -1, _pick(order, found)).reshape(*leading, count)
 
 
@@ -94,9 +94,9 @@ def _ranks(ranked: _Boxes, valid: jax.Array, threshold: float, count: int) -> ja
         places = start + jnp.arange(_BLOCK, dtype=jnp.int32)[None]
         struck = jnp.any(better.overlap(here, threshold) & (results >= 0)[:, :, None], axis=1)
         kept = _undisputed((places < valid[:, None]) & ~struck, here.overlap(here, threshold) & before)
-        rank = jnp.where(kept, taken[:, None] + jnp.cumsum(kept, axis=1) - 1, count)
+        rank = jnp.where(kept, taken[:, None] + jnp.cumsum(kept, axis=1, dtype=jnp.int32) - 1, count)
         results = results.at[batch, rank].set(jnp.broadcast_to(places, rank.shape), mode="drop")
-        return start + _BLOCK, taken + jnp.sum(kept, axis=1), results
+        return start + _BLOCK, taken + jnp.sum(kept, axis=1, dtype=jnp.int32), results
 
     def more(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         start, taken, _ = state
