@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.photos import Split
+from experiments.data.sources import Cached
 from experiments.engine.config import MAY_DIFFER
 from experiments.monocular_depth.data import DataConfig as WithDepth
 from experiments.segmentation.data import DataConfig as WithLabels
@@ -76,16 +77,17 @@ class DataConfig:
             if self.num_classes is not None:
                 raise InputError(f"num_classes: has no effect with the source {self.source}")
             name: Any = _DEPTH[self.source]
-            return Squares(WithDepth(name, **given).open(split), self.side)
+            return Squares(WithDepth(name, **given).open(split), self.side, keep=self.source == "rooms")
         labelled: Any = self.source
-        return Squares(WithLabels(labelled, **given, num_classes=self.num_classes).open(split), self.side)
+        found = WithLabels(labelled, **given, num_classes=self.num_classes).open(split)
+        return Squares(found, self.side, keep=self.source in ("shapes", "camvid"))
 
 
 class Squares:
-    """The middle squares of a source of images with labels or depth."""
+    """The middle squares of a source of images with labels or depth, which on request are kept in memory."""
 
-    def __init__(self, source: Any, side: int):
-        self.source, self.side = source, side
+    def __init__(self, source: Any, side: int, *, keep: bool = False):
+        self.source, self.side = Cached(source) if keep else source, side
         self.classes: tuple[str, ...] = tuple(getattr(source, "classes", ()))
         """Of labels."""
 
