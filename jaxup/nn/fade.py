@@ -1,5 +1,6 @@
 """Fusing the assets of decoder and encoder (Lu et al., FADE, ECCV 2022)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from jaxup.ops.convolve import convolve
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.regions import convolve_groups
 from jaxup.ops.resize import resize
-from jaxup.ops.tiling import in_strips
+from jaxup.ops.tiling import in_strips, needs_strips
 
 
 def _conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, **options: Any) -> nnx.Conv:
@@ -84,16 +85,28 @@ class SemiShift(nnx.Module):
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Logits on the guide's grid."""
+        return self.kernels(x, guide, lambda logits: logits)
+
+    def kernels(self, x: jax.Array, guide: jax.Array, finish: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """What a function makes of each pixel's logits; strip by strip where the embedded guide is large."""
         check_features("x", x, self.in_features)
         check_features("guide", guide, self.guide_features)
         check_shape("guide", guide, (x.shape[0], self.scale[0] * x.shape[1], self.scale[1] * x.shape[2], None))
-        of_x = resize(self.conv(self.compress_x(x)), scale=self.scale, method="nearest")
-        row_bytes = (
-            known(guide.shape[0]) * known(guide.shape[2]) * self.compress_guide.out_features * of_x.dtype.itemsize
-        )
-        options: dict[str, Any] = dict(margin=self.conv.kernel_size[0] // 2, row_bytes=row_bytes)
-        options |= dict(channels=self.conv.out_features, dtype=of_x.dtype)
-        return in_strips(lambda y: self.conv(self.compress_guide(y)), guide, **options) + of_x
+        of_x, margin = self.conv(self.compress_x(x)), self.conv.kernel_size[0] // 2
+        embedded = self.compress_guide.out_features * of_x.dtype.itemsize
+        row_bytes = known(guide.shape[0]) * known(guide.shape[2]) * embedded
+        if not needs_strips(guide, margin=margin, row_bytes=row_bytes):
+            of_x = resize(of_x, scale=self.scale, method="nearest")
+            return finish(self.conv(self.compress_guide(guide)) + of_x)
+        wide = resize(of_x, scale=(1, self.scale[1]), method="nearest")
+        numbers = jnp.arange(guide.shape[1])[None, :, None, None]
+
+        def strip(rows: jax.Array, numbers: jax.Array) -> jax.Array:
+            return finish(self.conv(self.compress_guide(rows)) + wide[:, numbers[0, :, 0, 0] // self.scale[0]])
+
+        dtype = jax.eval_shape(finish, of_x).dtype
+        options: dict[str, Any] = dict(margin=margin, row_bytes=row_bytes, dtype=dtype)
+        return in_strips(strip, guide, numbers, channels=of_x.shape[3], **options)
 
 
 class FADE(nnx.Module):
@@ -174,5 +187,8 @@ class FADE(nnx.Module):
 
     def kernels(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """The weights of its averages, [B, sy*h, sx*w, K*K] with the sum 1, in float32 or more."""
-        logits = self.logits(x, guide)
-        return jax.nn.softmax(logits.astype(accum_dtype(logits)), axis=-1)
+
+        def weights(logits: jax.Array) -> jax.Array:
+            return jax.nn.softmax(logits.astype(accum_dtype(logits)), axis=-1)
+
+        return self.logits.kernels(x, guide, weights)

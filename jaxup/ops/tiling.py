@@ -46,11 +46,10 @@ def in_strips(
     A strip sees `margin` rows more on both sides, or what the image has of them, and is computed anew in the backward
     pass: equal results, if `fn` reads no further and treats the borders of a strip like those of the image.
     """
-    height = known(x.shape[1], 0)
-    rows = min(height, max(1, STRIP_BYTES // max(1, row_bytes) - 2 * margin, 2 * margin))
-    seen = rows + 2 * margin
-    if seen >= height or height * row_bytes <= STRIP_BYTES:
+    height, rows = known(x.shape[1], 0), _rows(row_bytes, margin)
+    if not needs_strips(x, margin=margin, row_bytes=row_bytes):
         return fn(x, *images)
+    seen = rows + 2 * margin
 
     @partial(jax.checkpoint, prevent_cse=False)
     def strip(first: jax.Array) -> jax.Array:
@@ -60,6 +59,16 @@ def in_strips(
 
     out = jnp.zeros_like(x, dtype, shape=(*x.shape[:3], x.shape[3] if channels is None else channels))
     return by_strips(lambda _, first: strip(first), out, rows)
+
+
+def needs_strips(x: jax.Array, *, margin: int, row_bytes: int) -> bool:
+    """Whether `in_strips` makes several of an image."""
+    height = known(x.shape[1], 0)
+    return height * row_bytes > STRIP_BYTES and _rows(row_bytes, margin) + 2 * margin < height
+
+
+def _rows(row_bytes: int, margin: int) -> int:
+    return max(1, STRIP_BYTES // max(1, row_bytes) - 2 * margin, 2 * margin)
 
 
 def by_strips(fn: Callable[[jax.Array, jax.Array], jax.Array], out: jax.Array, rows: int) -> jax.Array:
