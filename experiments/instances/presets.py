@@ -21,14 +21,15 @@ _EPOCH = 117_266 // 16  # images with objects over images in a batch
 
 
 def shapes() -> TrainConfig:
-    """Panoptic FPN or Mask R-CNN in small, from random weights, on generated scenes of 96 x 96 pixels: some 8 minutes
-    of one CPU core, and one more to compile. Panoptic FPN has both halves of Table XII, AP and panoptic quality.
+    """Panoptic FPN or Mask R-CNN in small, from random weights, on generated scenes of 96 x 96 pixels: some 3 to
+    8 minutes of one CPU core, and one more to compile. Panoptic FPN has both halves of Table XII, AP and panoptic quality.
 
     python -m experiments instances train --run-dir runs/panoptic --upsampler resfu
     python -m experiments instances train --run-dir runs/instances --upsampler resfu --model mask_rcnn
     python -m experiments instances evaluate --run-dir runs/panoptic --images 200
 
-    Ours: not measured yet.
+    Ours, 2000 steps of 4 images, three seeds, mask AP and PQ: nearest 2.6, 13.5; bilinear 2.8, 14.3; CARAFE 4.3, 18.3;
+    ReSFU 3.6, 16.8 (RESULTS.md).
     """
     return TrainConfig(
         RunConfig(Path("runs/instances-shapes"), steps=1000, log_every=50, save_every=100),
@@ -92,7 +93,7 @@ def shapes_table() -> TableConfig:
 
     python -m experiments instances table --run-dir runs/table --upsamplers nearest bilinear carafe resfu --seed 1
 
-    Ours: not measured yet.
+    Ours: see `train`, and experiments/RESULTS.md.
     """
     return replace(_table(shapes(), "runs/instances-table"), test_images=200)
 
