@@ -21,8 +21,9 @@ _EPOCH = 117_266 // 16  # images with objects over images in a batch
 
 
 def shapes() -> TrainConfig:
-    """Panoptic FPN or Mask R-CNN in small, from random weights, on generated scenes of 96 x 96 pixels: some 3 to
-    8 minutes of one CPU core, and one more to compile. Panoptic FPN has both halves of Table XII, AP and panoptic quality.
+    """Panoptic FPN or Mask R-CNN in small, from random weights, on generated scenes of 96 x 96 pixels: some 3
+    to 8 minutes of one CPU core, and one more to compile. Panoptic FPN has both halves of Table XII, AP and panoptic
+    quality.
 
     python -m experiments instances train --run-dir runs/panoptic --upsampler resfu
     python -m experiments instances train --run-dir runs/instances --upsampler resfu --model mask_rcnn
