@@ -26,7 +26,7 @@ def shapes() -> TrainConfig:
     python -m experiments probe train --run-dir runs/probe-depth --upsampler fitted --source rooms
     python -m experiments probe evaluate --run-dir runs/probe --out results --pictures
 
-    Ours: not measured yet.
+    Ours, 40 images, 500 steps, one seed, mIoU: bilinear 22.81, fitted 19.85, NAF trained in minutes 26.09 (RESULTS.md).
     """
     return TrainConfig(
         RunConfig(Path("runs/probe"), steps=1000, log_every=50, save_every=250),
