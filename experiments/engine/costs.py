@@ -1,7 +1,6 @@
 """What a call takes, of time and of memory, the latter in a process of its own, as the largest never falls."""
 
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +34,8 @@ def highest() -> int:
     found = None if jax.default_backend() == "cpu" else jax.local_devices()[0].memory_stats()
     if found is not None:
         return int(found["peak_bytes_in_use"])
+    import resource  # here, because Windows has none
+
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
