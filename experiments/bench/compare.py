@@ -20,6 +20,7 @@ from experiments.bench.measuring import (
     run_on,
     scratch,
     spread,
+    tell,
 )
 from experiments.engine.costs import seconds
 from experiments.engine.report import check_out, markdown_table, publish
@@ -104,7 +105,7 @@ def _rows(
             print(f"{' '.join(about.values())}: left out, moves {needed / 2**30:.1f} GiB", flush=True)
             continue
         row = about | measure(job, dtype, gradients, forms, able, repeats)
-        print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
+        tell(row)
         rows.append(row)
     return rows
 

@@ -1,6 +1,5 @@
 """Features of a vision transformer at the size of the image: time and memory of each upsampler, each by itself."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +54,11 @@ def features(
     rows = []
     for name in only or _NAMES:
         row = alone(name, measured, name, image, cells, channels, run)
-        print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
+        measuring.tell(row)
         rows.append(row)
     title = f"{cells} x {cells} to {image} x {image}, C {channels}, float32; {about}"
     publish(out, about | {"rows": rows}, f"{title}\n\n{markdown_table(rows, digits=3)}")
-    over = [row["upsampler"] for row in rows if bound and not row.get(_PEAK, row[_COMPILED]) < bound]
-    if over:
-        print(f"not below {bound:g} GiB: {', '.join(over)}", file=sys.stderr)
-        raise SystemExit(1)
+    measuring.stay_below(bound, {row["upsampler"]: row.get(_PEAK, row[_COMPILED]) for row in rows})
 
 
 def measured(name: str, image: int, cells: int, channels: int, run: bool) -> dict[str, Any]:

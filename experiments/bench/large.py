@@ -1,7 +1,6 @@
 """Operators on large images: time per pixel and memory, each by itself."""
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +56,11 @@ def large(
             row = alone(name, measured, name, shape_of(size, scale, channels), repeats)
             first = row["ns per pixel"] if math.isnan(first) else first
             rows.append(row | {"to the first": row["ns per pixel"] / first})
-            print(
-                ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in rows[-1].items()), flush=True
-            )
+            measuring.tell(rows[-1])
     about = measuring.circumstances()
     title = f"{scale}x, C {channels}, float32, forward; {about}"
     publish(out, about | {"rows": rows}, f"{title}\n\n{markdown_table(rows, digits=3)}")
-    over = [f"{row['operator']} at {row['megapixels']:.3g}" for row in rows if bound and not row[_PEAK] < bound]
-    if over:
-        print(f"not below {bound:g} GiB: {', '.join(over)}", file=sys.stderr)
-        raise SystemExit(1)
+    measuring.stay_below(bound, {f"{row['operator']} at {row['megapixels']:.3g}": row[_PEAK] for row in rows})
 
 
 def shape_of(megapixels: float, scale: int, channels: int) -> Shape:

@@ -3,7 +3,8 @@
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,19 @@ def _memory(compiled: jax.stages.Compiled) -> Any:
     if analysis is None:
         raise InputError(f"bench: the {jax.default_backend()} backend does not tell its memory")
     return analysis
+
+
+def tell(row: Mapping[str, Any]) -> None:
+    """Prints a row as soon as it was measured."""
+    print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
+
+
+def stay_below(bound: float, peaks: Mapping[str, float]) -> None:
+    """Exit status 1 if there is a bound, and a peak does not stay below it, both in GiB."""
+    over = [name for name, peak in peaks.items() if bound and not peak < bound]
+    if over:
+        print(f"not below {bound:g} GiB: {', '.join(over)}", file=sys.stderr)
+        raise SystemExit(1)
 
 
 class Machine(NamedTuple):

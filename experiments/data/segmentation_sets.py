@@ -351,10 +351,10 @@ def coco_stuff(root: Path, split: Split) -> Source:
         are those of Ji et al., Invariant Information Clustering, ICCV 2019, as STEGO (Hamilton et al., ICLR 2022) and
         JAFAR take them.
     """
-    for maps in ("annotations", "stuffthingmaps_trainval2017"):
-        if any((base / maps / "val2017").is_dir() for base in (root, root / "cocostuff")):
-            break
-    base, part = _base(root, "cocostuff", f"{maps}/val2017"), f"{split if split == 'train' else 'val'}2017"
+    part, places = "train2017" if split == "train" else "val2017", (root, root / "cocostuff")
+    other = "stuffthingmaps_trainval2017"
+    maps = other if any((base / other / part).is_dir() for base in places) else "annotations"
+    base = _base(root, "cocostuff", f"{maps}/{part}", f"{other}/{part}")
     images, labels, curated = base / "images" / part, base / maps / part, base / "curated" / part / _CURATED
     names = listed(curated) if curated.is_file() else [image.stem for image in image_files(images)]
     pairs = [Pair(name, images / f"{name}.jpg", labels / f"{name}.png") for name in names]

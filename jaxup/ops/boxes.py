@@ -20,6 +20,12 @@ def check_boxes(name: str, boxes: jax.Array) -> None:
         fail(name, "boxes [..., 4]", f"shape {boxes.shape}")
 
 
+def pick(x: jax.Array, index: jax.Array) -> jax.Array:
+    """Entries along the second axis: [B, N, ...], [B, K] -> [B, K, ...]; the first where the index is below 0."""
+    index = jnp.maximum(index, 0).reshape(index.shape + (1,) * (x.ndim - 2))
+    return jnp.take_along_axis(x, index, axis=1)
+
+
 def area(boxes: jax.Array) -> jax.Array:
     """Width times height, [..., 4] -> [...]; 0 where a box ends before it begins."""
     sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxup._checks import check_float, check_int, check_shape, jit
-from jaxup.ops.boxes import box_iou, check_boxes
+from jaxup.ops.boxes import box_iou, check_boxes, pick
 
 _BLOCK = 64
 
@@ -61,16 +61,11 @@ def _nms(boxes: jax.Array, scores: jax.Array, labels: jax.Array | None, threshol
     order = jnp.argsort(scores, axis=-1, descending=True, stable=True).astype(jnp.int32)
     pad = ((0, 0), (0, -number % _BLOCK))
     ranked = _Boxes(
-        _pick(boxes.reshape(-1, number, 4), jnp.pad(order, pad)),
-        _pick(labels.reshape(-1, number), jnp.pad(order, pad)),
+        pick(boxes.reshape(-1, number, 4), jnp.pad(order, pad)),
+        pick(labels.reshape(-1, number), jnp.pad(order, pad)),
     )
     found = _ranks(ranked, jnp.sum(scores > -jnp.inf, axis=-1, dtype=jnp.int32), threshold, count)
-    return jnp.where(found < 0, -1, _pick(order, found)).reshape(*leading, count)
-
-
-def _pick(x: jax.Array, index: jax.Array) -> jax.Array:
-    """[B, N, ...], [B, M] -> [B, M, ...]; the first one where the index is below 0."""
-    return jnp.take_along_axis(x, jnp.maximum(index, 0).reshape(index.shape + (1,) * (x.ndim - 2)), axis=1)
+    return jnp.where(found < 0, -1, pick(order, found)).reshape(*leading, count)
 
 
 class _Boxes(NamedTuple):
@@ -90,7 +85,7 @@ def _ranks(ranked: _Boxes, valid: jax.Array, threshold: float, count: int) -> ja
     def block(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         start, taken, results = state
         here = _Boxes(*(jax.lax.dynamic_slice_in_dim(x, start, _BLOCK, axis=1) for x in ranked))
-        better = _Boxes(*(_pick(x, results) for x in ranked))
+        better = _Boxes(*(pick(x, results) for x in ranked))
         places = start + jnp.arange(_BLOCK, dtype=jnp.int32)[None]
         struck = jnp.any(better.overlap(here, threshold) & (results >= 0)[:, :, None], axis=1)
         kept = _undisputed((places < valid[:, None]) & ~struck, here.overlap(here, threshold) & before)

@@ -165,6 +165,8 @@ def test_coco_stuff(tmp_path, maps):
     listing.write_text("../b\n")
     with pytest.raises(InputError, match=r"\.\./b"):
         coco_stuff(tmp_path, "val")
+    with pytest.raises(InputError, match=r"neither annotations/val2017 nor cocostuff/annotations/val2017, nor stuffth"):
+        coco_stuff(tmp_path / "none", "val")
 
 
 def test_all_numbers_of_coco_stuff_have_a_group(tmp_path):

@@ -69,6 +69,7 @@ def test_strips_of_a_large_guide(monkeypatch, lite):
 
     whole = results()
     monkeypatch.setattr(tiling, "STRIP_BYTES", 1500)  # of 20 rows of 288 bytes, or of 1200
+    assert tiling.needs_strips(inputs[2], margin=1, row_bytes=288)
     for found, expected in zip(jax.tree.leaves(results()), jax.tree.leaves(whole), strict=True):
         assert_close(found, expected, 1e-5)
 

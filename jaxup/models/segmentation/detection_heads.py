@@ -125,12 +125,6 @@ def _doubled(layer: nnx.ConvTranspose, x: jax.Array) -> jax.Array:
     return merge_phases(jnp.einsum("nhwc,uvcd->nhuwvd", x, kernel)) + bias.reshape(1, 1, 1, -1)
 
 
-def pick(x: jax.Array, index: jax.Array) -> jax.Array:
-    """Entries along the second axis: [B, N, ...], [B, K] -> [B, K, ...]; the first where the index is below 0."""
-    index = jnp.maximum(index, 0).reshape(index.shape + (1,) * (x.ndim - 2))
-    return jnp.take_along_axis(x, index, axis=1)
-
-
 def instance_masks(
     masks: jax.Array, boxes: jax.Array, *, size: tuple[int, int], whole_pixels: bool = True
 ) -> jax.Array:

@@ -17,12 +17,11 @@ from jaxup.models.segmentation.detection_heads import (
     Convention,
     MaskHead,
     RPNHead,
-    pick,
 )
 from jaxup.models.segmentation.fpn import FPN
 from jaxup.models.segmentation.heads import Backbone, build_backbone, run_backbone
 from jaxup.models.segmentation.upsampling import Build
-from jaxup.ops.boxes import clip_boxes, decode_boxes, grid_anchors
+from jaxup.ops.boxes import clip_boxes, decode_boxes, grid_anchors, pick
 from jaxup.ops.masks import crop_masks
 from jaxup.ops.nms import nms
 from jaxup.ops.roi_align import multilevel_roi_align
