@@ -31,7 +31,7 @@ def asked(monkeypatch):
 
 
 def test_nothing_is_handed_back(asked):
-    assert _heap.keep_heap() and dict(asked) == {-4: 0, -1: 2**31 - 1, -2: 64 << 20}
+    assert _heap.keep_heap() and dict(asked) == {-8: 1, -4: 0, -1: 2**31 - 1, -2: 64 << 20}
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,13 @@ def test_programs_keep_the_heap(program, asked, monkeypatch, capsys):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heap is kept by mallopt, which glibc alone has")
 def test_freed_memory_stays():
-    """In a process of its own: a block that was freed needs no page anew. Nothing else of the package is imported."""
+    """A block that was freed needs no page anew, also in a thread, where XLA allocates; in a process of its own.
+
+    Nothing else of the package is imported.
+    """
     code = """
 import ctypes, resource, sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import module_from_spec, spec_from_file_location
 spec = spec_from_file_location("heap", sys.argv[1])
 heap = module_from_spec(spec)
@@ -80,12 +84,15 @@ def faults():
 faults()
 handed_back = faults()
 assert heap.keep_heap()
-faults()
-print(handed_back, faults())
+with ThreadPoolExecutor(1) as thread:
+    for place in (lambda: thread.submit(faults).result(), faults):
+        place()
+        print(handed_back, place())
 """
     clean = {"PATH": ""}
     run = subprocess.run(
         [sys.executable, "-c", code, _heap.__file__], capture_output=True, text=True, env=clean, check=True
     )
-    handed_back, kept = map(int, run.stdout.split())
-    assert kept * 20 < handed_back, (handed_back, kept)
+    for line in run.stdout.splitlines():
+        handed_back, kept = map(int, line.split())
+        assert kept * 20 < handed_back, (handed_back, kept)
