@@ -3,33 +3,29 @@
 Weights come from squared distances only, so that gradients exist also where two pixels are equal.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxup._checks import Ratio, accum_dtype, check_image, check_int, check_shape, jit, renamed
+from jaxup._checks import Pair, Ratio, accum_dtype, check_image, check_int, check_shape, jit, known, renamed
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar, falloff
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize, take_lines
 from jaxup.ops.rows import by_rows
-from jaxup.ops.windows import (
-    inside,
-    merge_phases,
-    neighbour,
-    pad_window,
-    source_cells,
-    split_phases,
-    sum_by_halves,
-    window_offsets,
-)
+from jaxup.ops.tiling import by_strips
+from jaxup.ops.windows import fill_blocks, pad_window, source_cells, sum_blocks, sum_by_halves, window_offsets
 
+Step = tuple[jax.Array, jax.Array]  # the number of an offset, and the offset from the corner of the window
+Best = tuple[jax.Array, jax.Array]  # the best score of each pixel, and the number of its offset
 Sums = tuple[list[jax.Array], jax.Array]  # of weighted values, one per channel or of all, and of weights
 
 # Channels up to which each is an array of its own.
 _FEW = 8
+# What a strip of rows may hold, and how many planes of sums are a part of it.
+_STRIP_BYTES, _SUMS = 1 << 20, 4
 
 
 @by_rows("x", "guide", reach=lambda radius, **_: radius)
@@ -161,7 +157,7 @@ class _Axis(NamedTuple):
 
     pixels: np.ndarray  # [cells, phases]; a cell that has fewer goes on with those of the next
     place: np.ndarray  # [pixels], the first place of each pixel in `pixels`
-    offset: np.ndarray  # [cells, phases], from the centre of the cell; [1, phases] where all cells are alike
+    offset: np.ndarray  # [cells, phases], from the centre of the cell
     even: bool  # whether every pixel stands there once, in order
 
 
@@ -171,8 +167,7 @@ def _axis(low: int, high: int) -> _Axis:
     first = np.searchsorted(cell, np.arange(low))[:, None]
     pixels = np.minimum(first + np.arange(phases), high - 1)
     away = cell[pixels] + offset[pixels] - np.arange(low)[:, None]
-    even = high % low == 0
-    return _Axis(pixels, cell * phases + np.arange(high) - first[cell, 0], away[:1] if even else away, even)
+    return _Axis(pixels, cell * phases + np.arange(high) - first[cell, 0], away, high % low == 0)
 
 
 @jit(static_argnames="radius")
@@ -182,13 +177,15 @@ def _upsample(
     sides = [_axis(low, high) for low, high in zip(x.shape[1:3], guide.shape[1:3], strict=True)]
     scale = (sides[0].pixels.shape[1], sides[1].pixels.shape[1])
     if guide_lr is None and all(side.even for side in sides):
-        guide_lr = split_phases(guide, scale).mean((2, 4))
+        guide_lr = sum_blocks(guide, scale) / (scale[0] * scale[1])
     elif guide_lr is None:
         guide_lr = resize(guide, size=x.shape[1:3], method="area")
     for axis, side in enumerate(sides, 1):
         guide = guide if side.even else take_lines(guide, side.pixels.ravel(), axis)
-    weights = _weights(split_phases(guide, scale), guide_lr, radius, [side.offset for side in sides], near, alike)
-    out = reassemble(x, merge_phases(weights), scale=scale, kernel_size=2 * radius + 1)
+    tables = [_table(side.offset, radius, x.dtype) for side in sides]
+    out = _by_strips(_Images(x, guide, guide_lr), tables, near, alike)
+    if x.shape[-1] > _FEW:
+        out = reassemble(x, out, scale=scale, kernel_size=2 * radius + 1)
     for axis, side in enumerate(sides, 1):
         out = out if side.even else take_lines(out, side.place, axis)
     return out
@@ -239,33 +236,113 @@ def _beside(weight: jax.Array, x: jax.Array) -> jax.Array:
     return weight if x.ndim == 3 else weight[..., None]
 
 
-def _weights(
-    fine: jax.Array, coarse: jax.Array, radius: int, places: list[np.ndarray], near: jax.Array, alike: jax.Array
-) -> jax.Array:
-    """Softmax weights [B, h, sy, w, sx, n] over the LR window; guides are compared one channel at a time."""
-    _, height, _, width, _, channels = fine.shape
-    offsets = window_offsets(2 * radius + 1)
-    padded = pad_window(coarse, (radius, radius))
-    coarse = jnp.stack([neighbour(padded, o, (radius, radius)) for o in offsets], axis=-1)  # [B, h, w, G, n]
-    unlike = sum((fine[..., c, None] - coarse[:, :, None, :, None, c]) ** 2 for c in range(channels))
-    dy, dx = np.array(offsets).T
-    # One table per axis: they are small also where every cell has its own.
-    rows, cols = (
-        jnp.asarray((place[..., None] - d) ** 2, fine.dtype) for place, d in zip(places, (dy, dx), strict=True)
-    )
-    valid = jnp.stack([inside((height, width), o) for o in offsets], axis=-1)[None, :, None, :, None]
-    score = -alike * unlike - near * rows[None, :, :, None, None] - near * cols[None, None, None]
-    return jax.nn.softmax(_below_the_best(jnp.where(valid, score, -jnp.inf)), axis=-1)
+class _Images(NamedTuple):
+    """What is averaged, and what is compared."""
+
+    cells: jax.Array  # [B, h, w, C]
+    guide: jax.Array  # [B, sy*h, sx*w, G]
+    coarse: jax.Array  # [B, h, w, G]
 
 
-def _below_the_best(score: jax.Array) -> jax.Array:
-    """Scores minus the best of them, which becomes exactly 0, and no other more.
+class _Table(NamedTuple):
+    """Of an axis, from each pixel to each cell of its window."""
 
-    Tiny sigmas make scores of 1e17. Where the compiler computes them anew beside their maximum, the two round
-    differently, and `score - maximum` alone may be as large as 1e10. The shift does not change a softmax, nor its
-    gradient: what the best score loses here it gives to all others.
+    distance: jax.Array  # [K, pixels], squared
+    inside: jax.Array  # [K, pixels], whether the image has that cell
+
+
+def _table(offset: np.ndarray, radius: int, dtype: Any) -> _Table:
+    """From the places of pixels, [cells, phases], beside the centres of their cells."""
+    cells, steps = np.arange(len(offset)), np.arange(-radius, radius + 1)[:, None]
+    distance = ((offset - steps[..., None]) ** 2).reshape(steps.size, -1)
+    inside = (cells + steps >= 0) & (cells + steps < cells.size)
+    return _Table(jnp.asarray(distance, dtype), jnp.asarray(inside.repeat(offset.shape[1], axis=1)))
+
+
+def _by_strips(images: _Images, tables: list[_Table], near: jax.Array, alike: jax.Array) -> jax.Array:
+    """Means [B, sy*h, sx*w, C], or weights [B, sy*h, sx*w, K*K] where there are many channels.
+
+    By strips of rows that stay in the cache; the backward pass computes each anew.
     """
-    best = jnp.argmax(score, axis=-1, keepdims=True)
-    is_best = best == jnp.arange(score.shape[-1], dtype=best.dtype).reshape((1,) * (score.ndim - 1) + (-1,))
-    lower = score - jnp.sum(jnp.where(is_best, score, 0), axis=-1, keepdims=True)
-    return jnp.where(is_best | (lower > 0), 0, lower)
+    (batch, height, _, channels), window = images.cells.shape, len(tables[0].distance)
+    factor, size = images.guide.shape[1] // height, images.cells.dtype.itemsize
+    planes = images.guide.shape[3] + (channels + _SUMS if channels <= _FEW else window**2)
+    row_bytes = known(batch) * factor * known(images.guide.shape[2]) * planes * size
+    rows = min(max(1, _STRIP_BYTES // row_bytes), height)
+    cells, coarse = (pad_window(x, (window // 2, window // 2)) for x in (images.cells, images.coarse))
+
+    def strip(first: jax.Array) -> jax.Array:
+        def lines(x: jax.Array, factor: int, margin: int = 0) -> jax.Array:
+            return lax.dynamic_slice_in_dim(x, factor * first, factor * rows + margin, axis=1)
+
+        part = _Images(lines(cells, 1, window - 1), lines(images.guide, factor), lines(coarse, 1, window - 1))
+        vertical = _Table(*(lines(x, factor) for x in tables[0]))
+        return _over_window(part, vertical, tables[1], near, alike)
+
+    if rows == height:
+        return strip(jnp.zeros((), int))
+    again = jax.checkpoint(strip, prevent_cse=False)
+    outputs = channels if channels <= _FEW else window**2
+    out = jnp.zeros_like(images.guide, shape=(*images.guide.shape[:3], outputs))
+    return by_strips(lambda _, first: again(first // factor), out, factor * rows)
+
+
+def _over_window(images: _Images, rows: _Table, columns: _Table, near: jax.Array, alike: jax.Array) -> jax.Array:
+    """One offset after the other, twice: for the best score of each pixel, which the softmax needs, and for the sums.
+
+    Cells and their guide have the window's margin. Channels of guides, and a few channels of cells, are separate
+    [B, H, W] arrays: on CPUs, sums over a short channel axis cost ten times as much.
+    """
+    window, (height, width, guides) = len(rows.distance), images.guide.shape[1:]
+    scale = height // (images.cells.shape[1] - window + 1), width // (images.cells.shape[2] - window + 1)
+    fine = [images.guide[..., c] for c in range(guides)]
+    coarse = [_enlarged(images.coarse[..., c], (1, scale[1])) for c in range(guides)]
+    zeros = jnp.zeros_like(fine[0])
+
+    def shifted(x: jax.Array, offset: jax.Array) -> jax.Array:
+        part = lax.dynamic_slice_in_dim(x, offset[0], height // scale[0], axis=1)
+        return _enlarged(lax.dynamic_slice_in_dim(part, scale[1] * offset[1], width, axis=2), (scale[0], 1))
+
+    def score(offset: jax.Array, fine: list[jax.Array], coarse: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        unlike = sum((a - shifted(b, offset)) ** 2 for a, b in zip(fine, coarse, strict=True))
+        far = rows.distance[offset[0]][None, :, None] + columns.distance[offset[1]][None, None]
+        inside = rows.inside[offset[0]][None, :, None] & columns.inside[offset[1]][None, None]
+        return -alike * unlike - near * far, inside
+
+    def choose(best: Best, step: Step) -> tuple[Best, None]:
+        found, inside = score(step[1], *lax.stop_gradient((fine, coarse)))
+        better = inside & ((found > best[0]) | (best[1] < 0))
+        return (jnp.where(better, found, best[0]), jnp.where(better, step[0], best[1])), None
+
+    def weigh(step: Step) -> jax.Array:
+        """The best score becomes exactly 0, and no other more.
+
+        Tiny sigmas make scores of 1e17. Where the compiler computes them anew beside their maximum, the two round
+        differently, and `score - maximum` alone may be as large as 1e10. Shifts change neither a softmax nor its
+        gradient.
+        """
+        found, inside = score(step[1], fine, coarse)
+        lower = found - best[0]
+        bounded = jnp.where((best[1] == step[0]) | (lower > 0), 0, lower)
+        return jnp.where(inside, jnp.exp(lower + lax.stop_gradient(bounded - lower)), 0)
+
+    steps = jnp.arange(window**2), jnp.array(window_offsets(window)) + window // 2
+    best = lax.stop_gradient(lax.scan(choose, (zeros, jnp.full_like(zeros, -1, int)), steps)[0])
+    if images.cells.shape[-1] > _FEW:
+        _, weights = lax.scan(jax.checkpoint(lambda none, step: (none, weigh(step))), None, steps)
+        return jnp.moveaxis(weights / weights.sum(0, keepdims=True), 0, -1)
+    values = [_enlarged(images.cells[..., c], (1, scale[1])) for c in range(images.cells.shape[-1])]
+
+    @jax.checkpoint  # the weights are cheaper to compute twice than to keep for every offset
+    def add(sums: Sums, step: Step) -> tuple[Sums, None]:
+        weight = weigh(step)
+        added = [total + weight * shifted(v, step[1]) for total, v in zip(sums[0], values, strict=True)]
+        return (added, sums[1] + weight), None
+
+    (totals, weights), _ = lax.scan(add, ([zeros] * len(values), zeros), steps)
+    return jnp.stack([total / weights for total in totals], axis=-1)
+
+
+def _enlarged(plane: jax.Array, block: Pair) -> jax.Array:
+    """[B, H, W], every entry a block."""
+    return fill_blocks(plane[..., None], block)[..., 0]
