@@ -29,6 +29,7 @@ from jaxup._checks import (
     ratio,
     renamed,
 )
+from jaxup.ops.linear import linear
 from jaxup.ops.resize import resize
 from jaxup.ops.rows import by_rows
 from jaxup.ops.tiling import STRIP_BYTES, in_strips
@@ -285,14 +286,21 @@ def _box_mean(x: jax.Array, radius: Pair) -> jax.Array:
 
 
 def _smooth(x: jax.Array, near: jax.Array, radius: int, axis: int) -> jax.Array:
-    length = x.shape[axis]
-    padded = pad_window(x, (radius, 0) if axis == 1 else (0, radius), "edge")
+    reach = (radius, 0) if axis == 1 else (0, radius)
     weights = jnp.exp(-near * jnp.arange(-radius, radius + 1, dtype=x.dtype) ** 2)
     weights /= weights.sum()
-    return sum(
-        (weights[k] * lax.slice_in_dim(padded, k, k + length, axis=axis) for k in range(2 * radius + 1)),
-        jnp.zeros_like(x),
-    )
+
+    def back(weights: jax.Array, ct: jax.Array) -> tuple[jax.Array]:
+        """A correlation too: the weights are symmetric."""
+        return (_correlate(weights, pad_window(pad_window(ct, reach), reach), axis),)
+
+    return linear(lambda w, z: (_correlate(w, z, axis),), back, (weights,), (pad_window(x, reach, "edge"),))[0]
+
+
+def _correlate(weights: jax.Array, padded: jax.Array, axis: int) -> jax.Array:
+    length = padded.shape[axis] - weights.size + 1
+    terms = [weights[k] * lax.slice_in_dim(padded, k, k + length, axis=axis) for k in range(weights.size)]
+    return sum(terms[1:], terms[0])
 
 
 def _every(x: jax.Array, step: int) -> jax.Array:
