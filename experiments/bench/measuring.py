@@ -17,12 +17,16 @@ from experiments.engine.config import versions
 from experiments.engine.costs import seconds
 from jaxup.files import InputError
 
+_WARM_UPS = 3
 _COPIED, _SIDE = 64 << 20, 1024  # bytes that are copied, and rows of the matrices that are multiplied
 
 
 def in_turns(runs: Sequence[Callable[[], Any]], repeats: int) -> list[np.ndarray]:
-    """Seconds of `repeats` runs of each function, one after the other, after one each that does not count."""
-    for run in runs:
+    """Seconds of `repeats` runs of each function, one after the other, after some that do not count.
+
+    Several, because a heap that is kept takes a few calls to settle.
+    """
+    for run in _WARM_UPS * list(runs):
         run()
     return list(np.array([[seconds(run) for run in runs] for _ in range(repeats)]).T)
 

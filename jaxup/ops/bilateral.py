@@ -268,7 +268,7 @@ def _by_strips(images: _Images, tables: list[_Table], near: jax.Array, alike: ja
     factor, size = images.guide.shape[1] // height, images.cells.dtype.itemsize
     planes = images.guide.shape[3] + (channels + _SUMS if channels <= _FEW else window**2)
     row_bytes = known(batch) * factor * known(images.guide.shape[2]) * planes * size
-    rows = min(max(1, _STRIP_BYTES // row_bytes), height)
+    rows = min(max(1, _STRIP_BYTES // max(1, row_bytes)), height)
     cells, coarse = (pad_window(x, (window // 2, window // 2)) for x in (images.cells, images.coarse))
 
     def strip(first: jax.Array) -> jax.Array:
