@@ -104,7 +104,6 @@ def attend_in_tiles(
     queries = _split(whole(query, over.scale), 1, strips)
     near = jnp.asarray(over.near)
 
-    @partial(jax.checkpoint, prevent_cse=False)
     def strip(parts: tuple[jax.Array, ...]) -> jax.Array:
         q, k, v, ok = (_tiled(parts[0], rows, columns), *(_cells(x, over, rows, columns) for x in parts[1:]))
         scores = _einsum("btqgd,btkgd->btgqk", q, k)
@@ -139,11 +138,15 @@ def _change_of_weights(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Arra
 
 
 def _map_second(fn: Callable[[tuple[jax.Array, ...]], jax.Array], arrays: tuple[jax.Array, ...]) -> jax.Array:
-    """`jax.lax.map` along the second axis; without axes of length 1 meanwhile, for which XLA copies whole arrays."""
+    """`jax.lax.map` along the second axis, computed anew in the backward pass.
+
+    Without axes of length 1 meanwhile, for which XLA copies whole arrays.
+    """
     parts = [jnp.moveaxis(x, 1, 0) for x in arrays]
     shapes = [x.shape[1:] for x in parts]
     of_result: list[tuple[int, ...]] = []
 
+    @partial(jax.checkpoint, prevent_cse=False)  # of what is given, which the loop has already, not of other shapes
     def one(xs: tuple[jax.Array, ...]) -> jax.Array:
         out = fn(tuple(x.reshape(shape) for x, shape in zip(xs, shapes, strict=True)))
         of_result.append(out.shape)

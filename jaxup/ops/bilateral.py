@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxup._checks import Pair, Ratio, accum_dtype, check_image, check_int, check_shape, jit, known, renamed
+from jaxup._checks import Pair, Ratio, accum_dtype, check_image, check_int, check_shape, jit, renamed
 from jaxup.ops.filters import Number, check_guide, check_larger_guide, check_scalar, falloff
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize, take_lines
 from jaxup.ops.rows import by_rows
-from jaxup.ops.tiling import by_strips
+from jaxup.ops.tiling import in_cached_strips
 from jaxup.ops.windows import fill_blocks, pad_window, source_cells, sum_blocks, sum_by_halves, window_offsets
 
 Step = tuple[jax.Array, jax.Array]  # the number of an offset, and the offset from the corner of the window
@@ -24,8 +24,8 @@ Sums = tuple[list[jax.Array], jax.Array]  # of weighted values, one per channel 
 
 # Channels up to which each is an array of its own.
 _FEW = 8
-# What a strip of rows may hold, and how many planes of sums are a part of it.
-_STRIP_BYTES, _SUMS = 1 << 20, 4
+# Planes of scores and sums.
+_SUMS = 4
 
 
 @by_rows("x", "guide", reach=lambda radius, **_: radius)
@@ -260,31 +260,17 @@ def _table(offset: np.ndarray, radius: int, dtype: Any) -> _Table:
 
 
 def _by_strips(images: _Images, tables: list[_Table], near: jax.Array, alike: jax.Array) -> jax.Array:
-    """Means [B, sy*h, sx*w, C], or weights [B, sy*h, sx*w, K*K] where there are many channels.
-
-    By strips of rows that stay in the cache; the backward pass computes each anew.
-    """
-    (batch, height, _, channels), window = images.cells.shape, len(tables[0].distance)
-    factor, size = images.guide.shape[1] // height, images.cells.dtype.itemsize
-    planes = images.guide.shape[3] + (channels + _SUMS if channels <= _FEW else window**2)
-    row_bytes = known(batch) * factor * known(images.guide.shape[2]) * planes * size
-    rows = min(max(1, _STRIP_BYTES // max(1, row_bytes)), height)
-    cells, coarse = (pad_window(x, (window // 2, window // 2)) for x in (images.cells, images.coarse))
-
-    def strip(first: jax.Array) -> jax.Array:
-        def lines(x: jax.Array, factor: int, margin: int = 0) -> jax.Array:
-            return lax.dynamic_slice_in_dim(x, factor * first, factor * rows + margin, axis=1)
-
-        part = _Images(lines(cells, 1, window - 1), lines(images.guide, factor), lines(coarse, 1, window - 1))
-        vertical = _Table(*(lines(x, factor) for x in tables[0]))
-        return _over_window(part, vertical, tables[1], near, alike)
-
-    if rows == height:
-        return strip(jnp.zeros((), int))
-    again = jax.checkpoint(strip, prevent_cse=False)
+    """Means [B, sy*h, sx*w, C], or weights [B, sy*h, sx*w, K*K] where there are many channels."""
+    channels, window = images.cells.shape[3], len(tables[0].distance)
     outputs = channels if channels <= _FEW else window**2
-    out = jnp.zeros_like(images.guide, shape=(*images.guide.shape[:3], outputs))
-    return by_strips(lambda _, first: again(first // factor), out, factor * rows)
+    planes = images.guide.shape[3] + (channels + _SUMS if channels <= _FEW else window**2)
+
+    def strip(cells: jax.Array, coarse: jax.Array, guide: jax.Array, *vertical: jax.Array) -> jax.Array:
+        return _over_window(_Images(cells, guide, coarse), _Table(*vertical), tables[1], near, alike)
+
+    padded = tuple(pad_window(x, (window // 2, window // 2)) for x in (images.cells, images.coarse))
+    options = dict(margin=window // 2, channels=outputs, planes=planes)
+    return in_cached_strips(strip, padded, (images.guide, *tables[0]), **options)
 
 
 def _over_window(images: _Images, rows: _Table, columns: _Table, near: jax.Array, alike: jax.Array) -> jax.Array:

@@ -14,6 +14,8 @@ from jaxup.ops.windows import merge_phases
 TILE_BYTES = 4 << 20
 # What one strip of `in_strips` may: images that need less are computed at once.
 STRIP_BYTES = 256 << 20
+# What one strip of `in_cached_strips` may.
+CACHED_BYTES = 1 << 20
 
 
 def map_tiles(fn: Callable[[jax.Array, jax.Array], jax.Array], size: Pair, tile: Pair) -> jax.Array:
@@ -69,6 +71,39 @@ def needs_strips(x: jax.Array, *, margin: int, row_bytes: int) -> bool:
 
 def _rows(row_bytes: int, margin: int) -> int:
     return max(1, STRIP_BYTES // max(1, row_bytes) - 2 * margin, 2 * margin)
+
+
+def in_cached_strips(
+    fn: Callable[..., jax.Array],
+    cells: tuple[jax.Array, ...],
+    pixels: tuple[jax.Array, ...],
+    *,
+    margin: int,
+    channels: int,
+    planes: int,
+) -> jax.Array:
+    """`fn(*cells, *pixels)` -> [B, H, W, channels], by strips of rows that stay in the processor's cache.
+
+    Axis 1 of `cells`, [B, h + 2 margin, ...], has the margin of the window around each cell, which is where a strip
+    ends too; that of `pixels`, of which the first is [B, H, W, ...] with H = s h, is cut where cells begin. `planes`
+    are the numbers per pixel that are needed at a time. The backward pass computes each strip anew.
+    """
+    batch, total, width = pixels[0].shape[:3]
+    height = cells[0].shape[1] - 2 * margin
+    scale = total // max(1, height)
+    row_bytes = known(batch) * scale * known(width) * planes * pixels[0].dtype.itemsize
+    rows = min(max(1, CACHED_BYTES // max(1, row_bytes)), height)
+    if rows == height:
+        return fn(*cells, *pixels)
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def strip(first: jax.Array) -> jax.Array:
+        of_cells = (jax.lax.dynamic_slice_in_dim(x, first, rows + 2 * margin, axis=1) for x in cells)
+        of_pixels = (jax.lax.dynamic_slice_in_dim(x, scale * first, scale * rows, axis=1) for x in pixels)
+        return fn(*of_cells, *of_pixels)
+
+    out = jnp.zeros_like(pixels[0], shape=(batch, total, width, channels))
+    return by_strips(lambda _, first: strip(first // scale), out, scale * rows)
 
 
 def by_strips(fn: Callable[[jax.Array, jax.Array], jax.Array], out: jax.Array, rows: int) -> jax.Array:
