@@ -17,6 +17,7 @@ from jaxup.models.joint import BICUBIC_REACH
 from jaxup.ops.deform import GRIDS, deformable_average
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, pixel_unshuffle, resize
+from jaxup.ops.softmax import softmax
 
 _BEFORE, _AFTER = 25, 24  # pixels that DKN's receptive field reaches to the left and right
 _STRIDE = 4  # of the strided layers together, and of FDKN's cells
@@ -299,7 +300,7 @@ def kernels(maps: Sequence[Maps], network: DKN | FDKN) -> Maps:
         weights = reduce(mul, map(nnx.sigmoid, scores))
         weights = weights - jnp.mean(weights, axis=3, keepdims=True)
     else:  # the softmax of logarithms is the division by the sum, at any scale
-        weights = jax.nn.softmax(reduce(add, map(nnx.log_sigmoid, scores)), axis=3)
+        weights = softmax(reduce(add, map(nnx.log_sigmoid, scores)), 3)
     steps = [offsets.astype(dtype) for _, offsets in maps if offsets is not None]
     return weights.reshape(*weights.shape[:3], samples * pixels), reduce(mul, steps) if steps else None
 

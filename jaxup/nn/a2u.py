@@ -21,6 +21,7 @@ from jaxup.nn.norms import group_norm
 from jaxup.ops.downsample import downsample_reassemble, strided_filter
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle, resize
+from jaxup.ops.softmax import softmax
 
 # The normalisations of the upsampling kernels, one after the other.
 NORMALIZATIONS = ("sigmoid+softmax", "softmax")
@@ -117,8 +118,8 @@ def _grouped(logits: jax.Array, groups: int) -> jax.Array:
 def _softmax(logits: jax.Array, groups: int, interleaved: bool) -> jax.Array:
     """Of each kernel [..., G, n]; or, of the entries as they are stored, of every G-th."""
     if not interleaved:
-        return jax.nn.softmax(_grouped(logits, groups), axis=-1)
-    mixed = jax.nn.softmax(logits.reshape(*logits.shape[:3], logits.shape[3] // groups, groups), axis=-2)
+        return softmax(_grouped(logits, groups))
+    mixed = softmax(logits.reshape(*logits.shape[:3], logits.shape[3] // groups, groups), -2)
     return _grouped(mixed.reshape(logits.shape), groups)
 
 

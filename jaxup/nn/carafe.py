@@ -10,6 +10,7 @@ from jaxup._checks import Pair, accum_dtype, check_divides, check_features, chec
 from jaxup.nn import initializers
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle
+from jaxup.ops.softmax import softmax
 
 
 class CARAFE(nnx.Module):
@@ -97,4 +98,4 @@ class CARAFE(nnx.Module):
         check_features("x", x, self.in_features)
         scores = pixel_shuffle(self.encoder(self.compressor(x)), scale=self.scale)
         scores = scores.reshape(*scores.shape[:3], self.groups, self.kernel_size**2)
-        return jax.nn.softmax(scores.astype(accum_dtype(scores)), axis=-1)
+        return softmax(scores.astype(accum_dtype(scores)))

@@ -13,6 +13,7 @@ from jaxup.ops.convolve import convolve
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.regions import convolve_groups
 from jaxup.ops.resize import resize
+from jaxup.ops.softmax import softmax
 from jaxup.ops.tiling import in_strips, needs_strips
 
 
@@ -189,6 +190,6 @@ class FADE(nnx.Module):
         """The weights of its averages, [B, sy*h, sx*w, K*K] with the sum 1, in float32 or more."""
 
         def weights(logits: jax.Array) -> jax.Array:
-            return jax.nn.softmax(logits.astype(accum_dtype(logits)), axis=-1)
+            return softmax(logits.astype(accum_dtype(logits)))
 
         return self.logits.kernels(x, guide, weights)

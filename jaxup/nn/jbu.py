@@ -13,6 +13,7 @@ from jaxup.nn.doubling import doubled
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize
 from jaxup.ops.similarity import similarity_scores
+from jaxup.ops.softmax import softmax
 
 # The correction of the official code is added with this weight, to kernels and to the features of the stack.
 FIXUP = 0.1
@@ -124,7 +125,7 @@ class JBU(nnx.Module):
         position = np.linspace(-1, 1, self.kernel_size)
         distance = jnp.asarray((position[:, None] ** 2 + position**2).ravel(), dtype)
         near = jnp.exp(-distance / (2 * self.sigma[...].astype(dtype) ** 2))
-        kernels = jax.nn.softmax(scores, axis=-1) * near[None, None, None]
+        kernels = softmax(scores) * near[None, None, None]
         kernels = kernels / jnp.maximum(kernels.sum(-1, keepdims=True), 1e-7)
         if self.fixup is None:
             return kernels

@@ -24,6 +24,7 @@ from jaxup.nn import initializers
 from jaxup.nn.norms import BatchNorm, layer_norm, normalise
 from jaxup.nn.upsampler import output_size
 from jaxup.ops.resize import resize
+from jaxup.ops.softmax import softmax
 from jaxup.ops.tiling import TILE_BYTES, cut, fill_tiles, map_tiles
 
 _LOW_FREQUENCIES = 5  # of the low-resolution positions
@@ -72,7 +73,7 @@ class CrossBlock(nnx.Module):
         query = self._split(self.query(normalise(self.norm_query, x, self.dtype))).astype(accum_dtype(x))
         precise = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
         scores = precise("bthd,bshd->bhts", query, key.astype(query.dtype)) / query.shape[3] ** 0.5
-        y = precise("bhts,bshd->bthd", jax.nn.softmax(scores, axis=-1), value.astype(query.dtype))
+        y = precise("bhts,bshd->bthd", softmax(scores), value.astype(query.dtype))
         x = x + self.project(y.reshape(x.shape).astype(self.dtype))
         hidden = nnx.gelu(self.expand(normalise(self.norm, x, self.dtype)), approximate=False)
         return x + self.reduce(hidden)

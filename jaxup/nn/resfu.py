@@ -26,6 +26,7 @@ from jaxup.ops.filters import gaussian_filter, guided_filter
 from jaxup.ops.fine import fine_neighbour_attention
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize
+from jaxup.ops.softmax import softmax
 from jaxup.ops.windows import inside, window_offsets
 
 SIMILARITIES = ("pcdc", "inner", "conv")
@@ -179,7 +180,7 @@ class ReSFU(nnx.Module):
         scores = total.astype(accum_dtype(total))
         if self.form == "official":
             scores = scores - self._penalty((guide.shape[1], guide.shape[2]), scores.dtype)
-        return jax.nn.softmax(scores, axis=-1)
+        return softmax(scores)
 
     def scores(self, x: jax.Array, guide: jax.Array) -> dict[str, jax.Array]:
         """How alike each pixel and its neighbours are, "semantic" and "detail", [B, sy*h, sx*w, K*K] each."""

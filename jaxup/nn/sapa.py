@@ -11,6 +11,7 @@ from jaxup.nn import initializers
 from jaxup.nn.norms import layer_norm, normalise
 from jaxup.ops.resize import resize
 from jaxup.ops.similarity import similarity_scores, similarity_upsample
+from jaxup.ops.softmax import softmax
 
 SIMILARITIES = ("bilinear", "inner")
 QUERIES = ("guide", "concat", "gate")
@@ -121,7 +122,7 @@ class SAPA(nnx.Module):
 
     def kernels(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """The weights of its averages, [B, sy*h, sx*w, K*K] with the sum 1, in float32 or more."""
-        return jax.nn.softmax(self.scores(x, guide)["similarity"], axis=-1)
+        return softmax(self.scores(x, guide)["similarity"])
 
     def scores(self, x: jax.Array, guide: jax.Array) -> dict[str, jax.Array]:
         """How alike each pixel and the cells around it are, "similarity" [B, sy*h, sx*w, K*K]."""

@@ -12,6 +12,7 @@ from jaxup._checks import Pair, accum_dtype, check_choice, check_int
 from jaxup.nn import initializers
 from jaxup.nn.norms import BatchNorm, Norm, layer_norm, normalise
 from jaxup.ops.resize import resize, row_table, some_rows
+from jaxup.ops.softmax import softmax
 from jaxup.ops.windows import merge_phases, pad_window, window_average, window_offsets
 
 _STAR = ((-1, 0), (0, -1), (0, 0), (0, 1), (1, 0))
@@ -178,7 +179,7 @@ class LocalAttender(nnx.Module):
         ry, rx = scores.shape[1] // x.shape[1], scores.shape[2] // x.shape[2]
         offsets = NEIGHBOURS[self.neighbours]
         radius = max(abs(dy) for dy, _ in offsets)
-        weights = jax.nn.softmax(scores, axis=-1).reshape(x.shape[0], x.shape[1], ry, x.shape[2], rx, 1, -1)
+        weights = softmax(scores).reshape(x.shape[0], x.shape[1], ry, x.shape[2], rx, 1, -1)
         cells = pad_window(x, (radius, radius), "edge")[..., None, :]
         return merge_phases(window_average(weights, cells, offsets, (radius, radius))[..., 0, :])
 

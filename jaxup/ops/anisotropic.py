@@ -10,6 +10,7 @@ import numpy as np
 from jaxup._checks import accum_dtype, check_choice, check_image, check_int, check_shape, fail
 from jaxup.ops.resize import resize, take_lines
 from jaxup.ops.rows import by_rows
+from jaxup.ops.softmax import softmax
 from jaxup.ops.windows import pad_window
 
 CENTRES = ("nearest", "floor")
@@ -156,7 +157,7 @@ def _row(
         scores = scores - difference**2 * wr
     offsets = parts[1].offsets
     near = jnp.asarray(offsets[:, None] ** 2 + offsets**2, cells.dtype)[(None,) * 4] <= pixels[..., 0, None, None] ** 2
-    weights = jax.nn.softmax(jnp.where(near, scores, -jnp.inf), axis=(-2, -1))
+    weights = softmax(jnp.where(near, scores, -jnp.inf), (-2, -1))
     weights = weights.reshape(batch, tall, wide, wide_pixels, size**2)
     values = values.reshape(batch, wide, size**2, -1)
     return jnp.einsum("btwpn,bwnc->btwpc", weights, values, precision=jax.lax.Precision.HIGHEST)

@@ -21,8 +21,9 @@ from jaxup._checks import (
     known,
     pair,
 )
-from jaxup.ops.attend_tiles import Tiles, attend_in_tiles, masked_softmax, tiles
+from jaxup.ops.attend_tiles import Tiles, attend_in_tiles, tiles
 from jaxup.ops.rows import by_rows
+from jaxup.ops.softmax import masked_softmax
 from jaxup.ops.windows import (
     Offset,
     Offsets,

@@ -7,13 +7,14 @@ anew in the backward pass, so that the scores never fill more than a fixed memor
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxup._checks import Pair, fail, known
+from jaxup.ops.softmax import masked_softmax
 from jaxup.ops.tiling import TILE_BYTES
 from jaxup.ops.windows import merge_phases
 
@@ -118,23 +119,6 @@ def attend_in_tiles(
 
     out = _map_second(strip, (queries, *seen))
     return out.reshape(out.shape[0], strips * out.shape[2], *out.shape[3:])[:, : sy * height, : sx * width]
-
-
-@jax.custom_jvp
-def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """Over the last axis among entries where `mask` is true; zeros where none is. Gradients stay finite."""
-    scores = jnp.where(mask, scores, -jnp.inf)
-    top = jax.lax.stop_gradient(scores.max(-1, keepdims=True, initial=np.finfo(scores.dtype).min))
-    weights = jnp.where(mask, jnp.exp(jnp.where(mask, scores, top) - top), 0)
-    total = weights.sum(-1, keepdims=True)
-    return weights / jnp.where(total > 0, total, 1)
-
-
-@masked_softmax.defjvp
-def _change_of_weights(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    """From the weights alone: autodiff would go through the exponentials again."""
-    weights, change = masked_softmax(*primals), jnp.where(primals[1], tangents[0], 0)
-    return weights, weights * (change - (weights * change).sum(-1, keepdims=True))
 
 
 def _map_second(fn: Callable[[tuple[jax.Array, ...]], jax.Array], arrays: tuple[jax.Array, ...]) -> jax.Array:

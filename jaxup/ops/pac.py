@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype, check_float, check_image, check_odd, check_rank, check_shape, jit, pair
-from jaxup.ops.attend_tiles import masked_softmax
 from jaxup.ops.rows import by_rows
+from jaxup.ops.softmax import masked_softmax
 from jaxup.ops.windows import (
     Offsets,
     inside,

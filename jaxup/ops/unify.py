@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxup._checks import accum_dtype, check_float, check_image, check_odd, check_rank, check_shape, fail, jit, known
 from jaxup.ops.rows import by_rows
+from jaxup.ops.softmax import softmax
 from jaxup.ops.tiling import TILE_BYTES, cut, fill_tiles, map_tiles
 from jaxup.ops.windows import inside, neighbour, pad_window, window_offsets
 
@@ -73,7 +74,7 @@ def _unify_features(x: jax.Array, basis: jax.Array) -> jax.Array:
         responses = responses / cut(counts, top, left, tile)[..., None]
         flat = responses.reshape(*responses.shape[:3], channels * filters)
         read_again = flat.reshape(*flat.shape[:3], filters, channels)
-        return jnp.mean(jax.nn.softmax(read_again, axis=-2), axis=-1)
+        return jnp.mean(softmax(read_again, -2), axis=-1)
 
     counts = jnp.maximum(fill_tiles(taps[None, :, :, None], tile), 1)
     return map_tiles(unify, (height, width), tile).astype(x.dtype)

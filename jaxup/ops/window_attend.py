@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxup._checks import accum_dtype, check_divides, check_image, check_int, check_shape, fail, jit, known
 from jaxup.ops.rows import by_rows
+from jaxup.ops.softmax import softmax
 from jaxup.ops.tiling import TILE_BYTES, by_strips, cut, fill_tiles, map_tiles
 
 # Larger tiles of queries see many keys that only some of them may attend to.
@@ -169,7 +170,7 @@ def _attention(
         scores = _einsum("bnhd,bmhd->bhnm", q, k)
         rows, cols = jnp.asarray(often[0], dtype)[row], jnp.asarray(often[1], dtype)[col]
         times = (rows[:, None, :, None] * cols[None, :, None, :]).reshape(1, 1, pixels, cells)
-        weights = jax.nn.softmax(jnp.where(times > 0, scores + jnp.log(jnp.maximum(times, 1)), -jnp.inf), axis=-1)
+        weights = softmax(jnp.where(times > 0, scores + jnp.log(jnp.maximum(times, 1)), -jnp.inf))
         if by_head:
             out = _einsum("bhnm,bmhc->bnhc", weights, v.reshape(batch, cells, heads, -1))
             return out.reshape(batch, *tile, values.shape[3])

@@ -14,6 +14,7 @@ from jaxup.nn.norms import BatchNorm, layer_norm, normalise
 from jaxup.ops.depthwise import depthwise_conv
 from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.regions import convolve_many_groups
+from jaxup.ops.softmax import softmax
 
 Activation = Callable[[jax.Array], jax.Array] | None
 
@@ -183,7 +184,7 @@ def attend(
     q, k, v = (x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads) for x in (query, key, value))
     dtype = accum_dtype(query)
     scores = jnp.einsum("...tnc,...snc->...nts", q, k, preferred_element_type=dtype) / (q.shape[-1] ** 0.5)
-    weights = jax.nn.softmax(scores if bias is None else scores + bias.astype(dtype), axis=-1)
+    weights = softmax(scores if bias is None else scores + bias.astype(dtype))
     weights = dropout(weights, drop, rngs).astype(value.dtype)
     out = jnp.einsum("...nts,...snc->...tnc", weights, v)
     return out.reshape(query.shape)
