@@ -1,17 +1,20 @@
-"""FDKN and DKN against the same networks in PyTorch, and DKN against the 16 shifted passes that it replaces."""
+"""FDKN and DKN against PyTorch and the 16 shifted passes that DKN replaces; training by attention and deconvolution."""
 
+import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
+from experiments.bench import measuring
 from experiments.bench.torch_twin import dkn_twin
-from experiments.engine.config import versions
-from experiments.engine.costs import seconds
 from experiments.engine.report import markdown_table
+from experiments.super_resolution.networks import NetworkConfig
 from jaxup.files import InputError
 from jaxup.models import DKN, FDKN
 from jaxup.models.dkn import averaged, kernels
@@ -19,6 +22,10 @@ from jaxup.models.dkn_streams import NORMALISED, Maps
 from jaxup.nn.norms import normalise
 from jaxup.ops import resize
 
+NETWORKS, PASSES = ("fdkn", "dkn", "super-resolution"), ("forward", "gradients")
+
+# By how much of the largest entry results may differ, and how many entries may by more: where a derivative jumps.
+_AGREES, _KINKS = 1e-3, 1e-3
 _STRIDES = (1, 2, 1, 2, 1, 1, 1)
 _SEEN = 51  # pixels that a pass sees in each direction, of which it reads the first 50
 
@@ -62,62 +69,148 @@ def _convolve(conv: Any, x: jax.Array, stride: int) -> jax.Array:
 
 
 def networks(
-    *, width: int = 640, height: int = 480, scale: int = 8, repeats: int = 5, only: tuple[str, ...] = ("fdkn", "dkn")
+    *,
+    width: int = 640,
+    height: int = 480,
+    scale: int = 8,
+    repeats: int = 5,
+    only: tuple[str, ...] = NETWORKS,
+    passes: tuple[str, ...] = PASSES,
+    cores: int = 0,
 ) -> None:
-    """Measure FDKN and DKN against the same networks in PyTorch, and DKN against its 16 passes.
+    """Measure FDKN and DKN against PyTorch and DKN's 16 passes; training with attention against deconvolution.
+
+    Of FDKN and DKN in evaluation mode, forward, and gradients of inputs and parameters; and of a step of the
+    super-resolution network: 2x, 64 features, 10 patches of 24 x 24, K = 3 and 5. CPU seconds of all threads; medians.
 
     Args:
-        width: of the image, in pixels, a multiple of 4 and of the scale.
+        width: of the image of FDKN and DKN, in pixels, a multiple of 4 and of the scale.
         height: of the image.
         scale: upsampling factor.
-        repeats: timed runs of each function, taken in turns; the fastest counts.
-        only: fdkn, dkn, or both.
+        repeats: timed runs of each function, taken in turns.
+        only: fdkn, dkn, super-resolution.
+        passes: forward, gradients.
+        cores: on which this process and its threads run, where the system can say so; 0: as it is.
     """
-    if width % scale or height % scale or width % 4 or height % 4 or set(only) - {"fdkn", "dkn"}:
-        raise InputError("networks: expected multiples of 4 and of the scale, and fdkn or dkn")
+    if width % scale or height % scale or width % 4 or height % 4 or set(only) - set(NETWORKS):
+        raise InputError(f"networks: expected multiples of 4 and of the scale, and some of {', '.join(NETWORKS)}")
+    if set(passes) - set(PASSES):
+        raise InputError(f"passes: expected some of {', '.join(PASSES)}, got {', '.join(passes)}")
+    if repeats < 1:
+        raise InputError(f"repeats: expected a number above 0, got {repeats}")
+    torch = _torch(only)
+    if cores:
+        measuring.run_on(cores)
+    if torch is not None:
+        torch.set_num_threads(measuring.available())
     random = np.random.default_rng(0)
     depth = random.random((1, height // scale, width // scale, 1), np.float32)
     guide = random.random((1, height, width, 3), np.float32)
-    print(f"{width} x {height}, {scale}x, float32, evaluation; {versions()}\n", flush=True)
-    rows = []
+    print(f"{width} x {height}, {scale}x, float32; {measuring.circumstances()}\n", flush=True)
+    rows: list[dict[str, Any]] = []
     for name in only:
-        rows += {"fdkn": _fdkn, "dkn": _dkn}[name](depth, guide, repeats)
+        if name == "super-resolution":
+            rows += [_training(size, repeats) for size in (3, 5)]
+            continue
+        for which in passes:
+            rows += _upsampling(name, depth, guide, gradients=which == "gradients", repeats=repeats)
     print(markdown_table(rows, list(rows[0]), digits=3))
 
 
-def _fdkn(depth: np.ndarray, guide: np.ndarray, repeats: int) -> list[dict[str, Any]]:
-    network = FDKN(rngs=nnx.Rngs(0))
+def _torch(only: tuple[str, ...]) -> Any:
+    """Where it is needed: one thread per core that may be used, as for JAX."""
+    if not {"fdkn", "dkn"} & set(only):
+        return None
+    try:
+        return importlib.import_module("torch")
+    except ModuleNotFoundError as error:
+        raise InputError("bench: the comparison needs PyTorch, which is not installed") from error
+
+
+def _upsampling(
+    name: str, depth: np.ndarray, guide: np.ndarray, *, gradients: bool, repeats: int
+) -> list[dict[str, Any]]:
+    network: Any = {"fdkn": FDKN, "dkn": DKN}[name](rngs=nnx.Rngs(0))
     network.eval()
-    return _compare(
-        "FDKN", _jitted(FDKN.__call__, network, depth, guide), "PyTorch", dkn_twin(network, depth, guide), repeats
-    )
+    about = f"{name.upper()}, {'gradients' if gradients else 'forward'}"
+    ours = _jitted(type(network).__call__, network, depth, guide, gradients)
+    twin = dkn_twin(network, depth, guide, gradients=gradients)
+    rows = [_compare(about, ours, "PyTorch, dilated" if name == "dkn" else "PyTorch", twin, repeats)]
+    if name == "dkn" and not gradients:
+        literal = _jitted(literal_dkn, network, depth, guide, False)
+        rows.append(_compare(about, ours, "16 passes", literal, repeats))
+    return rows
 
 
-def _dkn(depth: np.ndarray, guide: np.ndarray, repeats: int) -> list[dict[str, Any]]:
-    network = DKN(rngs=nnx.Rngs(0))
-    network.eval()
-    ours, literal = (_jitted(run, network, depth, guide) for run in (DKN.__call__, literal_dkn))
-    twin = dkn_twin(network, depth, guide)
-    return [
-        *_compare("DKN", ours, "PyTorch, dilated", twin, repeats),
-        *_compare("DKN", ours, "16 passes", literal, repeats),
-    ]
+def _jitted(
+    run: Callable[..., jax.Array], network: nnx.Module, depth: np.ndarray, guide: np.ndarray, gradients: bool
+) -> Callable[[], np.ndarray]:
+    """What is upsampled, or the gradient for the guide beside those for depth and parameters."""
+    graph, *states = nnx.split(network, nnx.Param, ...)
+    params, rest = states
+
+    def forward(guide: jax.Array, depth: jax.Array, params: nnx.State) -> jax.Array:
+        return run(nnx.merge(graph, params, rest, copy=True), depth, guide)
+
+    def pulled(*inputs: Any) -> Any:
+        out, back = jax.vjp(forward, *inputs)
+        return back(jnp.ones_like(out))
+
+    compiled = jax.jit(pulled if gradients else forward)
+    inputs = jnp.asarray(guide), jnp.asarray(depth), params
+
+    def once() -> np.ndarray:
+        out = jax.block_until_ready(compiled(*inputs))
+        return np.asarray(out[0] if gradients else out)
+
+    return once
 
 
-def _jitted(run: Callable[..., jax.Array], network: nnx.Module, *inputs: np.ndarray) -> Callable[[], np.ndarray]:
-    graph, state = nnx.split(network)
-    compiled = jax.jit(lambda state, *xs: run(nnx.merge(graph, state), *xs))
-    arrays = [jnp.asarray(x) for x in inputs]
-    return lambda: np.asarray(compiled(state, *arrays))
+def _training(kernel_size: int, repeats: int) -> dict[str, Any]:
+    """A step with Adam."""
+    random = np.random.default_rng(0)
+    low, high = (jnp.asarray(random.random((10, n, n, 1), np.float32)) for n in (24, 48))
+
+    def step_of(upsampler: str) -> Callable[[], Any]:
+        config = NetworkConfig(upsampler=upsampler, scale=2, features=64, kernel_size=kernel_size)
+        graph, *states = nnx.split(config.build(0), nnx.Param, ...)
+        params, rest = states
+        optimizer = optax.adam(1e-4)
+
+        def loss(params: Any) -> jax.Array:
+            return jnp.mean(jnp.abs(nnx.merge(graph, params, rest, copy=True)(low) - high))
+
+        @partial(jax.jit, donate_argnums=(0, 1))
+        def step(params: Any, state: Any) -> tuple[Any, Any]:
+            with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to an integer power
+                updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+            return optax.apply_updates(params, updates), state
+
+        held = [(params, optimizer.init(params))]
+
+        def once() -> None:
+            held[0] = jax.block_until_ready(step(*held[0]))
+
+        return once
+
+    steps = [step_of(upsampler) for upsampler in ("attention", "deconvolution")]
+    return _timed(f"a training step, attention, K {kernel_size}", "deconvolution", steps, repeats)
 
 
 def _compare(
     name: str, ours: Callable[[], np.ndarray], other: str, theirs: Callable[[], np.ndarray], repeats: int
-) -> list[dict[str, Any]]:
-    """Fastest of several runs in turns, after one each whose results must agree."""
-    error = float(np.abs(ours() - theirs()).max())
-    if error > 1e-3:
-        raise RuntimeError(f"{name} and {other} differ by {error}")
-    times = [[seconds(run) for run in (ours, theirs)] for _ in range(repeats)]
-    ours_ms, theirs_ms = (1000 * min(column) for column in zip(*times, strict=True))
-    return [{"network": name, "ms": ours_ms, "against": other, "its ms": theirs_ms, "faster": theirs_ms / ours_ms}]
+) -> dict[str, Any]:
+    """Runs in turns, after one each whose results must agree."""
+    mine, its = ours(), theirs()
+    differ = np.abs(mine - its) > _AGREES * max(1.0, float(np.abs(its).max()))
+    if np.mean(differ) > _KINKS:
+        raise RuntimeError(f"{name} and {other} differ in {differ.sum()} of {differ.size} entries")
+    return _timed(name, other, [ours, theirs], repeats)
+
+
+def _timed(name: str, other: str, runs: list[Callable[[], Any]], repeats: int) -> dict[str, Any]:
+    times = measuring.in_turns(runs, repeats)
+    ms, its = (1000 * float(np.median(taken)) for taken in times)
+    spread, its_spread = map(measuring.spread, times)
+    row = {"network": name, "ms": ms, "spread": spread, "against": other, "its ms": its, "its spread": its_spread}
+    return row | {"faster": its / ms}

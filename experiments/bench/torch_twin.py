@@ -12,14 +12,18 @@ from jaxup.models import DKN, FDKN
 Tensors = Mapping[str, Any]
 
 _STRIDED = (1, 3)  # layers of DKN after which pixels are twice as far apart
+_FIXED = ("mean", "var")  # of the normalisation
 _SEEN = (25, 24)  # pixels that DKN sees before and after each
 
 
-def dkn_twin(network: DKN | FDKN, depth: np.ndarray, guide: np.ndarray) -> Callable[[], np.ndarray]:
+def dkn_twin(
+    network: DKN | FDKN, depth: np.ndarray, guide: np.ndarray, *, gradients: bool = False
+) -> Callable[[], np.ndarray]:
     """The same network in evaluation mode, for the paper's options; DKN with dilation in the place of its shifts.
 
     Returns:
-        A function that upsamples depth [B, h, w, 1] under guide [B, H, W, 3] once more, to [B, H, W, 1].
+        A function that upsamples depth [B, h, w, 1] under guide [B, H, W, 3] once more, to [B, H, W, 1]. With
+        `gradients`, those of the output's sum for the guide, depth and parameters, of which it returns the guide's.
 
     Raises:
         InputError: PyTorch is not installed, or another network.
@@ -58,10 +62,16 @@ def dkn_twin(network: DKN | FDKN, depth: np.ndarray, guide: np.ndarray) -> Calla
         return torch.sigmoid(weights), offsets
 
     target_in, image = (torch.from_numpy(x).permute(0, 3, 1, 2).contiguous() for x in (depth, guide))
+    leaves = [
+        image,
+        target_in,
+        *(x for tensors in streams.values() for n, x in tensors.items() if n[:-1] not in _FIXED),
+    ]
+    for leaf in leaves:
+        leaf.requires_grad_(gradients)
     height, width = image.shape[2:]
 
-    @torch.inference_mode()
-    def run() -> np.ndarray:
+    def run() -> Any:
         target = functional.interpolate(target_in, size=(height, width), mode="bicubic")
         (w1, o1), (w2, o2) = stream(target, streams["depth"]), stream(image, streams["guide"])
         weights, offsets = w1 * w2, o1 * o2
@@ -73,9 +83,17 @@ def dkn_twin(network: DKN | FDKN, depth: np.ndarray, guide: np.ndarray) -> Calla
         samples = functional.grid_sample(
             target, points.flatten(1, 2), mode="bilinear", padding_mode="zeros", align_corners=False
         )
-        return (target + (weights * samples.reshape(weights.shape)).sum(1, keepdim=True)).permute(0, 2, 3, 1).numpy()
+        return target + (weights * samples.reshape(weights.shape)).sum(1, keepdim=True)
 
-    return run
+    def last(x: Any) -> np.ndarray:
+        found: np.ndarray = x.permute(0, 2, 3, 1).numpy()
+        return found
+
+    def forward() -> np.ndarray:
+        with torch.inference_mode():
+            return last(run())
+
+    return (lambda: last(torch.autograd.grad(run().sum(), leaves)[0])) if gradients else forward
 
 
 def _tensors(stream: Any) -> dict[str, Any]:

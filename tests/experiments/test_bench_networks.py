@@ -32,8 +32,24 @@ def test_the_twins_are_the_networks(network):
     network.eval()
     twin = dkn_twin(network, np.asarray(DEPTH), np.asarray(GUIDE))()
     assert_close(twin, network(DEPTH, GUIDE), 1e-5)
+    gradient = dkn_twin(network, np.asarray(DEPTH), np.asarray(GUIDE), gradients=True)()
+    assert_close(gradient, jax.grad(lambda guide: network(DEPTH, guide).sum())(GUIDE), 1e-4)
 
 
-def test_bad_options(capsys):
-    assert main(["bench", "networks", "--width", "30"]) == 2
-    assert "networks: expected multiples" in capsys.readouterr().err
+@pytest.mark.thorough
+def test_a_training_step_is_measured(capsys):
+    assert main(["bench", "networks", "--only", "super-resolution", "--repeats", "1"]) == 0
+    assert "a training step, attention, K 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--width", "30"], "networks: expected multiples"),
+        (["--passes", "backward"], "passes: expected some of forward, gradients"),
+        (["--repeats", "0"], "repeats: expected a number above 0"),
+    ],
+)
+def test_bad_options(options, expected, capsys):
+    assert main(["bench", "networks", *options]) == 2
+    assert expected in capsys.readouterr().err
