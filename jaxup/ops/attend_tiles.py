@@ -7,14 +7,14 @@ anew in the backward pass, so that the scores never fill more than a fixed memor
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxup._checks import Pair, fail, known
-from jaxup.ops.softmax import masked_softmax
+from jaxup.ops.softmax import WEIGHTS, masked_softmax
 from jaxup.ops.tiling import TILE_BYTES
 from jaxup.ops.windows import merge_phases
 
@@ -117,12 +117,16 @@ def attend_in_tiles(
         out = _split(_split(out, 2, ty * sy), 1, rows)
         return merge_phases(jnp.swapaxes(out, 2, 3)) + jax.lax.stop_gradient(_spoilt(parts[2], over))
 
-    out = _map_second(strip, (queries, *seen))
+    # Where the weights take less than half of what queries and results do, they need not be computed anew.
+    kept = [WEIGHTS] if 2 * over.near.shape[1] < query.shape[4] + value.shape[4] else []
+    out = _map_second(strip, (queries, *seen), jax.checkpoint_policies.save_only_these_names(*kept))
     return out.reshape(out.shape[0], strips * out.shape[2], *out.shape[3:])[:, : sy * height, : sx * width]
 
 
-def _map_second(fn: Callable[[tuple[jax.Array, ...]], jax.Array], arrays: tuple[jax.Array, ...]) -> jax.Array:
-    """`jax.lax.map` along the second axis, computed anew in the backward pass.
+def _map_second(
+    fn: Callable[[tuple[jax.Array, ...]], jax.Array], arrays: tuple[jax.Array, ...], policy: Callable[..., Any]
+) -> jax.Array:
+    """`jax.lax.map` along the second axis, computed anew in the backward pass but for what a policy keeps.
 
     Without axes of length 1 meanwhile, for which XLA copies whole arrays.
     """
@@ -130,7 +134,9 @@ def _map_second(fn: Callable[[tuple[jax.Array, ...]], jax.Array], arrays: tuple[
     shapes = [x.shape[1:] for x in parts]
     of_result: list[tuple[int, ...]] = []
 
-    @partial(jax.checkpoint, prevent_cse=False)  # of what is given, which the loop has already, not of other shapes
+    @partial(
+        jax.checkpoint, prevent_cse=False, policy=policy
+    )  # of what is given, which the loop has already, not of other shapes
     def one(xs: tuple[jax.Array, ...]) -> jax.Array:
         out = fn(tuple(x.reshape(shape) for x, shape in zip(xs, shapes, strict=True)))
         of_result.append(out.shape)

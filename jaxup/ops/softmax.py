@@ -6,6 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+
+WEIGHTS = "weights of attention"
+"""What `jax.checkpoint` may keep of `masked_softmax`."""
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -44,7 +48,7 @@ def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
 
 @masked_softmax.defjvp
 def _masked_softmax_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    weights = masked_softmax(*primals)
+    weights: jax.Array = checkpoint_name(masked_softmax(*primals), WEIGHTS)
     return weights, _change(weights, jnp.where(primals[1], tangents[0], 0), -1)
 
 
