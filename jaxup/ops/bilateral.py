@@ -199,27 +199,37 @@ def _clipped(radius: int, x: jax.Array) -> int:
 @jit(static_argnames="radius")  # so that eager calls do not compile the loop again
 def _bilateral_mean(x: jax.Array, guide: jax.Array, radius: int, near: jax.Array, alike: jax.Array) -> jax.Array:
     """A few channels are separate [B, H, W] arrays: on CPUs, sums over a short channel axis cost ten times as much."""
-    values, guides = _channels(x), _channels(guide)
-    height, width = x.shape[1:3]
-    valid = jnp.ones((1, height, width), x.dtype)
-    padded = jax.tree.map(lambda z: pad_window(z, (radius, radius)), (values, guides, valid))
 
-    def shifted(z: jax.Array, top_left: jax.Array) -> jax.Array:
-        rows = lax.dynamic_slice_in_dim(z, top_left[0], height, axis=1)
-        return lax.dynamic_slice_in_dim(rows, top_left[1], width, axis=2)
+    def strip(
+        cells: jax.Array, coarse: jax.Array, valid: jax.Array, guide: jax.Array, near: jax.Array, alike: jax.Array
+    ) -> jax.Array:
+        """Of what is around the pixels, and the guide at them."""
+        height, width = guide.shape[1:3]
+        around, guides = (_channels(cells), _channels(coarse), valid), _channels(guide)
 
-    @jax.checkpoint  # the weights are cheaper to compute twice than to keep for every offset
-    def add(sums: Sums, offset: jax.Array) -> tuple[Sums, None]:
-        near_values, near_guides, near_valid = jax.tree.map(lambda z: shifted(z, offset + radius), padded)
-        unlike = sum(_squared(a - b) for a, b in zip(near_guides, guides, strict=True))
-        weight = near_valid * jnp.exp(-near * jnp.sum(offset**2).astype(jnp.result_type(x)) - alike * unlike)
-        added = [total + _beside(weight, v) * v for total, v in zip(sums[0], near_values, strict=True)]
-        return (added, sums[1] + weight), None
+        def shifted(z: jax.Array, top_left: jax.Array) -> jax.Array:
+            rows = lax.dynamic_slice_in_dim(z, top_left[0], height, axis=1)
+            return lax.dynamic_slice_in_dim(rows, top_left[1], width, axis=2)
 
-    zeros = [jnp.zeros_like(v) for v in values], jnp.zeros_like(x[..., 0])
-    (totals, weights), _ = lax.scan(add, zeros, jnp.array(window_offsets(2 * radius + 1)))
-    means = [total / _beside(weights, total) for total in totals]  # the pixel itself has weight 1
-    return jnp.stack(means, axis=-1) if x.shape[-1] <= _FEW else means[0]
+        @jax.checkpoint  # the weights are cheaper to compute twice than to keep for every offset
+        def add(sums: Sums, offset: jax.Array) -> tuple[Sums, None]:
+            near_values, near_guides, near_valid = jax.tree.map(lambda z: shifted(z, offset + radius), around)
+            unlike = sum(_squared(a - b) for a, b in zip(near_guides, guides, strict=True))
+            weight = near_valid * jnp.exp(-near * jnp.sum(offset**2).astype(jnp.result_type(x)) - alike * unlike)
+            added = [total + _beside(weight, v) * v for total, v in zip(sums[0], near_values, strict=True)]
+            return (added, sums[1] + weight), None
+
+        zeros = jnp.zeros_like(guide[..., 0])
+        of_values = (
+            [zeros] * x.shape[-1] if x.shape[-1] <= _FEW else [jnp.zeros_like(guide, shape=(*zeros.shape, x.shape[-1]))]
+        )
+        (totals, weights), _ = lax.scan(add, (of_values, zeros), jnp.array(window_offsets(2 * radius + 1)))
+        means = [total / _beside(weights, total) for total in totals]  # the pixel itself has weight 1
+        return jnp.stack(means, axis=-1) if x.shape[-1] <= _FEW else means[0]
+
+    around = tuple(pad_window(z, (radius, radius)) for z in (x, guide, jnp.ones_like(x, shape=(1, *x.shape[1:3]))))
+    planes = 2 * x.shape[-1] + 2 * guide.shape[-1]
+    return in_cached_strips(strip, around, (guide,), (near, alike), margin=radius, channels=x.shape[-1], planes=planes)
 
 
 def _channels(x: jax.Array) -> list[jax.Array]:
@@ -248,7 +258,7 @@ class _Table(NamedTuple):
     """Of an axis, from each pixel to each cell of its window."""
 
     distance: jax.Array  # [K, pixels], squared
-    inside: jax.Array  # [K, pixels], whether the image has that cell
+    inside: jax.Array  # [K, pixels], 1 where the image has that cell, and 0
 
 
 def _table(offset: np.ndarray, radius: int, dtype: Any) -> _Table:
@@ -256,7 +266,7 @@ def _table(offset: np.ndarray, radius: int, dtype: Any) -> _Table:
     cells, steps = np.arange(len(offset)), np.arange(-radius, radius + 1)[:, None]
     distance = ((offset - steps[..., None]) ** 2).reshape(steps.size, -1)
     inside = (cells + steps >= 0) & (cells + steps < cells.size)
-    return _Table(jnp.asarray(distance, dtype), jnp.asarray(inside.repeat(offset.shape[1], axis=1)))
+    return _Table(jnp.asarray(distance, dtype), jnp.asarray(inside.repeat(offset.shape[1], axis=1), dtype))
 
 
 def _by_strips(images: _Images, tables: list[_Table], near: jax.Array, alike: jax.Array) -> jax.Array:
@@ -265,12 +275,12 @@ def _by_strips(images: _Images, tables: list[_Table], near: jax.Array, alike: ja
     outputs = channels if channels <= _FEW else window**2
     planes = images.guide.shape[3] + (channels + _SUMS if channels <= _FEW else window**2)
 
-    def strip(cells: jax.Array, coarse: jax.Array, guide: jax.Array, *vertical: jax.Array) -> jax.Array:
-        return _over_window(_Images(cells, guide, coarse), _Table(*vertical), tables[1], near, alike)
+    def strip(cells: jax.Array, coarse: jax.Array, guide: jax.Array, *others: jax.Array) -> jax.Array:
+        return _over_window(_Images(cells, guide, coarse), _Table(*others[:2]), _Table(*others[2:4]), *others[4:])
 
     padded = tuple(pad_window(x, (window // 2, window // 2)) for x in (images.cells, images.coarse))
     options = dict(margin=window // 2, channels=outputs, planes=planes)
-    return in_cached_strips(strip, padded, (images.guide, *tables[0]), **options)
+    return in_cached_strips(strip, padded, (images.guide, *tables[0]), (*tables[1], near, alike), **options)
 
 
 def _over_window(images: _Images, rows: _Table, columns: _Table, near: jax.Array, alike: jax.Array) -> jax.Array:
@@ -292,7 +302,7 @@ def _over_window(images: _Images, rows: _Table, columns: _Table, near: jax.Array
     def score(offset: jax.Array, fine: list[jax.Array], coarse: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
         unlike = sum((a - shifted(b, offset)) ** 2 for a, b in zip(fine, coarse, strict=True))
         far = rows.distance[offset[0]][None, :, None] + columns.distance[offset[1]][None, None]
-        inside = rows.inside[offset[0]][None, :, None] & columns.inside[offset[1]][None, None]
+        inside = (rows.inside[offset[0]][None, :, None] > 0) & (columns.inside[offset[1]][None, None] > 0)
         return -alike * unlike - near * far, inside
 
     def choose(best: Best, step: Step) -> tuple[Best, None]:

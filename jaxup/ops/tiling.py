@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxup._checks import Pair, known
+from jaxup.ops.linear import linear
 from jaxup.ops.windows import merge_phases
 
 # What one tile may hold at a time.
@@ -77,16 +78,18 @@ def in_cached_strips(
     fn: Callable[..., jax.Array],
     cells: tuple[jax.Array, ...],
     pixels: tuple[jax.Array, ...],
+    whole: tuple[jax.Array, ...],
     *,
     margin: int,
     channels: int,
     planes: int,
 ) -> jax.Array:
-    """`fn(*cells, *pixels)` -> [B, H, W, channels], by strips of rows that stay in the processor's cache.
+    """`fn(*cells, *pixels, *whole)` -> [B, H, W, channels], by strips of rows that stay in the processor's cache.
 
     Axis 1 of `cells`, [B, h + 2 margin, ...], has the margin of the window around each cell, which is where a strip
-    ends too; that of `pixels`, of which the first is [B, H, W, ...] with H = s h, is cut where cells begin. `planes`
-    are the numbers per pixel that are needed at a time. The backward pass computes each strip anew.
+    ends too; that of `pixels`, of which the first is [B, H, W, ...] with H = s h, is cut where cells begin; all are
+    floating-point arrays, and `fn` closes over none. `planes` are the numbers per pixel that are needed at a time. The
+    backward pass computes each strip anew, and adds to the gradients in place.
     """
     batch, total, width = pixels[0].shape[:3]
     height = cells[0].shape[1] - 2 * margin
@@ -94,16 +97,90 @@ def in_cached_strips(
     row_bytes = known(batch) * scale * known(width) * planes * pixels[0].dtype.itemsize
     rows = min(max(1, CACHED_BYTES // max(1, row_bytes)), height)
     if rows == height:
-        return fn(*cells, *pixels)
+        return fn(*cells, *pixels, *whole)
+    strips = _Strips(fn, rows, scale, margin, channels, len(cells), len(cells) + len(pixels))
+    return _over_strips(strips, (*cells, *pixels, *whole))
 
-    @partial(jax.checkpoint, prevent_cse=False)
-    def strip(first: jax.Array) -> jax.Array:
-        of_cells = (jax.lax.dynamic_slice_in_dim(x, first, rows + 2 * margin, axis=1) for x in cells)
-        of_pixels = (jax.lax.dynamic_slice_in_dim(x, scale * first, scale * rows, axis=1) for x in pixels)
-        return fn(*of_cells, *of_pixels)
 
-    out = jnp.zeros_like(pixels[0], shape=(batch, total, width, channels))
-    return by_strips(lambda _, first: strip(first // scale), out, scale * rows)
+class _Strips(NamedTuple):
+    """What `in_cached_strips` goes by; of its arrays, the first few are cells, and the next ones pixels."""
+
+    fn: Callable[..., jax.Array]
+    rows: int
+    scale: int
+    margin: int
+    channels: int
+    cells: int
+    cut: int
+
+    def part(self, arrays: tuple[jax.Array, ...], first: jax.Array) -> tuple[jax.Array, ...]:
+        """What the strip sees that begins at a row of the result."""
+        return tuple(self._place(n, first, x)[0] for n, x in enumerate(arrays))
+
+    def add(
+        self, totals: tuple[jax.Array, ...], parts: tuple[jax.Array, ...], first: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """Parts added to where they were cut out."""
+        added = []
+        for n, (total, part) in enumerate(zip(totals, parts, strict=True)):
+            seen, start = self._place(n, first, total)
+            added.append(seen + part if n >= self.cut else _put(total, seen + part, start))
+        return tuple(added)
+
+    def _place(self, n: int, first: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if n >= self.cut:
+            return x, first
+        at_cells = n < self.cells
+        start = first // self.scale if at_cells else first
+        count = self.rows + 2 * self.margin if at_cells else self.scale * self.rows
+        return jax.lax.dynamic_slice_in_dim(x, start, count, axis=1), start
+
+    def fill(self, fn: Callable[[jax.Array], jax.Array], arrays: tuple[jax.Array, ...]) -> jax.Array:
+        """The result, of what is made of each strip."""
+        like = arrays[self.cells]
+        out = jnp.zeros_like(like, shape=(*like.shape[:3], self.channels))
+        return by_strips(lambda _, first: fn(first), out, self.scale * self.rows)
+
+
+def _put(total: jax.Array, part: jax.Array, start: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(total, part, start, axis=1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _over_strips(strips: _Strips, arrays: tuple[jax.Array, ...]) -> jax.Array:
+    return strips.fill(lambda first: strips.fn(*strips.part(arrays, first)), arrays)
+
+
+@_over_strips.defjvp
+def _over_strips_jvp(strips: _Strips, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (arrays,), (changes,) = primals, tangents
+    count = len(arrays)
+
+    def forward(*both: jax.Array) -> tuple[jax.Array]:
+        given, moved = both[:count], both[count:]
+
+        def strip(first: jax.Array) -> jax.Array:
+            change: jax.Array = jax.jvp(strips.fn, strips.part(given, first), strips.part(moved, first))[1]
+            return change
+
+        return (strips.fill(strip, given),)
+
+    def back(*given_and_ct: jax.Array) -> tuple[jax.Array, ...]:
+        """Where the last strip overlaps the one before, those rows count once."""
+        given, ct = given_and_ct[:count], given_and_ct[count]
+        rows, height = strips.scale * strips.rows, ct.shape[1]
+
+        def add(n: jax.Array, totals: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            first = jnp.minimum(n * rows, height - rows)
+            new = jnp.arange(rows)[None, :, None, None] >= n * rows - first
+            part = jnp.where(new, jax.lax.dynamic_slice_in_dim(ct, first, rows, axis=1), 0)
+            pulled = jax.vjp(strips.fn, *strips.part(given, first))[1](part)
+            return strips.add(totals, pulled, first)
+
+        found: tuple[jax.Array, ...] = jax.lax.fori_loop(0, -(-height // rows), add, tuple(map(jnp.zeros_like, given)))
+        return found
+
+    return _over_strips(strips, arrays), linear(forward, back, arrays, changes)[0]
 
 
 def by_strips(fn: Callable[[jax.Array, jax.Array], jax.Array], out: jax.Array, rows: int) -> jax.Array:

@@ -1,5 +1,6 @@
 """Images by strips of rows: what the whole gives, in bounded memory."""
 
+import importlib
 from functools import partial
 
 import jax
@@ -11,7 +12,9 @@ from jaxup import ops
 from jaxup.ops import filters, tiling
 from tests.compare import assert_close
 from tests.modules import random
+from tests.registry.examples import thorough
 
+bilateral_ops = importlib.import_module("jaxup.ops.bilateral")  # not the function of that name
 FILTER = partial(filters._guided_filter.__wrapped__, radius=(2, 1), per_channel=False, step=1)
 
 
@@ -39,6 +42,37 @@ def test_strips_give_what_the_whole_image_gives(height, monkeypatch):
     )
     jax.tree.map(partial(assert_close, relative=1e-5), both(run, x, guide), whole)
     assert strips == [-(-height // 8)]
+
+
+def bilateral(x, guide):
+    """Not the compiled functions, which would be those of other sizes of strips."""
+    near = jnp.float32(0.3)
+    return bilateral_ops._bilateral_mean.__wrapped__(x, guide, 1, near, jnp.float32(2))
+
+
+def joint_bilateral(x, guide):
+    return bilateral_ops._upsample.__wrapped__(x[:, ::2, ::2], guide, None, jnp.float32(0.3), jnp.float32(2), 1)
+
+
+@pytest.mark.parametrize(
+    ("run", "channels"), [(bilateral, 2), thorough(bilateral, 9), (joint_bilateral, 2), thorough(joint_bilateral, 9)]
+)
+def test_cached_strips_give_what_the_whole_image_gives(run, channels, monkeypatch):
+    """Of 2 images of 10 rows, also in forward mode; the last two strips overlap."""
+    x, guide = random(2, 10, 4, channels), random(2, 10, 4, 3)
+    ct, rows = jnp.cos(x), []
+
+    def program(x, guide):
+        out, change = jax.jvp(run, (x, guide), (jnp.sin(x), jnp.cos(guide)))
+        return out, change, jax.vjp(run, x, guide)[1](ct)
+
+    whole = jax.jit(program)(x, guide)
+    inner = tiling._over_strips
+    monkeypatch.setattr(tiling, "_over_strips", lambda how, arrays: rows.append(how.rows) or inner(how, arrays))
+    monkeypatch.setattr(tiling, "CACHED_BYTES", 2000)
+    strips = jax.jit(lambda x, guide: program(x, guide))(x, guide)
+    jax.tree.map(partial(assert_close, relative=1e-5), strips, whole)
+    assert min(rows) > 1, rows
 
 
 @pytest.mark.thorough
