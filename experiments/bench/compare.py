@@ -1,9 +1,10 @@
 """Operators at named sizes, alone or in turns with their plain forms in PyTorch."""
 
 import importlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from experiments.bench.measuring import (
     spread,
     tell,
 )
-from experiments.engine.costs import seconds
+from experiments.engine.costs import alone, seconds
 from experiments.engine.report import check_out, markdown_table, publish
 from jaxup.files import InputError
 
@@ -46,7 +47,8 @@ def compare(
 ) -> None:
     """Measure operators at named sizes, forward and with gradients, alone or in turns with PyTorch.
 
-    On CPUs, times are CPU seconds of all threads; the ratios are of medians.
+    On CPUs, times are CPU seconds of all threads; the ratios are of medians. Each row is measured in a process of its
+    own.
 
     Args:
         cases: fpn (64 to 128, C 256), head (128 to 512, C 256), matting (512 to 1024, C 32), vit (28 to 448, C 384),
@@ -69,16 +71,13 @@ def compare(
     forms = _forms(against)
     if cores:
         run_on(cores)
-    if forms:
-        forms.torch.set_num_threads(available())
     able, about = machine(), circumstances()
     if forms:
         about["torch"] = forms.torch.__version__
     rows: list[dict[str, Any]] = []
-    for case in cases:
-        for name in only or OPERATORS:
-            for dtype in types:
-                rows += _rows(case, name, dtype, forms, able, repeats, memory)
+    for case, name, dtype in itertools.product(cases, only or OPERATORS, types):
+        for gradients in (False, True):
+            rows += _rows(_Row(case, name, dtype, gradients), against, able, repeats, memory)
     head = f"copy {able.bytes_per_second / 1e9:.1f} GB/s, matrices {able.multiply_adds_per_second / 1e9:.0f} GMAC/s"
     columns = list(dict.fromkeys(column for row in rows for column in row))
     results = about | {"machine": able._asdict(), "rows": rows}
@@ -94,21 +93,45 @@ def _forms(against: str) -> Any:
         raise InputError("bench: the comparison needs PyTorch, which is not installed") from error
 
 
-def _rows(
-    case: str, name: str, dtype: str, forms: Any, able: Machine, repeats: int, memory: float
-) -> list[dict[str, Any]]:
-    """Forward and with gradients."""
-    job, rows = OPERATORS[name](SHAPES[case]), []
-    for gradients in (False, True):
-        about = {"case": case, "operator": name, "type": dtype, "pass": "gradients" if gradients else "forward"}
-        needed = moved(job, dtype, gradients)
-        if 4 * needed > memory * 2**30:
-            print(f"{' '.join(about.values())}: left out, moves {needed / 2**30:.1f} GiB", flush=True)
+class _Row(NamedTuple):
+    case: str
+    operator: str
+    dtype: str
+    gradients: bool
+
+    @property
+    def about(self) -> dict[str, str]:
+        """In words."""
+        which = "gradients" if self.gradients else "forward"
+        return {"case": self.case, "operator": self.operator, "type": self.dtype, "pass": which}
+
+
+def _rows(row: _Row, against: str, able: Machine, repeats: int, memory: float) -> list[dict[str, Any]]:
+    """In a process of its own, and in a second one without PyTorch if that was ended: plain forms may need much."""
+    words = " ".join(row.about.values())
+    for other in dict.fromkeys((against, "nothing")):
+        try:
+            needed, found = alone(words, _measured, row, other, able, repeats, memory)
+        except InputError as error:
+            print(error, flush=True)
             continue
-        row = about | measure(job, dtype, gradients, forms, able, repeats)
-        tell(row)
-        rows.append(row)
-    return rows
+        if found is None:
+            print(f"{words}: left out, moves {needed / 2**30:.1f} GiB", flush=True)
+            return []
+        tell(row.about | found)
+        return [row.about | found]
+    return []
+
+
+def _measured(row: _Row, against: str, able: Machine, repeats: int, memory: float) -> tuple[int, dict[str, Any] | None]:
+    """How many bytes have to move, and the row unless that is too many."""
+    forms, job = _forms(against), OPERATORS[row.operator](SHAPES[row.case])
+    needed = moved(job, row.dtype, row.gradients)
+    if 4 * needed > memory * 2**30:
+        return needed, None
+    if forms:
+        forms.torch.set_num_threads(available())
+    return needed, measure(job, row.dtype, row.gradients, forms, able, repeats)
 
 
 def measure(job: Job, dtype: str, gradients: bool, forms: Any, able: Machine, repeats: int) -> dict[str, Any]:

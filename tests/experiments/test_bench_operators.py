@@ -11,6 +11,7 @@ from experiments.__main__ import main
 from experiments.bench.cases import OPERATORS, SHAPES, moved
 from experiments.bench.compare import compare, measure
 from experiments.bench.measuring import Machine, spread
+from jaxup.files import InputError
 
 ABLE = Machine(1e9, 1e9)
 
@@ -60,6 +61,24 @@ def test_leaves_a_table_and_what_it_was_measured_with(tmp_path, capsys):
     assert [row["pass"] for row in results["rows"]] == ["forward", "gradients"]
     assert "| tiny | pixel_shuffle | bfloat16 | forward " in (out / "table.md").read_text()
     assert "4k pixel_shuffle bfloat16 forward: left out, moves 2.0 GiB" in capsys.readouterr().out
+
+
+def test_without_pytorch_where_its_process_was_ended(monkeypatch, capsys):
+    """Once with its forms, and once without; what cannot be measured at all is told, and the rest goes on."""
+
+    def alone(label, function, row, against, *others):
+        if against == "torch" or row.gradients:
+            raise InputError(f"{label}: its process was ended")
+        return 1, {"ms": 2.0}
+
+    here = sys.modules[compare.__module__]  # the package has a function of that name
+    monkeypatch.setattr(here, "_forms", lambda against: None)
+    monkeypatch.setattr(here, "alone", alone)
+    compare(cases=("tiny",), only=("sample",), against="torch")
+    told = capsys.readouterr().out
+    assert told.count("tiny sample float32 forward: its process was ended") == 1
+    assert told.count("tiny sample float32 gradients: its process was ended") == 2
+    assert "| tiny | sample   | float32 | forward | 2.00 |" in told
 
 
 @pytest.mark.parametrize(
