@@ -2,7 +2,7 @@
 
 import importlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +32,7 @@ _AGREES = 2e-3  # parts of the largest entry, by which float32 results may diffe
 _KINKS = 1e-4  # of the entries: where a derivative jumps, as at pixels that are sampled, rounding decides its side
 
 Run = Callable[[], Any]
+Options = tuple[Machine, int, float]  # what the machine can do, repeats, and GiB
 
 
 def compare(
@@ -47,8 +48,7 @@ def compare(
 ) -> None:
     """Measure operators at named sizes, forward and with gradients, alone or in turns with PyTorch.
 
-    On CPUs, times are CPU seconds of all threads; the ratios are of medians. Each row is measured in a process of its
-    own.
+    On CPUs, times are CPU seconds of all threads; the ratios are of medians. Each operator has a process of its own.
 
     Args:
         cases: fpn (64 to 128, C 256), head (128 to 512, C 256), matting (512 to 1024, C 32), vit (28 to 448, C 384),
@@ -76,8 +76,8 @@ def compare(
         about["torch"] = forms.torch.__version__
     rows: list[dict[str, Any]] = []
     for case, name, dtype in itertools.product(cases, only or OPERATORS, types):
-        for gradients in (False, True):
-            rows += _rows(_Row(case, name, dtype, gradients), against, able, repeats, memory)
+        both = [_Row(case, name, dtype, gradients) for gradients in (False, True)]
+        rows += _rows(both, against, (able, repeats, memory))
     head = f"copy {able.bytes_per_second / 1e9:.1f} GB/s, matrices {able.multiply_adds_per_second / 1e9:.0f} GMAC/s"
     columns = list(dict.fromkeys(column for row in rows for column in row))
     results = about | {"machine": able._asdict(), "rows": rows}
@@ -106,32 +106,37 @@ class _Row(NamedTuple):
         return {"case": self.case, "operator": self.operator, "type": self.dtype, "pass": which}
 
 
-def _rows(row: _Row, against: str, able: Machine, repeats: int, memory: float) -> list[dict[str, Any]]:
-    """In a process of its own, and in a second one without PyTorch if that was ended: plain forms may need much."""
-    words = " ".join(row.about.values())
-    for other in dict.fromkeys((against, "nothing")):
-        try:
-            needed, found = alone(words, _measured, row, other, able, repeats, memory)
-        except InputError as error:
-            print(error, flush=True)
-            continue
-        if found is None:
-            print(f"{words}: left out, moves {needed / 2**30:.1f} GiB", flush=True)
-            return []
-        tell(row.about | found)
-        return [row.about | found]
-    return []
+def _rows(wanted: Sequence[_Row], against: str, options: Options) -> list[dict[str, Any]]:
+    """In one process; where that was ended, in one for each, and then without PyTorch, whose forms need much memory."""
+    try:
+        found = alone(" ".join(wanted[0].about.values()), _measured, wanted, against, options)
+    except InputError as error:
+        if len(wanted) > 1:
+            return [row for one in wanted for row in _rows([one], against, options)]
+        print(error, flush=True)
+        return [] if against == "nothing" else _rows(wanted, "nothing", options)
+    rows = []
+    for row, (needed, measures) in zip(wanted, found, strict=True):
+        if measures is None:
+            print(f"{' '.join(row.about.values())}: left out, moves {needed / 2**30:.1f} GiB", flush=True)
+        else:
+            rows.append(row.about | measures)
+            tell(rows[-1])
+    return rows
 
 
-def _measured(row: _Row, against: str, able: Machine, repeats: int, memory: float) -> tuple[int, dict[str, Any] | None]:
-    """How many bytes have to move, and the row unless that is too many."""
-    forms, job = _forms(against), OPERATORS[row.operator](SHAPES[row.case])
-    needed = moved(job, row.dtype, row.gradients)
-    if 4 * needed > memory * 2**30:
-        return needed, None
+def _measured(wanted: Sequence[_Row], against: str, options: Options) -> list[tuple[int, dict[str, Any] | None]]:
+    """How many bytes have to move, and the measures unless that is too many."""
+    able, repeats, memory = options
+    forms = _forms(against)
     if forms:
         forms.torch.set_num_threads(available())
-    return needed, measure(job, row.dtype, row.gradients, forms, able, repeats)
+    job, found = OPERATORS[wanted[0].operator](SHAPES[wanted[0].case]), []
+    for row in wanted:
+        needed = moved(job, row.dtype, row.gradients)
+        little = 4 * needed <= memory * 2**30
+        found.append((needed, measure(job, row.dtype, row.gradients, forms, able, repeats) if little else None))
+    return found
 
 
 def measure(job: Job, dtype: str, gradients: bool, forms: Any, able: Machine, repeats: int) -> dict[str, Any]:
