@@ -119,7 +119,8 @@ def _add_upsample(commands: Any) -> None:
     add("--confidence", type=Path, metavar="FILE", help="of each pixel of the depth map, for solvers only: see below")
     add("--fill", action="store_true", help="write what the solver gives where there is no depth, too")
     add("--tile", type=tile_size, default=512, metavar="PIXELS", help="side of a tile; default: 512; 0: no tiles")
-    add("--cache", type=Path, metavar="FOLDER", help="keeps compiled programs here: the next call starts faster")
+    cache = "keeps compiled programs here: the next call starts faster; solvers then show no progress"
+    add("--cache", type=Path, metavar="FOLDER", help=cache)
     add("--force", action="store_true", help=FORCE)
     command.set_defaults(run=upsample)
 
@@ -161,7 +162,9 @@ def upsample(args: argparse.Namespace) -> None:
     method = make_method(args.method, args.weights)
     options: dict[str, Any] = dict(invalid=args.invalid, confidence=confidence, fill=args.fill, tile=args.tile)
     with progress("upsampling", "step" if method.solver else "tile") as show:
-        result = upsample_depth(depth, guide, method, **options, show=show, warn=warn)
+        # A program that calls back while it runs cannot be kept.
+        shown = None if method.solver and args.cache is not None else show
+        result = upsample_depth(depth, guide, method, **options, show=shown, warn=warn)
     check_out(args.out, args.force, inputs)  # it may have come into being meanwhile
     write_depth(args.out, as_stored(result, dtype, args.out))
     print(f"{args.out}: {guide.shape[1]} x {guide.shape[0]}, {dtype}, {args.method} {ratio(scale)}x")

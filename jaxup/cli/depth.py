@@ -126,7 +126,7 @@ def upsample_depth(
     confidence: np.ndarray | None = None,
     fill: bool = False,
     tile: int = 512,
-    show: Show = lambda done, total: None,
+    show: Show | None = None,
     warn: Warn = lambda message: None,
 ) -> np.ndarray:
     """Upsample a depth map to the size of its guide.
@@ -143,7 +143,7 @@ def upsample_depth(
         confidence: [h, w] in 0 .. 1, for solvers; 0 where what was measured does not count.
         fill: leave the method's values where there is no depth.
         tile: largest side in pixels of the guide of what is computed at once; 0 is the whole image.
-        show: called after each tile, or a solver's steps.
+        show: called after each tile, or a solver's steps; compiled solvers that call it are not kept in JAX's cache.
         warn: called with a line about what should be looked at.
 
     Returns:
@@ -177,7 +177,7 @@ def upsample_depth(
             raise InputError("no valid pixel of the depth map has a confidence above 0")
         weight = jnp.asarray(trust, jnp.float32)[None, ..., None]
         method = method._replace(run=partial(method.run, confidence=weight, show=show, warn=warn))
-    result: np.ndarray = _in_tiles(target, guide, method, tile, show) * span + low
+    result: np.ndarray = _in_tiles(target, guide, method, tile, show or (lambda done, total: None)) * span + low
     if not np.isfinite(result).all():
         raise InputError("the method gave NaN or infinity")
     if fill:
