@@ -26,7 +26,7 @@ from jaxup.nn.upsampler import output_size
 from jaxup.ops.resize import resize
 from jaxup.ops.unify import unify_features
 from jaxup.ops.window_attend import window_attend
-from jaxup.ops.windows import pad_window
+from jaxup.ops.windows import pad_window, sum_by_halves
 
 _uniform = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -202,7 +202,7 @@ class AnyUp(nnx.Module):
     def _keys(self, x: jax.Array, image: jax.Array) -> jax.Array:
         of_image = resize(self.key_encoder(image), size=x.shape[1:3], method="area")
         y = x.astype(accum_dtype(x))
-        length2 = jnp.sum(y * y, axis=-1, keepdims=True)
+        length2 = sum_by_halves(y * y)[..., None]
         y = y * jax.lax.rsqrt(jnp.maximum(length2, 1e-24))  # not shorter than 1e-12
         y = self.unify(y)  # in float32, or the small differences between its entries would be lost
         for block in self.feature_blocks:

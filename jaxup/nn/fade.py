@@ -15,6 +15,7 @@ from jaxup.ops.regions import convolve_groups
 from jaxup.ops.resize import resize
 from jaxup.ops.softmax import softmax
 from jaxup.ops.tiling import in_strips, needs_strips
+from jaxup.ops.windows import to_channels
 
 
 def _conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, **options: Any) -> nnx.Conv:
@@ -184,6 +185,7 @@ class FADE(nnx.Module):
         if self.gate is None:
             return up
         gate = resize(nnx.sigmoid(self.gate(x)), scale=self.scale, method="nearest").astype(x.dtype)
+        gate = to_channels(gate, up.shape[3])
         return gate * guide.astype(x.dtype) + (1 - gate) * up
 
     def kernels(self, x: jax.Array, guide: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ from jaxup.nn.norms import normalise
 from jaxup.nn.upsampler import output_size
 from jaxup.ops.resize import resize
 from jaxup.ops.window_attend import window_attend
+from jaxup.ops.windows import sum_by_halves
 
 _EPS = float(np.finfo(np.float32).eps)
 _GROUPS = 8
@@ -113,7 +114,7 @@ class JAFAR(nnx.Module):
 
     def _keys(self, x: jax.Array, image: jax.Array) -> jax.Array:
         y = x.astype(accum_dtype(x))
-        length2 = jnp.sum(y * y, axis=-1, keepdims=True)
+        length2 = sum_by_halves(y * y)[..., None]
         y = self.feature_encoder(y * jax.lax.rsqrt(jnp.maximum(length2, 1e-24)))  # not shorter than 1e-12
         of_image = resize(self.key_encoder(image), size=x.shape[1:3], method="area")
         gamma, beta = self.gamma(y), self.beta(y)

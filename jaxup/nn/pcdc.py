@@ -12,7 +12,7 @@ from jaxup.nn import initializers
 from jaxup.nn.norms import group_norm, normalise
 from jaxup.ops.pcdc import paired_difference_conv
 from jaxup.ops.regions import convolve_groups
-from jaxup.ops.windows import neighbour, pad_window, window_offsets
+from jaxup.ops.windows import neighbour, pad_window, sum_by_halves, window_offsets
 
 FORMS = ("paper", "official")
 
@@ -105,4 +105,4 @@ class InnerProducts(nnx.Module):
         padded, query = pad_window(key, (sy * reach, sx * reach), "edge").astype(dtype), query.astype(dtype)
         offsets = window_offsets(self.kernel_size)
         keys = (neighbour(padded, (dy * sy, dx * sx), (sy * reach, sx * reach)) for dy, dx in offsets)
-        return jnp.stack([jnp.sum(query * y, axis=-1) for y in keys], axis=-1)
+        return jnp.stack([sum_by_halves(query * y) for y in keys], axis=-1)

@@ -33,7 +33,7 @@ from jaxup.ops.linear import linear
 from jaxup.ops.resize import resize
 from jaxup.ops.rows import by_rows
 from jaxup.ops.tiling import STRIP_BYTES, in_strips
-from jaxup.ops.windows import pad_window
+from jaxup.ops.windows import pad_window, to_channels
 
 Number = float | jax.Array
 
@@ -261,7 +261,7 @@ def _guided_filter(
         )
         if step > 1:
             *slopes, intercept = (resize(m, size=x.shape[1:3], method="bilinear") for m in (*slopes, intercept))
-        filtered = sum((a * g for a, g in zip(slopes, guides, strict=True)), intercept)
+        filtered = sum((a * _like(g, a) for a, g in zip(slopes, guides, strict=True)), intercept)
         return (filtered + level).astype(jnp.result_type(x))
 
     if step > 1:  # on few pixels
@@ -327,11 +327,11 @@ def _linear_model(
     n = len(guides)
     moments = {(i, j): _box_mean(guides[i] * guides[j], radius) for i in range(n) for j in range(i, n)}
     covariance = [[moments[min(i, j), max(i, j)] - means[i] * means[j] for j in range(n)] for i in range(n)]
-    with_x = [_box_mean(g * x, radius) - m * mean_x for g, m in zip(guides, means, strict=True)]
+    with_x = [_box_mean(_like(g, x) * x, radius) - _like(m, x) * mean_x for g, m in zip(guides, means, strict=True)]
     rounding = _ROUNDING * n * np.finfo(x.dtype).eps
     ridge = [jnp.maximum(eps, rounding * lax.stop_gradient(moments[i, i])) for i in range(n)]
     slopes = _solve(covariance, ridge, with_x)
-    intercept = mean_x - sum(a * m for a, m in zip(slopes, means, strict=True))
+    intercept = mean_x - sum(a * _like(m, x) for a, m in zip(slopes, means, strict=True))
     return [_box_mean(a, radius) for a in slopes], _box_mean(intercept, radius)
 
 
@@ -350,9 +350,14 @@ def _solve(matrix: list[list[jax.Array]], ridge: list[jax.Array], rhs: list[jax.
             factor = matrix[i][k] / matrix[k][k]
             for j in range(k + 1, n):
                 matrix[i][j] = matrix[i][j] - factor * matrix[k][j]
-            rhs[i] = rhs[i] - factor * rhs[k]
+            rhs[i] = rhs[i] - _like(factor, rhs[k]) * rhs[k]
     for i in reversed(range(n)):
         for j in range(i + 1, n):
-            rhs[i] = rhs[i] - matrix[i][j] * rhs[j]
-        rhs[i] = rhs[i] / matrix[i][i]
+            rhs[i] = rhs[i] - _like(matrix[i][j], rhs[j]) * rhs[j]
+        rhs[i] = rhs[i] / _like(matrix[i][i], rhs[i])
     return rhs
+
+
+def _like(x: jax.Array, other: jax.Array) -> jax.Array:
+    """A map of one channel as one of as many as another has."""
+    return x if x.shape[-1] == other.shape[-1] else to_channels(x, other.shape[-1])

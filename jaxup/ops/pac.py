@@ -16,6 +16,7 @@ from jaxup.ops.windows import (
     pad_window,
     phase_blocks,
     split_phases,
+    sum_by_halves,
     window_average,
 )
 
@@ -102,7 +103,7 @@ def _adapting_kernel(
 ) -> jax.Array:
     """A of one phase [B, h, 1, w, 1, G] against the padded guide at the samples: [B, h, 1, w, 1, n]."""
     squares = [(neighbour(samples, offset, radius)[:, :, None, :, None] - block) ** 2 for offset in offsets]
-    scores = -0.5 * jnp.stack([s.sum(-1) for s in squares], axis=-1)
+    scores = -0.5 * jnp.stack([sum_by_halves(s) for s in squares], axis=-1)
     if not normalised:
         return jnp.exp(scores)
     mask = jnp.stack([inside((block.shape[1], block.shape[3]), offset) for offset in offsets], axis=-1)

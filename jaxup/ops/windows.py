@@ -49,17 +49,18 @@ def held(x: jax.Array) -> jax.Array:
     That joins a sum of many terms with each of its readers, such as the products of matrices behind a projection, and
     computes it anew for every one; a barrier does not keep it from that, a loop does. Elsewhere the loop only costs.
     """
+    return linear(lambda x: (x,), lambda ct: (_copied(ct),), (), (x,))[0]
 
-    def through_loop(ct: jax.Array) -> tuple[jax.Array]:
-        def copy(row: jax.Array, out: jax.Array) -> jax.Array:
-            lines = jax.lax.dynamic_index_in_dim(ct, row, axis=1)
-            out = jax.lax.dynamic_update_index_in_dim(out, lines, row, axis=1)
-            return out
 
-        total: jax.Array = jax.lax.fori_loop(0, ct.shape[1], copy, jnp.zeros_like(ct))
-        return (total,)
+def _copied(x: jax.Array) -> jax.Array:
+    """Row by row: XLA joins no loop with anything."""
 
-    return linear(lambda x: (x,), through_loop, (), (x,))[0]
+    def copy(row: jax.Array, out: jax.Array) -> jax.Array:
+        lines = jax.lax.dynamic_index_in_dim(x, row, axis=1)
+        return jax.lax.dynamic_update_index_in_dim(out, lines, row, axis=1)
+
+    out: jax.Array = jax.lax.fori_loop(0, x.shape[1], copy, jnp.zeros_like(x))
+    return out
 
 
 def source_cells(low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
@@ -192,18 +193,23 @@ def _copies(x: jax.Array, block: Pair) -> tuple[jax.Array]:
 
 def sum_by_halves(x: jax.Array) -> jax.Array:
     """Sum over the last axis, in an order that takes several numbers at a time."""
-    channels = x.shape[-1]
+    return linear(_halves, partial(_filled, channels=x.shape[-1]), (), (x,))[0]
 
-    def add(x: jax.Array) -> tuple[jax.Array]:
-        while x.shape[-1] > 4 and x.shape[-1] % 2 == 0:
-            x = x[..., : x.shape[-1] // 2] + x[..., x.shape[-1] // 2 :]
-        return (x.sum(-1),)
 
-    def fill(total: jax.Array) -> tuple[jax.Array]:
-        """A broadcast, where the transposes of slices would be joined piece by piece."""
-        return (jnp.broadcast_to(total[..., None], (*total.shape, channels)),)
+def to_channels(x: jax.Array, channels: int) -> jax.Array:
+    """The transpose: [..., 1] -> [..., C]. XLA's own, of sums over channels of products, takes many times as long."""
+    return linear(partial(_filled, channels=channels), _halves, (), (x[..., 0],))[0]
 
-    return linear(add, fill, (), (x,))[0]
+
+def _halves(x: jax.Array) -> tuple[jax.Array]:
+    while x.shape[-1] > 4 and x.shape[-1] % 2 == 0:
+        x = x[..., : x.shape[-1] // 2] + x[..., x.shape[-1] // 2 :]
+    return (x.sum(-1),)
+
+
+def _filled(total: jax.Array, channels: int) -> tuple[jax.Array]:
+    """A broadcast, where the transposes of slices would be joined piece by piece."""
+    return (jnp.broadcast_to(total[..., None], (*total.shape, channels)),)
 
 
 def phase_blocks(x: jax.Array) -> list[list[jax.Array]]:
