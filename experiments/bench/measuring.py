@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,20 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.engine.config import versions
-from experiments.engine.costs import seconds
+from experiments.engine.costs import page_faults, seconds
 from jaxup.files import InputError
 
-_WARM_UPS = 3
+_WARM_UPS, _SETTLED, _PATIENCE = 8, 100, 20.0  # rounds at most; page faults of a round; seconds
 _COPIED, _SIDE = 64 << 20, 1024  # bytes that are copied, and rows of the matrices that are multiplied
 
 
 def in_turns(runs: Sequence[Callable[[], Any]], repeats: int) -> list[np.ndarray]:
     """Seconds of `repeats` runs of each function, one after the other, after some that do not count.
 
-    Several, because a heap that is kept takes a few calls to settle.
+    These go on until the system hands out no more pages, because a heap that is kept takes a few calls to settle.
     """
-    for run in _WARM_UPS * list(runs):
-        run()
+    start = time.perf_counter()
+    for _ in range(_WARM_UPS):
+        before = page_faults()
+        for run in runs:
+            run()
+        if page_faults() - before < _SETTLED or time.perf_counter() - start > _PATIENCE:
+            break
     return list(np.array([[seconds(run) for run in runs] for _ in range(repeats)]).T)
 
 

@@ -40,6 +40,15 @@ def highest() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def page_faults() -> int:
+    """How many pages of memory the system has handed to this process so far; 0 where it does not tell."""
+    try:
+        import resource  # here, because Windows has none
+    except ModuleNotFoundError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def seconds(run: Callable[[], Any]) -> float:
     """How long a call takes: on CPUs those of all threads, so that other work on the machine counts less."""
     clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
