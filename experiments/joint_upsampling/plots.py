@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
@@ -106,7 +107,11 @@ def _scatter(
             axis.set_ylabel(name, fontsize=8)
             axis.margins(0.25, 0.12)
             axis.grid(alpha=0.3)
-            for method, (x, y) in points.get(scale, {}).items():
+            found = points.get(scale, {})
+            middle = np.mean(np.log([x for x, _ in found.values()] or [1.0]))
+            for method, (x, y) in found.items():
+                left = np.log(x) > middle  # the name stays inside of its axes
+                side: dict[str, Any] = {"xytext": (-4 if left else 4, 3), "ha": "right" if left else "left"}
                 axis.scatter([x], [y], s=18)
-                axis.annotate(method, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+                axis.annotate(method, (x, y), textcoords="offset points", fontsize=7, **side)
     save_figure(figure, path)
