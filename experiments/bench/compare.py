@@ -13,11 +13,11 @@ import numpy as np
 from experiments.bench.cases import OPERATORS, SHAPES, Job, moved
 from experiments.bench.measuring import (
     Machine,
-    available,
     circumstances,
     in_turns,
     machine,
     peak,
+    pytorch,
     run_on,
     scratch,
     spread,
@@ -87,10 +87,8 @@ def compare(
 def _forms(against: str) -> Any:
     if against != "torch":
         return None
-    try:
-        return importlib.import_module("experiments.bench.torch_forms")
-    except ModuleNotFoundError as error:
-        raise InputError("bench: the comparison needs PyTorch, which is not installed") from error
+    pytorch()
+    return importlib.import_module("experiments.bench.torch_forms")
 
 
 class _Row(NamedTuple):
@@ -129,8 +127,6 @@ def _measured(wanted: Sequence[_Row], against: str, options: Options) -> list[tu
     """How many bytes have to move, and the measures unless that is too many."""
     able, repeats, memory = options
     forms = _forms(against)
-    if forms:
-        forms.torch.set_num_threads(available())
     job, found = OPERATORS[wanted[0].operator](SHAPES[wanted[0].case]), []
     for row in wanted:
         needed = moved(job, row.dtype, row.gradients)

@@ -1,5 +1,6 @@
 """Time and memory of functions, in turns with what they are compared with, and what the machine can do."""
 
+import importlib
 import os
 import platform
 import subprocess
@@ -103,6 +104,16 @@ def machine(repeats: int = 5) -> Machine:
 def available() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pytorch() -> Any:
+    """The module, with as many threads as this process may use cores."""
+    try:
+        torch = importlib.import_module("torch")
+    except ModuleNotFoundError as error:
+        raise InputError("bench: the comparison needs PyTorch, which is not installed") from error
+    torch.set_num_threads(available())
+    return torch
 
 
 def run_on(cores: int) -> None:

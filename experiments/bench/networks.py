@@ -1,6 +1,5 @@
 """FDKN and DKN against PyTorch and the 16 shifted passes that DKN replaces; training by attention and deconvolution."""
 
-import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -98,11 +97,8 @@ def networks(
         raise InputError(f"passes: expected some of {', '.join(PASSES)}, got {', '.join(passes)}")
     if repeats < 1:
         raise InputError(f"repeats: expected a number above 0, got {repeats}")
-    torch = _torch(only)
     if cores:
         measuring.run_on(cores)
-    if torch is not None:
-        torch.set_num_threads(measuring.available())
     random = np.random.default_rng(0)
     depth = random.random((1, height // scale, width // scale, 1), np.float32)
     guide = random.random((1, height, width, 3), np.float32)
@@ -115,16 +111,6 @@ def networks(
         for which in passes:
             rows += _upsampling(name, depth, guide, gradients=which == "gradients", repeats=repeats)
     print(markdown_table(rows, list(rows[0]), digits=3))
-
-
-def _torch(only: tuple[str, ...]) -> Any:
-    """Where it is needed: one thread per core that may be used, as for JAX."""
-    if not {"fdkn", "dkn"} & set(only):
-        return None
-    try:
-        return importlib.import_module("torch")
-    except ModuleNotFoundError as error:
-        raise InputError("bench: the comparison needs PyTorch, which is not installed") from error
 
 
 def _upsampling(

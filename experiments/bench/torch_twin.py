@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.bench.measuring import pytorch
 from jaxup.files import InputError
 from jaxup.models import DKN, FDKN
 
@@ -28,12 +29,8 @@ def dkn_twin(
     Raises:
         InputError: PyTorch is not installed, or another network.
     """
-    try:
-        import torch
-        from torch.nn import functional
-    except ModuleNotFoundError as error:
-        raise InputError("bench: the comparison needs PyTorch, which is not installed") from error
-    fast = isinstance(network, FDKN)
+    torch, fast = pytorch(), isinstance(network, FDKN)
+    functional = torch.nn.functional
     if (
         network.guide_stream is None
         or network.grid != "centred"

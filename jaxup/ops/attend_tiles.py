@@ -134,9 +134,8 @@ def _map_second(
     shapes = [x.shape[1:] for x in parts]
     of_result: list[tuple[int, ...]] = []
 
-    @partial(
-        jax.checkpoint, prevent_cse=False, policy=policy
-    )  # of what is given, which the loop has already, not of other shapes
+    # Of what is given, which the loop has already: of other shapes it would keep copies.
+    @partial(jax.checkpoint, prevent_cse=False, policy=policy)
     def one(xs: tuple[jax.Array, ...]) -> jax.Array:
         out = fn(tuple(x.reshape(shape) for x, shape in zip(xs, shapes, strict=True)))
         of_result.append(out.shape)

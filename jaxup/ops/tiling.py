@@ -15,7 +15,7 @@ from jaxup.ops.windows import merge_phases
 TILE_BYTES = 4 << 20
 # What one strip of `in_strips` may: images that need less are computed at once.
 STRIP_BYTES = 256 << 20
-# What one strip of `in_cached_strips` may.
+# What one strip of `in_cached_strips` may on CPUs, where it is to stay in the cache.
 CACHED_BYTES = 1 << 20
 
 
@@ -84,7 +84,7 @@ def in_cached_strips(
     channels: int,
     planes: int,
 ) -> jax.Array:
-    """`fn(*cells, *pixels, *whole)` -> [B, H, W, channels], by strips of rows that stay in the processor's cache.
+    """`fn(*cells, *pixels, *whole)` -> [B, H, W, channels], by strips of rows: on CPUs, such that stay in the cache.
 
     Axis 1 of `cells`, [B, h + 2 margin, ...], has the margin of the window around each cell, which is where a strip
     ends too; that of `pixels`, of which the first is [B, H, W, ...] with H = s h, is cut where cells begin; all are
@@ -95,7 +95,8 @@ def in_cached_strips(
     height = cells[0].shape[1] - 2 * margin
     scale = total // max(1, height)
     row_bytes = known(batch) * scale * known(width) * planes * pixels[0].dtype.itemsize
-    rows = min(max(1, CACHED_BYTES // max(1, row_bytes)), height)
+    most = CACHED_BYTES if jax.default_backend() == "cpu" else STRIP_BYTES
+    rows = min(max(1, most // max(1, row_bytes)), height)
     if rows == height:
         return fn(*cells, *pixels, *whole)
     strips = _Strips(fn, rows, scale, margin, channels, len(cells), len(cells) + len(pixels))

@@ -49,18 +49,17 @@ def held(x: jax.Array) -> jax.Array:
     That joins a sum of many terms with each of its readers, such as the products of matrices behind a projection, and
     computes it anew for every one; a barrier does not keep it from that, a loop does. Elsewhere the loop only costs.
     """
-    return linear(lambda x: (x,), lambda ct: (_copied(ct),), (), (x,))[0]
 
+    def through_loop(ct: jax.Array) -> tuple[jax.Array]:
+        def copy(row: jax.Array, out: jax.Array) -> jax.Array:
+            lines = jax.lax.dynamic_index_in_dim(ct, row, axis=1)
+            out = jax.lax.dynamic_update_index_in_dim(out, lines, row, axis=1)
+            return out
 
-def _copied(x: jax.Array) -> jax.Array:
-    """Row by row: XLA joins no loop with anything."""
+        total: jax.Array = jax.lax.fori_loop(0, ct.shape[1], copy, jnp.zeros_like(ct))
+        return (total,)
 
-    def copy(row: jax.Array, out: jax.Array) -> jax.Array:
-        lines = jax.lax.dynamic_index_in_dim(x, row, axis=1)
-        return jax.lax.dynamic_update_index_in_dim(out, lines, row, axis=1)
-
-    out: jax.Array = jax.lax.fori_loop(0, x.shape[1], copy, jnp.zeros_like(x))
-    return out
+    return linear(lambda x: (x,), through_loop, (), (x,))[0]
 
 
 def source_cells(low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
@@ -192,7 +191,7 @@ def _copies(x: jax.Array, block: Pair) -> tuple[jax.Array]:
 
 
 def sum_by_halves(x: jax.Array) -> jax.Array:
-    """Sum over the last axis, in an order that takes several numbers at a time."""
+    """Sum over the last axis, in an order that takes several numbers at a time; in float32 or more."""
     return linear(_halves, partial(_filled, channels=x.shape[-1]), (), (x,))[0]
 
 
@@ -202,9 +201,10 @@ def to_channels(x: jax.Array, channels: int) -> jax.Array:
 
 
 def _halves(x: jax.Array) -> tuple[jax.Array]:
-    while x.shape[-1] > 4 and x.shape[-1] % 2 == 0:
-        x = x[..., : x.shape[-1] // 2] + x[..., x.shape[-1] // 2 :]
-    return (x.sum(-1),)
+    total = x.astype(accum_dtype(x))
+    while total.shape[-1] > 4 and total.shape[-1] % 2 == 0:
+        total = total[..., : total.shape[-1] // 2] + total[..., total.shape[-1] // 2 :]
+    return (total.sum(-1).astype(x.dtype),)
 
 
 def _filled(total: jax.Array, channels: int) -> tuple[jax.Array]:

@@ -104,6 +104,15 @@ def test_not_a_number_stays_among_its_neighbours():
         np.testing.assert_array_equal(bad, near[:, None] & near[None, :])
 
 
+def test_not_a_number_does_not_reach_the_centres_of_other_pixels():
+    """By 3, a pixel in three lies at the centre of its cell, where the neighbour has the weight 0."""
+    x = np.zeros((1, 5, 5, 1), np.float32)
+    x[0, 2, 2] = np.nan
+    bad = np.isnan(run(x, scale=3, method="bilinear"))[0, :, :, 0]
+    near = np.abs((np.arange(15) + 0.5) / 3 - 0.5 - 2) < 0.99
+    np.testing.assert_array_equal(bad, near[:, None] & near[None, :])
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("size", [(6, 10), (1, 1)])
 def test_half_precision_rounds_once(dtype, size):
