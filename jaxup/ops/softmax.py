@@ -1,5 +1,6 @@
 """Softmax with the derivative that its weights give: autodiff goes through exponentials and quotients again."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -48,7 +49,8 @@ def masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
 
 @masked_softmax.defjvp
 def _masked_softmax_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    weights: jax.Array = checkpoint_name(masked_softmax(*primals), WEIGHTS)
+    named: Callable[[jax.Array, str], jax.Array] = checkpoint_name  # jax gives it no types
+    weights = named(masked_softmax(*primals), WEIGHTS)
     return weights, _change(weights, jnp.where(primals[1], tangents[0], 0), -1)
 
 
