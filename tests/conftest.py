@@ -77,6 +77,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="compares with PyTorch, which is not installed"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker that dies ends the tests, which say what it ran: xdist 3.8 may wait for ever for one in its place."""
+    if hasattr(config.option, "maxworkerrestart") and config.option.maxworkerrestart is None:
+        config.option.maxworkerrestart = "0"
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Tests that share what is slow to make go to one worker: functions of an example, runs of an experiment."""

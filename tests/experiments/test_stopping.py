@@ -70,10 +70,17 @@ def trained(run_dir, data=None, **options):
 
 @pytest.fixture(autouse=True)
 def as_in_a_terminal():
-    """What a script starts in its background ignores SIGINT, and so would all that these tests start."""
+    """What a script starts in its background ignores SIGINT, and so would all that these tests start.
+
+    A SIGTERM that comes after its training fails the test: it would end all of them, and say nothing.
+    """
+    late = []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    default = signal.signal(signal.SIGTERM, lambda *_: late.append("SIGTERM"))
     yield
     signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGTERM, default)
+    assert not late
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +89,11 @@ def whole(tmp_path_factory):
 
 
 def once(number, condition=lambda *_: True):
-    """Sends a signal the first time that a condition holds."""
-    sent = []
+    """Sends a signal the first time that a condition holds, in whichever of several threads."""
+    sent = threading.Lock()
 
     def send(*args):
-        if condition(*args) and not sent:
-            sent.append(number)
+        if condition(*args) and sent.acquire(blocking=False):
             os.kill(os.getpid(), number)
 
     return send
@@ -268,25 +274,30 @@ def test_a_loss_that_is_not_finite_names_the_batch(tmp_path):
         trained(tmp_path / "numbers", numbers)
 
 
-def terminate_after_the_third_step(run_dir):
-    while not read_metrics(run_dir):
-        time.sleep(0.05)
-    time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
+def hangs_and_is_terminated(run_dir, hang):
+    """An `at` of `Source` that hangs in sample 12; one SIGTERM after step 3, however often that is read ahead."""
+    terminate = once(signal.SIGTERM)
+
+    def later():
+        while not read_metrics(run_dir):
+            time.sleep(0.05)
+        time.sleep(1)
+        terminate()
+
+    def at(index):
+        if index == 12:
+            threading.Thread(target=later).start()
+            hang()
+
+    return at
 
 
 def test_a_source_that_hangs_is_reported_and_can_be_stopped(tmp_path, whole, monkeypatch, capsys):
     """Once, with what is being read; a signal saves what was trained until then."""
     monkeypatch.setattr(progress, "PATIENCE", 0.2)
     goes_on = threading.Event()
-
-    def at(index):
-        if index == 12 and not goes_on.is_set():
-            threading.Thread(target=terminate_after_the_third_step, args=(tmp_path,)).start()
-            goes_on.wait(60)
-
     with pytest.raises(Stopped):
-        trained(tmp_path, batches(at))
+        trained(tmp_path, batches(hangs_and_is_terminated(tmp_path, lambda: goes_on.wait(60))))
     goes_on.set()
     said = capsys.readouterr().err
     assert said.count("warning: no data for 0.2 seconds after step 3, reading sample 12 of Source") == 1
@@ -318,15 +329,12 @@ def test_processes_that_are_stopped_again_and_again(tmp_path, number):
 
 
 HANGING = """
-import sys, threading, time
+import sys, time
 from jaxup._signals import Stopped, leave
 from tests.experiments import test_stopping
 run_dir = test_stopping.Path(sys.argv[1])
-def at(index):
-    if index == 12:
-        threading.Thread(target=test_stopping.terminate_after_the_third_step, args=(run_dir,)).start()
-        time.sleep(600)
 try:
+    at = test_stopping.hangs_and_is_terminated(run_dir, lambda: time.sleep(600))
     test_stopping.trained(run_dir, test_stopping.batches(at))
 except Stopped as stopped:
     leave(stopped.status)
