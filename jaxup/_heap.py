@@ -12,7 +12,8 @@ def keep_heap() -> bool:
 
     XLA allocates what a call needs anew each time, and glibc gives every block above 32 MiB back at once: the next call
     waits for the system to clear its pages, for half of the time and more. XLA's threads would have heaps of their own,
-    too small for such blocks, so that all share one. The process stays as large as it once was.
+    too small for such blocks, so that all share one. The process stays as large as it once was: no size of free memory
+    is too much (a threshold of -1).
     JAXUP_KEEP_HEAP=0 and settings of glibc by the user (MALLOC_..., GLIBC_TUNABLES) win.
 
     Returns:
@@ -24,6 +25,6 @@ def keep_heap() -> bool:
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or none that can be asked
         library = ctypes.CDLL(None)
         library.gnu_get_libc_version  # noqa: B018
-        options = (_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20)
+        options = (_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 64 << 20)
         return all([library.mallopt(*option) for option in options])
     return False

@@ -36,7 +36,7 @@ PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
         "camvid": presets.camvid_table,
         "segformer": presets.segformer_table,
         "deeplabv2": presets.deeplabv2_table,
-        "deeplabv2-shapes": presets.deeplabv2_shapes_table,
+        "deeplabv2-camvid": presets.deeplabv2_camvid_table,
         "smoke": presets.smoke_table,
     },
     "evaluate": {"runs": presets.evaluate_runs, "smoke": presets.evaluate_smoke},

@@ -1,6 +1,6 @@
 """Convolutions in the forms that XLA for CPUs has a fast way for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,11 +9,14 @@ import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype, known
 from jaxup.ops.linear import linear
+from jaxup.ops.pointwise import pointwise_conv
 
 # Pixels whose patches are formed at a time.
 _BLOCK = 1024
 
 Padding = tuple[Pair, Pair]
+
+_in_memory: Callable[[jax.Array], jax.Array] = jax.lax.optimization_barrier  # typed: JAX's has no annotations
 
 
 def convolve(
@@ -30,17 +33,21 @@ def convolve(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` of NHWC and HWIO, which modules pass to `nnx.Conv`.
 
-    Where nothing is strided, dilated or grouped, it is made of what is fast on CPUs: a convolution without any padding
-    takes 2 to 4 times as long as one with a column of zeros, which is cut away again; and the gradient with respect to
-    the kernel 2 to 13 times as long as products of patches, the longest where the number of outputs is odd. That
-    gradient is summed in float32 or more. Over several CPU devices it is left to XLA: see `_sums_in_loops`. Outputs a
-    little below 16 or 32 are filled up.
+    A 1 x 1 kernel is a product of matrices, `pointwise_conv`. A larger one that is not strided, dilated or grouped is
+    made of what is fast on CPUs. There a convolution without any padding takes 2 to 4 times as long as one with a
+    column of zeros, which is cut away again; one of 3 channels, or with zeros around of more than half a kernel, up to
+    4 times as long as with a fourth channel, and with the zeros in memory; and the gradient with respect to the kernel
+    up to 13 times as long as products of patches, the longest where the number of outputs is odd. That gradient is
+    summed in float32 or more. Over several CPU devices it is left to XLA: see `_sums_in_loops`. Outputs a little below
+    16 or 32 are filled up.
     """
     if isinstance(padding, str):
         sizes = [d * (k - 1) + 1 for d, k in zip(rhs_dilation, kernel.shape, strict=False)]
         padding = jax.lax.padtype_to_pads(x.shape[1:3], sizes, strides, padding)
-    plain = tuple(strides) == tuple(lhs_dilation) == tuple(rhs_dilation) == (1, 1) and feature_group_count == 1
-    if not plain or kernel.shape[:2] == (1, 1):
+    single = tuple(lhs_dilation) == (1, 1) and feature_group_count == 1
+    if single and kernel.shape[:2] == (1, 1):
+        return pointwise_conv(x, kernel, strides, padding, precision=precision)
+    if not single or not tuple(strides) == tuple(rhs_dilation) == (1, 1):
         options |= {"feature_group_count": feature_group_count, "lhs_dilation": lhs_dilation, "precision": precision}
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, rhs_dilation=rhs_dilation, **options)
     (top, bottom), (left, right) = padding
@@ -51,7 +58,7 @@ def convolve(
 def _convolve(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
     features = kernel.shape[3]
     # On CPUs 25 outputs take half as long again as 32.
-    more = -features % 16 if features < 32 and features % 16 > 8 and jax.default_backend() == "cpu" else 0
+    more = -features % 16 if features < 32 and features % 16 > 8 and _on_cpus() else 0
     kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more)))
     return _at_once(x, kernel, padding, precision)[..., :features]
 
@@ -99,12 +106,16 @@ def _sums_in_loops() -> bool:
     a loop while it still runs, in another order on each device: some wait in one and some in the other, in threads that
     all devices of a process share, and the program hangs.
     """
-    return jax.default_backend() == "cpu" and jax.device_count() > 1
+    return _on_cpus() and jax.device_count() > 1
 
 
 def _at_once(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
     rows, columns = padding
+    many = any(max(sides) > max(2, size // 2) for sides, size in zip(padding, kernel.shape, strict=False))
     bare = padding == ((0, 0), (0, 0))
+    if _on_cpus() and (many or (bare and x.shape[3] < 4)):
+        x, kernel = _padded(x, kernel, padding)
+        bare, rows = True, (0, 0)
     y = jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -114,6 +125,18 @@ def _at_once(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) 
         precision=precision,
     )
     return y[:, :, :-1] if bare else y
+
+
+def _padded(x: jax.Array, kernel: jax.Array, padding: Padding) -> tuple[jax.Array, jax.Array]:
+    """With the zeros in memory, also those of who calls: more than half a kernel, or 3 channels, is slow without."""
+    more = 1 if x.shape[3] == 3 else 0
+    rows, columns = padding
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, more, 0)))
+    return _in_memory(x), jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
+
+
+def _on_cpus() -> bool:
+    return bool(jax.default_backend() == "cpu")
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:

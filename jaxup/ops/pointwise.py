@@ -1,12 +1,14 @@
 """1 x 1 convolution as a product of matrices: the gradient of XLA's convolution is slow on CPUs."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype
+from jaxup.ops.linear import bilinear
 
 
 def pointwise_conv(
@@ -37,6 +39,26 @@ def pointwise_conv(
     """
     if not isinstance(padding, str):
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    seen = x[:, :: strides[0], :: strides[1]]
-    y = jnp.einsum("bhwc,cf->bhwf", seen, kernel[0, 0], precision=precision, preferred_element_type=accum_dtype(x))
-    return y.astype(x.dtype)
+    return _product(x[:, :: strides[0], :: strides[1]], kernel[0, 0], precision)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _product(x: jax.Array, matrix: jax.Array, precision: Any) -> jax.Array:
+    return _einsum("bhwc,cf->bhwf", x, matrix, precision)
+
+
+@partial(_product.defjvp, symbolic_zeros=True)
+def _product_jvp(precision: Any, primals: Any, tangents: Any) -> Any:
+    """That of the matrix with the inputs' channels first: in the other order, JAX's, it takes twice as long on CPUs."""
+    return bilinear(
+        lambda x, matrix: _product(x, matrix, precision),
+        lambda ct, matrix: _einsum("bhwf,cf->bhwc", ct, matrix, precision),
+        lambda x, ct: _einsum("bhwc,bhwf->cf", x, ct, precision),
+        primals,
+        tangents,
+    )
+
+
+def _einsum(subscripts: str, a: jax.Array, b: jax.Array, precision: Any) -> jax.Array:
+    out: jax.Array = jnp.einsum(subscripts, a, b, precision=precision, preferred_element_type=accum_dtype(a))
+    return out.astype(a.dtype)

@@ -206,7 +206,8 @@ def test_rows_of_deeplab(tmp_path, capsys):
     """The row with a CRF has the network of the one without it, and evaluate adds the same row on request."""
     run, sizes = tmp_path / "run", ["--size", "48", "64", "--cost-size", "32", "40"]
     small = ["--backbone", "tiny", "--steps", "2", "--images", "4", "--batch-size", "4", "--crop", "32", "40"]
-    command = ["segmentation", "table", "--preset", "deeplabv2-shapes", "--run-dir", str(run), *small, *sizes]
+    preset = ["--preset", "deeplabv2-camvid", "--source", "shapes"]
+    command = ["segmentation", "table", *preset, "--run-dir", str(run), *small, *sizes]
     assert main([*command, "--test-images", "1", "--models", "deeplabv2", "deeplabv2-crf", "deeplabv2-fdkn"]) == 0
     rows = json.loads((run / "results.json").read_text())
     assert [row["network"] for row in rows] == ["deeplabv2", "deeplabv2-crf", "deeplabv2-fdkn"]

@@ -144,7 +144,7 @@ def test_presets_are_valid():
         config = preset()
         config.network.check()
         config.optimizer.build(config.run.steps)
-    for table in (presets.deeplabv2_table(), presets.deeplabv2_shapes_table()):
+    for table in (presets.deeplabv2_table(), presets.deeplabv2_camvid_table()):
         assert table.models == ("deeplabv2", "deeplabv2-crf", "deeplabv2-dgf", "deeplabv2-fdkn")
     assert replace(presets.camvid_table(), pictures=False).training.run.run_dir == Path("runs/segmentation-table")
 

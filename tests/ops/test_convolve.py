@@ -21,7 +21,9 @@ def random(*shape):
 
 
 @pytest.mark.parametrize(
-    "padding, size", [("VALID", (3, 2)), ("SAME", (2, 5)), ([(2, 0), (0, 3)], (3, 3)), ("VALID", (1, 1))], ids=str
+    "padding, size",
+    [("VALID", (3, 2)), ("SAME", (2, 5)), ([(2, 0), (0, 3)], (3, 3)), ([(4, 2), (0, 5)], (3, 2)), ("VALID", (1, 1))],
+    ids=str,
 )
 def test_equals_lax(monkeypatch, padding, size):
     """Values, both gradients, and the change along a direction, with a last block of rows that is not full."""
