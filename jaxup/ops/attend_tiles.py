@@ -113,7 +113,11 @@ def attend_in_tiles(
         allowed = near[None, None, None] & (ok[:, :, None, None, :, 0] if inside else True)
         weights = masked_softmax(scores * factor, allowed)
         # In a product the weight 0 of a cell outside the window would not keep what is not finite away.
-        out = _einsum("btgqk,btkgc->btqgc", weights, jnp.where(jnp.isfinite(v), v, 0))
+        finite = jnp.where(jnp.isfinite(v), v, 0)
+        if heads == 1:  # with its axis the product would have channels before pixels, and be turned round afterwards
+            out = _einsum("btqk,btkc->btqc", weights[:, :, 0], finite[:, :, :, 0])[:, :, :, None]
+        else:
+            out = _einsum("btgqk,btkgc->btqgc", weights, finite)
         out = _split(_split(out, 2, ty * sy), 1, rows)
         return merge_phases(jnp.swapaxes(out, 2, 3)) + jax.lax.stop_gradient(_spoilt(parts[2], over))
 

@@ -190,9 +190,9 @@ def _copies(x: jax.Array, block: Pair) -> tuple[jax.Array]:
     )
 
 
-def sum_by_halves(x: jax.Array) -> jax.Array:
-    """Sum over the last axis, in an order that takes several numbers at a time; in float32 or more."""
-    return linear(_halves, partial(_filled, channels=x.shape[-1]), (), (x,))[0]
+def sum_by_halves(x: jax.Array, least: int = 3) -> jax.Array:
+    """Sum over the last axis, in an order that takes `least` numbers or more at a time; in float32 or more."""
+    return linear(partial(_halves, least=least), partial(_filled, channels=x.shape[-1]), (), (x,))[0]
 
 
 def to_channels(x: jax.Array, channels: int) -> jax.Array:
@@ -200,9 +200,9 @@ def to_channels(x: jax.Array, channels: int) -> jax.Array:
     return linear(partial(_filled, channels=channels), _halves, (), (x[..., 0],))[0]
 
 
-def _halves(x: jax.Array) -> tuple[jax.Array]:
+def _halves(x: jax.Array, least: int = 3) -> tuple[jax.Array]:
     total = x.astype(accum_dtype(x))
-    while total.shape[-1] > 4 and total.shape[-1] % 2 == 0:
+    while total.shape[-1] >= 2 * least and total.shape[-1] % 2 == 0:
         total = total[..., : total.shape[-1] // 2] + total[..., total.shape[-1] // 2 :]
     return (total.sum(-1).astype(x.dtype),)
 
