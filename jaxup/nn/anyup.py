@@ -23,6 +23,7 @@ from jaxup._checks import (
 from jaxup.nn import initializers
 from jaxup.nn.norms import group_norm, normalise
 from jaxup.nn.upsampler import output_size
+from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.resize import resize
 from jaxup.ops.unify import unify_features
 from jaxup.ops.window_attend import window_attend
@@ -214,4 +215,6 @@ _EPS = float(np.finfo(np.float32).eps)
 
 
 def _conv(inputs: int, outputs: int, size: int, padding: str = "VALID", **layer: Any) -> nnx.Conv:
+    if size == 1:
+        layer["conv_general_dilated"] = pointwise_conv
     return nnx.Conv(inputs, outputs, (size, size), padding=padding, use_bias=False, kernel_init=_uniform, **layer)

@@ -9,13 +9,15 @@ from flax import nnx
 from jaxup._checks import Pair, check_divides, check_features, check_int, check_odd, check_shape, fail, pair
 from jaxup.nn import initializers
 from jaxup.ops.attend import attention_kernels, attention_upsample
+from jaxup.ops.pointwise import pointwise_dot
 from jaxup.ops.resize import resize
 
 
 def _projection(in_features: int, out_features: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear:
     """A 1x1 convolution without bias."""
     init = initializers.lecun_normal()
-    return nnx.Linear(in_features, out_features, use_bias=False, kernel_init=init, dtype=dtype, rngs=rngs)
+    options: Any = dict(kernel_init=init, dot_general=pointwise_dot, dtype=dtype, rngs=rngs)
+    return nnx.Linear(in_features, out_features, use_bias=False, **options)
 
 
 def _positions(kernel_size: int, features: int, rngs: nnx.Rngs) -> nnx.Param[jax.Array]:

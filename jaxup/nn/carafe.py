@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_divides, check_features, check_int, check_odd, pair
 from jaxup.nn import initializers
+from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle
 from jaxup.ops.softmax import softmax
@@ -76,6 +77,7 @@ class CARAFE(nnx.Module):
             (1, 1),
             dtype=dtype,
             kernel_init=initializers.xavier_uniform(),
+            conv_general_dilated=pointwise_conv,
             rngs=rngs,
         )
         self.encoder = nnx.Conv(

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxup._checks import check_features, check_int, check_positive, check_shape
 from jaxup.nn import initializers
 from jaxup.ops.filters import guided_filter
+from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.resize import resize
 
 _INIT = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -71,7 +72,9 @@ class DeepGuidedFilter(nnx.Module):
         self.eps = eps
         widths = guide_features, check_int("features", features), in_features
         self.first, self.second = (
-            nnx.Conv(inputs, outputs, (1, 1), kernel_init=_INIT, dtype=dtype, rngs=rngs)
+            nnx.Conv(
+                inputs, outputs, (1, 1), kernel_init=_INIT, conv_general_dilated=pointwise_conv, dtype=dtype, rngs=rngs
+            )
             for inputs, outputs in pairwise(widths)
         )
 

@@ -1,5 +1,7 @@
 """DySample, upsampling by learned point sampling (Liu et al., ICCV 2023)."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,6 +10,7 @@ from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_choice, check_divides, check_features, check_int, pair
 from jaxup.nn import initializers
+from jaxup.ops.pointwise import pointwise_dot
 from jaxup.ops.resize import pixel_shuffle
 from jaxup.ops.sample import sample
 
@@ -75,13 +78,11 @@ class DySample(nnx.Module):
         else:
             outputs = outputs * phases
         init = initializers.normal(0.001)
-        self.offset = nnx.Linear(features, outputs, dtype=dtype, kernel_init=init, rngs=rngs)
-        zeros = nnx.initializers.zeros
-        self.scope = (
-            nnx.Linear(features, outputs, use_bias=False, dtype=dtype, kernel_init=zeros, rngs=rngs)
-            if dynamic_scope
-            else None
+        layer: Callable[..., nnx.Linear] = partial(
+            nnx.Linear, features, outputs, dot_general=pointwise_dot, dtype=dtype, rngs=rngs
         )
+        self.offset = layer(kernel_init=init)
+        self.scope = layer(use_bias=False, kernel_init=nnx.initializers.zeros) if dynamic_scope else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Enlarge x."""

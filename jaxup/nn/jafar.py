@@ -13,6 +13,7 @@ from jaxup.nn import initializers
 from jaxup.nn.anyup import Encoder, RotaryPosition
 from jaxup.nn.norms import normalise
 from jaxup.nn.upsampler import output_size
+from jaxup.ops.pointwise import pointwise_conv, pointwise_dot
 from jaxup.ops.resize import resize
 from jaxup.ops.window_attend import window_attend
 from jaxup.ops.windows import sum_by_halves
@@ -90,10 +91,11 @@ class JAFAR(nnx.Module):
         plain = partial(nnx.GroupNorm, depth, num_groups=_GROUPS, epsilon=1e-5, use_bias=False, use_scale=False)
         self.group_norm = plain(use_fast_variance=False, rngs=rngs)
         conv: Any = partial(nnx.Conv, depth, depth, use_bias=False, kernel_init=_uniform, **layer)
-        self.gamma, self.beta = (conv((1, 1)) for _ in range(2))
+        self.gamma, self.beta = (conv((1, 1), conv_general_dilated=pointwise_conv) for _ in range(2))
         self.mix_query = conv((3, 3), padding="SAME")
         self.norm_query, self.norm_key = (nnx.RMSNorm(depth, epsilon=_EPS, rngs=rngs) for _ in range(2))
-        linear = partial(nnx.Linear, depth, depth, kernel_init=initializers.xavier_uniform(), **layer)
+        xavier = initializers.xavier_uniform()
+        linear: Any = partial(nnx.Linear, depth, depth, kernel_init=xavier, dot_general=pointwise_dot, **layer)
         # A bias of the key would add the same to all scores of a query.
         self.query, self.key = linear(), linear(use_bias=False)
 

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxup._checks import Pair, accum_dtype, check_features, check_int, check_power_of_two, check_shape, pair
 from jaxup.nn import initializers
 from jaxup.nn.doubling import doubled
+from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize
 from jaxup.ops.similarity import similarity_scores
@@ -21,7 +22,8 @@ FIXUP = 0.1
 
 def _conv(inputs: int, outputs: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:
     init = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-    return nnx.Conv(inputs, outputs, (1, 1), dtype=dtype, kernel_init=init, rngs=rngs)
+    options: Any = dict(kernel_init=init, conv_general_dilated=pointwise_conv, dtype=dtype, rngs=rngs)
+    return nnx.Conv(inputs, outputs, (1, 1), **options)
 
 
 def _dropout(rate: float, rngs: nnx.Rngs) -> nnx.Dropout:

@@ -1,5 +1,6 @@
 """Upsampling of features by neighbourhood attention between an image and its own reduction (NAF)."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from jaxup.nn.naf_strips import strip_rows, upsample
 from jaxup.nn.norms import group_norm, normalise
 from jaxup.nn.upsampler import output_size
 from jaxup.ops.neighbourhood import neighbourhood_attend
+from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.resize import resize
 from jaxup.ops.rotary import rotary_angles, rotary_periods, rotate
 from jaxup.ops.windows import pad_window
@@ -37,7 +39,10 @@ class Branch(nnx.Module):
     """A K x K convolution, and blocks of norm, SiLU, convolution, twice; the image is mirrored at its borders."""
 
     def __init__(self, in_features: int, features: int, *, kernel_size: int, depth: int, dtype: Any, rngs: nnx.Rngs):
-        conv = partial(nnx.Conv, kernel_size=(kernel_size,) * 2, padding="VALID", kernel_init=_uniform)
+        special: dict[str, Any] = {"conv_general_dilated": pointwise_conv} if kernel_size == 1 else {}
+        conv: Callable[..., nnx.Conv] = partial(
+            nnx.Conv, kernel_size=(kernel_size,) * 2, padding="VALID", kernel_init=_uniform, **special
+        )
         count = 2 * depth
         self.first = conv(in_features, features, dtype=dtype, rngs=rngs)
         self.norms = nnx.List(group_norm(features, _GROUPS, rngs) for _ in range(count))

@@ -24,6 +24,7 @@ from jaxup.nn.norms import group_norm, normalise
 from jaxup.nn.pcdc import InnerProducts, PCDCBlock
 from jaxup.ops.filters import gaussian_filter, guided_filter
 from jaxup.ops.fine import fine_neighbour_attention
+from jaxup.ops.pointwise import pointwise_dot
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import resize
 from jaxup.ops.softmax import softmax
@@ -152,7 +153,8 @@ class ReSFU(nnx.Module):
             fail("guide_features", f"embedding_features = {depth} without a projection", guide_features)
         self.form, self.dtype, self.smooth, self.fine_neighbours = form, dtype, smooth, fine_neighbours
         init = initializers.normal(0.02)
-        linear = partial(nnx.Linear, use_bias=use_bias, kernel_init=init, dtype=dtype, rngs=rngs)
+        layer: dict[str, Any] = dict(kernel_init=init, dot_general=pointwise_dot, dtype=dtype, rngs=rngs)
+        linear: Any = partial(nnx.Linear, use_bias=use_bias, **layer)
         self.norm_x = _input_norm(in_features, rngs) if norm_x and semantic else None
         self.norm_guide = _input_norm(guide_features, rngs) if norm_guide else None
         self.query = linear(guide_features, depth) if project_guide else None

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxup._checks import Pair, check_choice, check_features, check_int, check_odd, check_shape, fail, pair
 from jaxup.nn import initializers
 from jaxup.nn.norms import layer_norm, normalise
+from jaxup.ops.pointwise import pointwise_dot
 from jaxup.ops.resize import resize
 from jaxup.ops.similarity import similarity_scores, similarity_upsample
 from jaxup.ops.softmax import softmax
@@ -96,7 +97,8 @@ class SAPA(nnx.Module):
 
         def linear(inputs: int, outputs: int, bias: bool = use_bias) -> nnx.Linear:
             init = initializers.normal(0.02)
-            return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=init, dtype=dtype, rngs=rngs)
+            options: Any = dict(kernel_init=init, dot_general=pointwise_dot, dtype=dtype, rngs=rngs)
+            return nnx.Linear(inputs, outputs, use_bias=bias, **options)
 
         self.norm_guide = layer_norm(guide_features, rngs)
         self.norm_x = layer_norm(in_features, rngs)

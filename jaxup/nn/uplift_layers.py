@@ -11,6 +11,7 @@ from flax import nnx
 from jaxup._checks import Pair, accum_dtype, check_choice, check_int
 from jaxup.nn import initializers
 from jaxup.nn.norms import BatchNorm, Norm, layer_norm, normalise
+from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.resize import resize, row_table, some_rows
 from jaxup.ops.softmax import softmax
 from jaxup.ops.windows import merge_phases, pad_window, window_average, window_offsets
@@ -41,6 +42,8 @@ def conv(inputs: int, outputs: int, size: int, *, stride: int = 1, use_bias: boo
     """A convolution with zeros around the image."""
     around = ((size // 2, size // 2),) * 2
     init: Layer = dict(kernel_init=_uniform, use_bias=use_bias)
+    if size == 1:
+        init["conv_general_dilated"] = pointwise_conv
     return nnx.Conv(inputs, outputs, (size, size), strides=stride, padding=around, **init, **layer)
 
 

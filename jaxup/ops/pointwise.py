@@ -1,4 +1,4 @@
-"""1 x 1 convolution as a product of matrices: the gradient of XLA's convolution is slow on CPUs."""
+"""1 x 1 convolutions and linear layers as products of matrices whose gradients are fast on CPUs."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -42,23 +42,45 @@ def pointwise_conv(
     return _product(x[:, :: strides[0], :: strides[1]], kernel[0, 0], precision)
 
 
+def pointwise_dot(
+    x: jax.Array,
+    kernel: jax.Array,
+    dimension_numbers: Any,
+    *,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+    out_sharding: Any = None,
+) -> jax.Array:
+    """The same for [..., C] and [C, F], in the place of `jax.lax.dot_general` in `nnx.Linear`."""
+    if preferred_element_type is not None or out_sharding is not None:
+        return jax.lax.dot_general(
+            x,
+            kernel,
+            dimension_numbers,
+            precision=precision,
+            preferred_element_type=preferred_element_type,
+            out_sharding=out_sharding,
+        )
+    return _product(x, kernel, precision)
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _product(x: jax.Array, matrix: jax.Array, precision: Any) -> jax.Array:
-    return _einsum("bhwc,cf->bhwf", x, matrix, precision)
+def _product(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
+    return _contract(x, kernel, ((x.ndim - 1,), (0,)), precision)
 
 
 @partial(_product.defjvp, symbolic_zeros=True)
 def _product_jvp(precision: Any, primals: Any, tangents: Any) -> Any:
-    """That of the matrix with the inputs' channels first: in the other order, JAX's, it takes twice as long on CPUs."""
+    """That of the kernel with the inputs' channels first: in the other order, JAX's, it takes twice as long on CPUs."""
     return bilinear(
-        lambda x, matrix: _product(x, matrix, precision),
-        lambda ct, matrix: _einsum("bhwf,cf->bhwc", ct, matrix, precision),
-        lambda x, ct: _einsum("bhwc,bhwf->cf", x, ct, precision),
+        lambda x, kernel: _product(x, kernel, precision),
+        lambda ct, kernel: _contract(ct, kernel, ((ct.ndim - 1,), (1,)), precision),
+        lambda x, ct: _contract(x, ct, (tuple(range(x.ndim - 1)),) * 2, precision),
         primals,
         tangents,
     )
 
 
-def _einsum(subscripts: str, a: jax.Array, b: jax.Array, precision: Any) -> jax.Array:
-    out: jax.Array = jnp.einsum(subscripts, a, b, precision=precision, preferred_element_type=accum_dtype(a))
-    return out.astype(a.dtype)
+def _contract(a: jax.Array, b: jax.Array, axes: Any, precision: Any) -> jax.Array:
+    options: Any = dict(precision=precision, preferred_element_type=accum_dtype(a))
+    return jax.lax.dot_general(a, b, (axes, ((), ())), **options).astype(a.dtype)

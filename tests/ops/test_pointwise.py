@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxup.ops.pointwise import pointwise_conv
+from jaxup.ops.pointwise import pointwise_conv, pointwise_dot
 from jaxup.ops.regions import convolve_groups
 from tests.compare import assert_close
 
@@ -24,6 +24,20 @@ def test_pointwise_convolution(convolve, strides, padding):
     assert_close(*jax.jit(lambda: (both(convolve), both(jax.lax.conv_general_dilated)))(), 2e-6)
 
 
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 4, 3), (2, 2, 3, 3)])
+def test_linear_layer(shape):
+    """JAX's product with any leading axes, its gradients, and their change along a direction."""
+    random = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(random.standard_normal(s), jnp.float32) for s in (shape, (3, 7)))
+
+    def both(product):
+        axes = ((len(shape) - 1,), (0,)), ((), ())
+        loss = lambda x, kernel: jnp.sum(jnp.sin(product(x, kernel, axes)))  # noqa: E731
+        return product(x, kernel, axes), jax.jvp(jax.grad(loss, (0, 1)), (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
+
+    assert_close(*jax.jit(lambda: (both(pointwise_dot), both(jax.lax.dot_general)))(), 2e-6)
+
+
 def test_sums_are_in_float32():
     x, kernel = jnp.ones((1, 1, 1, 512), jnp.bfloat16), jnp.full((1, 1, 512, 1), 1 + 2**-7, jnp.bfloat16)
     y = pointwise_conv(x, kernel, (1, 1), "VALID")
@@ -37,6 +51,17 @@ def test_gradients_of_16_bits():
     run = jax.grad(lambda x, k: jnp.sum(pointwise_conv(x, k, (1, 1), "VALID").astype(jnp.float32)), (0, 1))
     for gradient in run(x, kernel):
         assert gradient.dtype == jnp.bfloat16 and (gradient == 512).all()
+
+
+@pytest.mark.thorough
+def test_linear_module():
+    x = jnp.linspace(-1, 1, 2 * 5 * 3, dtype=jnp.float32).reshape(2, 5, 3)
+    for options in (dict(dtype=jnp.bfloat16, precision="highest"), dict(preferred_element_type=jnp.float32)):
+        ours, theirs = (
+            nnx.Linear(3, 4, **options, **more, rngs=nnx.Rngs(0)) for more in ({"dot_general": pointwise_dot}, {})
+        )
+        assert ours(x).dtype == theirs(x).dtype
+        assert_close(ours(x), theirs(x), 1e-2)
 
 
 @pytest.mark.thorough

@@ -12,7 +12,7 @@ from jaxup.nn import initializers
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import BatchNorm, layer_norm, normalise
 from jaxup.ops.depthwise import depthwise_conv
-from jaxup.ops.pointwise import pointwise_conv
+from jaxup.ops.pointwise import pointwise_conv, pointwise_dot
 from jaxup.ops.regions import convolve_many_groups
 from jaxup.ops.softmax import softmax
 
@@ -135,7 +135,8 @@ def require(head: nnx.Module | None) -> Any:
 
 def linear(inputs: int, outputs: int, *, use_bias: bool = True, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear:
     """A linear layer as transformers start: truncated normal of deviation 0.02."""
-    return nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=NARROW, dtype=dtype, rngs=rngs)
+    options: Any = dict(kernel_init=NARROW, dot_general=pointwise_dot, dtype=dtype, rngs=rngs)
+    return nnx.Linear(inputs, outputs, use_bias=use_bias, **options)
 
 
 def patch_embedding(

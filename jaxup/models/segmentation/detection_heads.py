@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,7 @@ from jaxup._checks import accum_dtype, check_int
 from jaxup.models.backbones.layers import conv
 from jaxup.nn import initializers
 from jaxup.ops.masks import paste_masks
+from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.windows import merge_phases
 
 BOX_SIZE, MASK_SIZE = 7, 14
@@ -68,8 +70,8 @@ class RPNHead(nnx.Module):
         init = initializers.normal(0.01)
         options: dict[str, Any] = dict(kernel_init=init, dtype=dtype, rngs=rngs)
         self.conv = nnx.Conv(features, features, (3, 3), padding=1, **options)
-        self.objectness = nnx.Conv(features, anchors, (1, 1), **options)
-        self.deltas = nnx.Conv(features, 4 * anchors, (1, 1), **options)
+        single: Any = partial(nnx.Conv, features, kernel_size=(1, 1), conv_general_dilated=pointwise_conv, **options)
+        self.objectness, self.deltas = single(anchors), single(4 * anchors)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[B, h, w, C] -> logits [B, h, w, A] and [B, h, w, 4 A]."""

@@ -12,6 +12,7 @@ from jaxup.models.backbones import MiT, Swin, ViT, make_backbone
 from jaxup.models.backbones.layers import ConvNorm
 from jaxup.models.segmentation.layers import check_rate, drop_channels
 from jaxup.nn import initializers
+from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.resize import resize
 
 Backbone = str | nnx.Module | Callable[..., nnx.Module]
@@ -45,9 +46,8 @@ class Classifier(nnx.Module):
     """Channel dropout, then a 1x1 convolution to the classes."""
 
     def __init__(self, features: int, num_classes: int, *, dropout: float, dtype: Any, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(
-            features, check_int("num_classes", num_classes), (1, 1), kernel_init=_SMALL, dtype=dtype, rngs=rngs
-        )
+        options: Any = dict(kernel_init=_SMALL, conv_general_dilated=pointwise_conv, dtype=dtype, rngs=rngs)
+        self.conv = nnx.Conv(features, check_int("num_classes", num_classes), (1, 1), **options)
         self.dropout = check_rate("dropout", dropout)
 
     def __call__(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:

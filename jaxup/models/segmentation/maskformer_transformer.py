@@ -11,13 +11,14 @@ from jaxup._checks import accum_dtype, check_divides, check_int
 from jaxup.models.backbones.layers import attend, dropout
 from jaxup.nn import initializers
 from jaxup.nn.norms import layer_norm, normalise
+from jaxup.ops.pointwise import pointwise_dot
 
 _XAVIER = initializers.xavier_uniform()
 
 
 def linear(inputs: int, outputs: int, *, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear:
     """A linear layer as DETR starts."""
-    return nnx.Linear(inputs, outputs, kernel_init=_XAVIER, dtype=dtype, rngs=rngs)
+    return nnx.Linear(inputs, outputs, kernel_init=_XAVIER, dot_general=pointwise_dot, dtype=dtype, rngs=rngs)
 
 
 def sine_positions(height: int, width: int, features: int) -> np.ndarray:

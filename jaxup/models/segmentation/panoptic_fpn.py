@@ -13,6 +13,7 @@ from jaxup.models.segmentation.heads import check_maps
 from jaxup.models.segmentation.mask_rcnn import Found, MaskRCNN
 from jaxup.models.segmentation.maskformer_pixels import ConvGroupNorm
 from jaxup.nn import initializers
+from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.resize import resize
 
 _LEVELS = 4
@@ -27,7 +28,8 @@ class SemanticHead(nnx.Module):
             nnx.List(ConvGroupNorm(hidden if k else features, hidden, 3, **options) for k in range(max(1, i)))
             for i in range(_LEVELS)
         )
-        self.classifier = nnx.Conv(hidden, classes, (1, 1), kernel_init=initializers.normal(0.01), **options)
+        options |= dict(kernel_init=initializers.normal(0.01), conv_general_dilated=pointwise_conv)
+        self.classifier = nnx.Conv(hidden, classes, (1, 1), **options)
         self.features = features
 
     def __call__(self, maps: Any) -> jax.Array:
