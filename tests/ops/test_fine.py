@@ -1,8 +1,12 @@
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxup import ops
+from jaxup.ops import tiling
 from tests import goldens
 from tests.compare import assert_close
 from tests.modules import random
@@ -29,6 +33,37 @@ def test_fine_neighbours_equal_the_loops(grid, scale, kernel_size, channels):
     x, weights = random(2, *grid, channels), random(2, scale[0] * grid[0], scale[1] * grid[1], kernel_size**2)
     actual = ops.fine_neighbour_attention(x, weights, scale=scale, kernel_size=kernel_size)
     assert_close(actual, fine_neighbour_attention(x, weights, scale, kernel_size), 1e-6)
+
+
+@pytest.mark.parametrize("channels", [3, 17])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.first(2)
+def test_strips_of_rows_are_the_whole(monkeypatch, channels, dtype):
+    """Values and gradients; the last strip overlaps the one before."""
+    x, weights = random(2, 7, 3, channels).astype(dtype), random(2, 14, 9, 9).astype(dtype)
+    run = partial(ops.fine_neighbour_attention, scale=(2, 3), kernel_size=3)
+
+    def pulled(*inputs):
+        out, back = jax.vjp(run, *inputs)
+        return out, back(jnp.cos(out))
+
+    expected = pulled(x, weights)
+    monkeypatch.setattr(tiling, "CACHED_BYTES", 2 * 2 * 9 * 4 * 4 * 2)  # two rows of cells
+    jax.clear_caches()
+    actual = pulled(x, weights)
+    assert [a.dtype for a in jax.tree.leaves(actual)] == [dtype] * 3
+    assert_close(actual, expected, 1e-5 if dtype == jnp.float32 else 2e-2)
+    assert "dynamic_update_slice" in str(jax.make_jaxpr(run)(x, weights))
+
+
+def test_scratch_with_gradients():
+    """Compiled, not run: at most 1.5 times inputs and outputs, where the weights of cells are more than the output."""
+    shapes = (1, 64, 512, 32), (1, 128, 1024, 9), (1, 128, 1024, 32)
+    x, weights, ct = (jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes)
+    run = partial(ops.fine_neighbour_attention, scale=2, kernel_size=3)
+    memory = jax.jit(lambda ct, *x: jax.vjp(run, *x)[1](ct)).lower(ct, x, weights).compile().memory_analysis()
+    arrays = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    assert memory.temp_size_in_bytes <= 1.5 * arrays, memory.temp_size_in_bytes / arrays
 
 
 def test_the_fine_neighbour_at_the_centre_is_bilinear_upsampling():
