@@ -69,13 +69,13 @@ def fine_neighbour_attention(x: jax.Array, weights: jax.Array, *, scale: int | P
 @jit(static_argnums=(2, 3))
 def _fine_neighbour_attention(x: jax.Array, weights: jax.Array, scale: Pair, size: int) -> jax.Array:
     weights = weights.astype(accum_dtype(x, weights))
-    average = partial(_over_pixels if x.shape[3] <= _FEW else _over_cells, scale=scale, size=size)
     margin, channels = size // 2 + 1, x.shape[3]
+    average = partial(_over_pixels if channels <= _FEW else _over_cells, scale=scale, size=size)
     cells = pad_window(x, (margin, margin), "edge")
-    if channels > _MANY:
-        return average(cells, weights).astype(x.dtype)
-    options = dict(margin=margin, channels=channels, planes=size**2 // 2)
-    return in_cached_strips(average, (cells,), (weights,), (), **options).astype(x.dtype)
+    if _FEW < channels <= _MANY:
+        options = dict(margin=margin, channels=channels, planes=size**2 // 2)
+        return in_cached_strips(average, (cells,), (weights,), (), **options).astype(x.dtype)
+    return average(cells, weights).astype(x.dtype)
 
 
 def _over_pixels(cells: jax.Array, weights: jax.Array, scale: Pair, size: int) -> jax.Array:

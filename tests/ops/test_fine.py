@@ -35,12 +35,10 @@ def test_fine_neighbours_equal_the_loops(grid, scale, kernel_size, channels):
     assert_close(actual, fine_neighbour_attention(x, weights, scale, kernel_size), 1e-6)
 
 
-@pytest.mark.parametrize("channels", [3, 17])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.first(2)
-def test_strips_of_rows_are_the_whole(monkeypatch, channels, dtype):
+def test_strips_of_rows_are_the_whole(monkeypatch, dtype):
     """Values and gradients; the last strip overlaps the one before."""
-    x, weights = random(2, 7, 3, channels).astype(dtype), random(2, 14, 9, 9).astype(dtype)
+    x, weights = random(2, 7, 3, 17).astype(dtype), random(2, 14, 9, 9).astype(dtype)
     run = partial(ops.fine_neighbour_attention, scale=(2, 3), kernel_size=3)
 
     def pulled(*inputs):
