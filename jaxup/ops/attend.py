@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from jaxup._checks import (
     pair,
 )
 from jaxup.ops.attend_tiles import Tiles, attend_in_tiles, tiles
+from jaxup.ops.linear import bilinear
 from jaxup.ops.rows import by_rows
 from jaxup.ops.softmax import masked_softmax
 from jaxup.ops.windows import (
@@ -46,6 +48,7 @@ Positions = tuple[jax.Array, jax.Array]
 # Nor are thin heads: products with positions, 2 K to a head of every pixel, would be larger than the queries.
 _FEW, _MANY, _THIN = 9, 1 << 16, 16
 
+_in_memory: Callable[[Positions], Positions] = jax.lax.optimization_barrier  # typed: JAX's has no annotations
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -191,11 +194,9 @@ def _attention_upsample(
         key = key[:, :: scale[0], :: scale[1]]
     if _goes_by_phase(query, window, heads):
         q, k, v = (_split_heads(held(x.astype(dtype)), heads) for x in (query, key, value))
-        cells = pad_window(v, radius)
 
         def average(weights: jax.Array, offsets: Offsets) -> jax.Array:
-            terms = [weights[..., n, None] * neighbour(cells, offset, radius) for n, offset in enumerate(offsets)]
-            return sum(terms[1:], terms[0]) if terms else jnp.zeros_like(v)
+            return _average(weights, v, offsets, radius) if offsets else jnp.zeros_like(v)
 
         out = _by_phase(q, k, positions, scale, window, heads, scaled, average)
         return out.reshape(*query.shape[:3], value.shape[3]).astype(value.dtype)
@@ -291,7 +292,6 @@ def _by_phase(
 ) -> jax.Array:
     """[B, H, W, G, ...] of what `read` makes of each phase's weights [B, h, w, G, N] over its N cells; no G if one."""
     radius, size = _radius(window, scale), (key.shape[1], key.shape[2])
-    keys = pad_window(key, radius)
     queries = split_phases(query, scale)
     blocks = phase_blocks(queries)  # cut in one go, so that the gradients of all phases are joined, and not added
     terms = None if positions is None else phase_blocks(_position_terms(positions, queries, heads))
@@ -302,7 +302,7 @@ def _by_phase(
         if not cells:
             return read(own[..., :0], offsets)
         # One offset after the other: no array of all neighbours is made.
-        scores = [sum_by_halves(own * neighbour(keys, offset, radius)) for offset in offsets]
+        scores = list(jnp.unstack(_scores(own, key, offsets, radius), axis=-1))
         if terms is not None:
             by_row, by_col = jnp.split(terms[u][v][:, :, 0, :, 0], 2, axis=-1)
             taps = [by_row[..., a] + by_col[..., b] for _, (a, b) in cells]
@@ -317,6 +317,44 @@ def _by_phase(
         for u, row in enumerate(rows)
     ]
     return merge_phases(jnp.stack([jnp.stack(row, axis=3) for row in phases], axis=2))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _average(weights: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
+    """Weighted sum of neighbouring cells, zeros outside: [B, h, w, ..., N], [B, h, w, ..., C] -> [B, h, w, ..., C]."""
+    padded = pad_window(cells, radius)
+    terms = [weights[..., n, None] * neighbour(padded, offset, radius) for n, offset in enumerate(offsets)]
+    return sum(terms[1:], terms[0])
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _scores(queries: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
+    """Products with neighbouring cells, zeros outside: [B, h, w, ..., C] twice -> [B, h, w, ..., N]."""
+    padded = pad_window(cells, radius)
+    return jnp.stack([sum_by_halves(queries * neighbour(padded, offset, radius)) for offset in offsets], axis=-1)
+
+
+def _spread(weights: jax.Array, values: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
+    """The transpose of both in their cells: each gets what it gave to its neighbours."""
+    # With zeros in memory: in JAX's own transpose every entry of every shifted map asks whether it is one of them.
+    weights, values = _in_memory((pad_window(weights, radius), pad_window(values, radius)))
+    back = [(-dy, -dx) for dy, dx in offsets]
+    terms = [neighbour(weights, o, radius)[..., n, None] * neighbour(values, o, radius) for n, o in enumerate(back)]
+    return sum(terms[1:], terms[0])
+
+
+@partial(_average.defjvp, symbolic_zeros=True)
+def _average_jvp(offsets: Offsets, radius: Pair, primals: Any, tangents: Any) -> Any:
+    how: dict[str, Any] = dict(offsets=offsets, radius=radius)
+    f, of_weights, of_cells = (partial(g, **how) for g in (_average, _scores, _spread))
+    return bilinear(f, of_weights, of_cells, primals, tangents)
+
+
+@partial(_scores.defjvp, symbolic_zeros=True)
+def _scores_jvp(offsets: Offsets, radius: Pair, primals: Any, tangents: Any) -> Any:
+    how: dict[str, Any] = dict(offsets=offsets, radius=radius)
+    f, of_queries, of_cells = (partial(g, **how) for g in (_scores, _average, _spread))
+    return bilinear(f, of_queries, lambda queries, ct: of_cells(ct, queries), primals, tangents)
 
 
 def _split_heads(x: jax.Array, heads: int) -> jax.Array:
