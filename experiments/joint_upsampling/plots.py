@@ -6,15 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from experiments.engine.figures import save_figure
 from experiments.engine.report import leaves_results
 from experiments.joint_upsampling.paper import DEPTH, SCALES, SECONDS
 from experiments.joint_upsampling.training import Protocol
 from jaxup.files import InputError
+
+# Of a name beside its point, the nearest first: right or left of it, above or below, or further up or down.
+_PLACES: list[dict[str, Any]] = [
+    {"xytext": (across * (5 if abs(up) < 8 else 0), up), "ha": {1: "left", -1: "right", 0: "center"}[across]}
+    for up in (4, -4, 9, -9, 16, -16, 23, -23)
+    for across in ((1, -1) if abs(up) < 8 else (0, 1, -1))
+]
 
 Table = dict[str, dict[str, float]]  # method -> scale ("8x") -> RMSE
 
@@ -99,7 +107,8 @@ def _scatter(
     }
     rows = [(f"RMSE [{unit}]", ours)] + ([("RMSE [cm], Kim et al., Tables 2 and 3", paper)] if paper else [])
     figure = Figure(figsize=(4.2 * len(scales), 3.4 * len(rows)), layout="constrained")
-    for line, (name, points) in zip(figure.subplots(len(rows), len(scales), squeeze=False), rows, strict=True):
+    grid = figure.subplots(len(rows), len(scales), squeeze=False)
+    for line, (name, points) in zip(grid, rows, strict=True):
         for axis, scale in zip(line, scales, strict=True):
             axis.set_xscale("log")
             axis.set_title(scale, fontsize=9)
@@ -107,11 +116,29 @@ def _scatter(
             axis.set_ylabel(name, fontsize=8)
             axis.margins(0.25, 0.12)
             axis.grid(alpha=0.3)
-            found = points.get(scale, {})
-            middle = np.mean(np.log([x for x, _ in found.values()] or [1.0]))
-            for method, (x, y) in found.items():
-                left = np.log(x) > middle  # the name stays inside of its axes
-                side: dict[str, Any] = {"xytext": (-4 if left else 4, 3), "ha": "right" if left else "left"}
-                axis.scatter([x], [y], s=18)
-                axis.annotate(method, (x, y), textcoords="offset points", fontsize=7, **side)
+            for n, (x, y) in enumerate(points.get(scale, {}).values()):
+                axis.scatter([x], [y], s=18, color=f"C{n}")
+    figure.draw_without_rendering()  # from here on it is known where things are
+    for line, (_, points) in zip(grid, rows, strict=True):
+        for axis, scale in zip(line, scales, strict=True):
+            _name(axis, points.get(scale, {}))
     save_figure(figure, path)
+
+
+def _name(axis: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Names in the colours of their points, each at the first of its places that is inside and free."""
+    corners = [axis.transData.transform(point) - 3 for point in points.values()]
+    taken = [Bbox.from_bounds(x, y, 6, 6) for x, y in corners]
+    for n, (method, point) in enumerate(points.items()):
+        style: dict[str, Any] = dict(textcoords="offset points", fontsize=7, va="center", color=f"C{n}")
+        for place in _PLACES:
+            text = axis.annotate(method, point, **style, **place)
+            box = text.get_window_extent()
+            within = axis.bbox.containsx(box.x0) and axis.bbox.containsx(box.x1)
+            within &= axis.bbox.containsy(box.y0) and axis.bbox.containsy(box.y1)
+            if within and not box.count_overlaps(taken):
+                break
+            text.remove()
+        else:  # no room anywhere
+            axis.annotate(method, point, **style, **_PLACES[0])
+        taken.append(box)

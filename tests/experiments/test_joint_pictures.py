@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments.__main__ import main
 from experiments.data import Scenes, normalised
 from experiments.engine.runs import Run
 from experiments.joint_upsampling import evaluation, sensors
+from experiments.joint_upsampling import plots as plots_of
 from experiments.joint_upsampling.classical import FILTERS
 from experiments.joint_upsampling.kernels import kernels_figure, kernels_of, splatted
 from experiments.joint_upsampling.networks import NetworkConfig
@@ -132,3 +134,14 @@ def test_bad_options_of_sensors(options, message, capsys):
     assert main(["joint-upsampling", "sensors", *options.split()]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_names_in_plots_do_not_cover_each_other():
+    figure = Figure(figsize=(4, 3))
+    axis = figure.subplots()
+    axis.set(xlim=(0, 10), ylim=(0, 10))
+    points = {f"a method {n}": (5 + 0.1 * n, 5 + 0.2 * (n % 3)) for n in range(6)}
+    plots_of._name(axis, points)
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert [text.get_text() for text in axis.texts] == list(points)
+    assert not any(box.count_overlaps(boxes[:n]) for n, box in enumerate(boxes))
