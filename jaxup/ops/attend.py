@@ -319,6 +319,10 @@ def _by_phase(
     return merge_phases(jnp.stack([jnp.stack(row, axis=3) for row in phases], axis=2))
 
 
+# For one phase what `windows.window_average` and the like are for blocks of them: with axes of length 1 for these, and
+# one for a single head, XLA's loops would take twice as long.
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _average(weights: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
     """Weighted sum of neighbouring cells, zeros outside: [B, h, w, ..., N], [B, h, w, ..., C] -> [B, h, w, ..., C]."""
