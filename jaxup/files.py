@@ -238,10 +238,13 @@ def as_stored(values: np.ndarray, dtype: np.dtype, path: Path) -> np.ndarray:
         fits = ~finite | (np.abs(rounded) <= limits.max)
     if not fits.all():
         other = {".npy": ".tiff", ".tif": ".npy", ".tiff": ".npy"}.get(path.suffix.lower(), ".npy or .tiff")
+        hint = f"choose a name that ends in {other}"
+        if dtype == np.float32:  # as the other formats would store it, too
+            hint = "expected depth in a larger unit"
         what = "NaN or infinity"
         if not fits[finite].all():
             what = f"values from {values[finite].min():.6g} to {values[finite].max():.6g}"
-        raise InputError(f"{path}: {what} cannot be stored as {dtype}: choose a name that ends in {other}")
+        raise InputError(f"{path}: {what} cannot be stored as {dtype}: {hint}")
     if dtype.kind == "f":
         return rounded.astype(dtype)
     below = rounded < float(limits.max)  # the largest number of 64 bits is no float64: this is the next above it

@@ -289,3 +289,10 @@ def test_size_is_looked_at_before_pixels(monkeypatch):
     for name in ("a.tif", "tile.tif", "a.png", "a.pgm", "a.pfm"):
         with pytest.raises(InputError, match=rf"{name}: (8 x 8|64 x 64) is more than 63 pixels"):
             read_depth(Path(name))
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.tiff"])
+def test_beyond_float32_no_other_format_helps(name):
+    expected = r"from 1 to 3.5e\+38 cannot be stored as float32: expected depth in a larger unit$"
+    with pytest.raises(InputError, match=expected):
+        files.as_stored(np.array([[1.0, 3.5e38]]), np.dtype(np.float32), Path(name))

@@ -30,6 +30,7 @@ from jaxup.ops.windows import (
     Offset,
     Offsets,
     held,
+    in_memory,
     inside,
     merge_phases,
     neighbour,
@@ -48,7 +49,6 @@ Positions = tuple[jax.Array, jax.Array]
 # Nor are thin heads: products with positions, 2 K to a head of every pixel, would be larger than the queries.
 _FEW, _MANY, _THIN = 9, 1 << 16, 16
 
-_in_memory: Callable[[Positions], Positions] = jax.lax.optimization_barrier  # typed: JAX's has no annotations
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -341,7 +341,7 @@ def _scores(queries: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair
 def _spread(weights: jax.Array, values: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
     """The transpose of both in their cells: each gets what it gave to its neighbours."""
     # With zeros in memory: in JAX's own transpose every entry of every shifted map asks whether it is one of them.
-    weights, values = _in_memory((pad_window(weights, radius), pad_window(values, radius)))
+    weights, values = in_memory((pad_window(weights, radius), pad_window(values, radius)))
     back = [(-dy, -dx) for dy, dx in offsets]
     terms = [neighbour(weights, o, radius)[..., n, None] * neighbour(values, o, radius) for n, o in enumerate(back)]
     return sum(terms[1:], terms[0])

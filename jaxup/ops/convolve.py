@@ -1,6 +1,6 @@
 """Convolutions in the forms that XLA for CPUs has a fast way for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,13 +10,12 @@ import jax.numpy as jnp
 from jaxup._checks import Pair, accum_dtype, known
 from jaxup.ops.linear import linear
 from jaxup.ops.pointwise import pointwise_conv
+from jaxup.ops.windows import in_memory
 
 # Pixels whose patches are formed at a time.
 _BLOCK = 1024
 
 Padding = tuple[Pair, Pair]
-
-_in_memory: Callable[[jax.Array], jax.Array] = jax.lax.optimization_barrier  # typed: JAX's has no annotations
 
 
 def convolve(
@@ -132,7 +131,7 @@ def _padded(x: jax.Array, kernel: jax.Array, padding: Padding) -> tuple[jax.Arra
     more = 1 if x.shape[3] == 3 else 0
     rows, columns = padding
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, more, 0)))
-    return _in_memory(x), jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
+    return in_memory(x), jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
 
 
 def _on_cpus() -> bool:

@@ -36,8 +36,8 @@ T = TypeVar("T")
 # What lies outside the image: zeros, the nearest pixel, or the image mirrored at its border pixels (not repeated).
 BORDERS = ("zeros", "edge", "reflect")
 
-# Typed: JAX's own has no annotations.
-_barrier: Callable[[T], T] = jax.lax.optimization_barrier
+# XLA does not join what makes these arrays with what reads them. Typed: JAX's own has no annotations.
+in_memory: Callable[[T], T] = jax.lax.optimization_barrier
 
 # Neighbours that `window_scores` gathers at a time: enough to keep matrix units busy, little enough to stay in cache.
 _GATHER_BYTES = 4 << 20
@@ -102,7 +102,7 @@ def pad_window(x: jax.Array, radius: Pair, border: str = "zeros") -> jax.Array:
     # In the dtype of sums: the gradient of a border pixel adds up all its copies, and each may exceed 16 bits.
     # The barrier keeps the padded map in memory: XLA would join it again, from slices, for every neighbour.
     x = x.astype(accum_dtype(x))
-    return _barrier(_continue_axis(_continue_axis(x, 1, ry, border), 2, rx, border))
+    return in_memory(_continue_axis(_continue_axis(x, 1, ry, border), 2, rx, border))
 
 
 def _outside(length: int, radius: int, border: str) -> list[tuple[int, int]]:
@@ -287,7 +287,7 @@ def window_spread(weights: jax.Array, values: jax.Array, offsets: Offsets, radiu
     def add_phase(phase: jax.Array, total: jax.Array) -> jax.Array:
         maps = (_phase(x, phase // columns, phase % columns).astype(dtype) for x in (weights, values))
         # The barrier keeps the padded maps in memory: fused into the loop below, each would be made again per offset.
-        weight, value = _barrier(tuple(pad_window(x, double) for x in maps))
+        weight, value = in_memory(tuple(pad_window(x, double) for x in maps))
         for n, (dy, dx) in enumerate(offsets):
             back = (-dy, -dx)
             total = total + neighbour(weight, back, radius)[..., n, None] * neighbour(value, back, radius)
