@@ -44,7 +44,10 @@ _EPILOG += """
 --confidence is a map of the size of the depth map: whole numbers up to 2, as phones write them, are the levels 0, 1/2
 and 1; other 8- or 16-bit numbers are parts of 255 or 65535; fractions are 0 to 1. Pixels of confidence 0 and those
 without depth do not count for a solver. Those without depth keep their value, or with --fill get the solver's: what
-their neighbours have up to the next edge of the image; of tgv, the plane through them."""
+their neighbours have up to the next edge of the image; of tgv, the plane through them.
+
+In a file of whole numbers, what a method overshoots them by at few pixels becomes the nearest that is depth, with a
+warning; more is an error. .npy keeps all, and .tiff, where the depth map is no .tiff."""
 _SKEW = 1.05  # between the ratios of both axes; from here on they are pointed out
 
 
@@ -161,6 +164,9 @@ def upsample(args: argparse.Namespace) -> None:
         depth = np.where(finite, depth, args.invalid)  # integers have no NaN to write back
     method = make_method(args.method, args.weights)
     options: dict[str, Any] = dict(invalid=args.invalid, confidence=confidence, fill=args.fill, tile=args.tile)
+    if dtype.kind in "ui":
+        info = np.iinfo(dtype)
+        options["limits"] = (info.min + (args.invalid == info.min), info.max - (args.invalid == info.max))
     with progress("upsampling", "step" if method.solver else "tile") as show:
         # A program that calls back while it runs cannot be kept.
         shown = None if method.solver and args.cache is not None else show

@@ -24,6 +24,9 @@ _ALIGN = 4
 _FAR = 1e5
 # The limits of float16, uint16 and int16, which mark pixels without depth also where others come closer.
 _CODES = (65504, 65535, 32767, 32768)
+# A method may overshoot the numbers that a file stores at this part of all pixels, by this part of the span of depths;
+# and everywhere by 1.5, which rounds to the number for pixels without depth, if this is beside those.
+_PIXELS, _OVERSHOOT, _ROUNDS = 1 / 20, 1 / 4, 1.5
 _ODD = 10  # a number that is alone beyond the others by this factor may be depth, and may be no depth: pointed out
 
 
@@ -125,6 +128,7 @@ def upsample_depth(
     invalid: float = 0.0,
     confidence: np.ndarray | None = None,
     fill: bool = False,
+    limits: tuple[float, float] = (-math.inf, math.inf),
     tile: int = 512,
     show: Show | None = None,
     warn: Warn = lambda message: None,
@@ -142,6 +146,9 @@ def upsample_depth(
         invalid: the value of pixels without depth, beside NaN and infinities; NaN if there is none.
         confidence: [h, w] in 0 .. 1, for solvers; 0 where what was measured does not count.
         fill: leave the method's values where there is no depth.
+        limits: least and largest whole number that will be stored as depth. What a method overshoots them by becomes
+            the nearest of the two, with a warning, if it is up to a quarter of the span of depths at up to a twentieth
+            of the pixels, or up to 1.5.
         tile: largest side in pixels of the guide of what is computed at once; 0 is the whole image.
         show: called after each tile, or a solver's steps; compiled solvers that call it are not kept in JAX's cache.
         warn: called with a line about what should be looked at.
@@ -180,12 +187,27 @@ def upsample_depth(
     result: np.ndarray = _in_tiles(target, guide, method, tile, show or (lambda done, total: None)) * span + low
     if not np.isfinite(result).all():
         raise InputError("the method gave NaN or infinity")
-    if fill:
-        return result
     rows, columns = (_sources(low, high) for low, high in zip(depth.shape, guide.shape, strict=False))
     measured, source = (x[rows[:, None], columns] for x in (valid, values))
-    result[~measured] = source[~measured]
+    kept = measured | fill
+    if limits[0] <= low and high <= limits[1]:
+        result[kept] = _within(result[kept], limits, _OVERSHOOT * span, warn)
+    result[~kept] = source[~kept]
     return result
+
+
+def _within(values: np.ndarray, limits: tuple[float, float], most: float, warn: Warn) -> np.ndarray:
+    """Values within the limits, where they are beyond them a little or at few pixels; else as they are."""
+    inside: np.ndarray = np.clip(values, *limits)
+    excess = np.abs(values - inside)
+    beyond = excess >= 0.5  # others are rounded to the nearest of the two
+    few = beyond.mean() <= _PIXELS
+    if not beyond.any() or excess.max() > max(most if few else 0, _ROUNDS):
+        return values
+    ends = " to ".join(f"{limit:.0f}" for limit in limits)
+    least, largest = values.min(), values.max()
+    warn(f"the method overshoots, {least:.6g} to {largest:.6g}: {beyond.sum()} pixels become the nearest of {ends}")
+    return inside
 
 
 def _sources(low: int, high: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,34 @@ def test_what_does_not_fit_is_an_error_and_not_cut_off(folder, capsys, values, m
     Image.fromarray(GUIDE[:8, :8]).save("small.png")
     refused(capsys, message, "--method", "bicubic", "--invalid", "nan", depth=source, guide="small.png")
     assert run("--method", "bicubic", "--invalid", "nan", depth=source, guide="small.png", out="out.tiff") == 0
+
+
+@pytest.mark.parametrize(
+    "invalid, depths, ends", [("0", (1, 255), (1, 255)), ("255", (0, 254), (0, 254)), ("nan", (0, 255), (0, 255))]
+)
+def test_a_little_overshoot_becomes_the_nearest_depth(folder, capsys, invalid, depths, ends):
+    low, high = depths
+    values = np.full((6, 8), (low + high) // 2, np.uint8)
+    values[0, 0], values[5, 7] = low, high  # peaks at corners, which the spline makes higher
+    source, options = stored(values, "a.png"), ["--method", "bicubic", "--invalid", invalid]
+    assert run(*options, depth=source, out="out.png") == 0
+    warning = capsys.readouterr().err
+    assert re.search(rf"overshoots, -[\d.]+ to 2\d\d.*become the nearest of {ends[0]} to {ends[1]}\n", warning)
+    assert run(*options, depth=source, out="out.npy") == 0
+    assert "overshoots" not in capsys.readouterr().err
+    result = read_depth(Path("out.png")).astype(float)
+    exact = np.load("out.npy")
+    assert result.min() == ends[0] and result.max() == ends[1]
+    np.testing.assert_array_equal(result, np.rint(np.clip(exact, *ends)))
+    assert exact.min() < ends[0] - 0.5 and ends[1] + 0.5 < exact.max()
+
+
+def test_no_depth_is_rounded_to_the_number_for_pixels_without_depth(folder, capsys):
+    values = np.array([[6, 1, 1, 6], [6, 6, 1, 1], [6, 6, 6, 6]], np.uint8)
+    Image.fromarray(GUIDE[:12, :16]).save("small.png")
+    assert run("--method", "bicubic", depth=stored(values, "a.png"), guide="small.png", out="out.png") == 0
+    assert "become the nearest of 1 to 255" in capsys.readouterr().err
+    assert read_depth(Path("out.png")).min() == 1
 
 
 def test_no_command(capsys):

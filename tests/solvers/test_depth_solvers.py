@@ -217,6 +217,16 @@ def test_planes_stay_planes():
     np.testing.assert_allclose(out, plane, atol=2e-3)
 
 
+def test_tgv_is_not_ended_by_a_small_first_step():
+    """The mean over blocks, from which it starts, is close to a ramp, and no step goes far."""
+    ramp = np.linspace(0, 1, 60, dtype=np.float32)[None, None, :, None]
+    guide = np.repeat(ramp, 8, axis=2)
+    found, report = solvers.tgv_upsample(ramp, np.repeat(guide, 8, axis=1), report=True)
+    assert report.converged.all() and report.steps[0] % 20 == 0
+    centres = (np.arange(480) + 0.5) / 8 - 0.5
+    np.testing.assert_allclose(found[0, 4, :, 0], centres / 59, atol=4e-3)  # the means are 7e-3 from it
+
+
 @pytest.mark.slow
 def test_tgv_keeps_every_sample(shared_data):
     """A part of a real pair at 8x: the numbers of the authors give up samples that are alone, the defaults do not."""
