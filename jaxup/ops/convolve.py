@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype, known
 from jaxup.ops.linear import linear
-from jaxup.ops.pointwise import pointwise_conv
+from jaxup.ops.pointwise import on_cpus, pointwise_conv, sums_in_loops
 from jaxup.ops.windows import in_memory
 
 # Pixels whose patches are formed at a time.
@@ -37,7 +37,7 @@ def convolve(
     column of zeros, which is cut away again; one of 3 channels, or with zeros around of more than half a kernel, up to
     4 times as long as with a fourth channel, and with the zeros in memory; and the gradient with respect to the kernel
     up to 13 times as long as products of patches, the longest where the number of outputs is odd. That gradient is
-    summed in float32 or more. Over several CPU devices it is left to XLA: see `_sums_in_loops`. Outputs a little below
+    summed in float32 or more. Over several CPU devices it is left to XLA: see `sums_in_loops`. Outputs a little below
     16 or 32 are filled up.
     """
     if isinstance(padding, str):
@@ -57,7 +57,7 @@ def convolve(
 def _convolve(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
     features = kernel.shape[3]
     # On CPUs 25 outputs take half as long again as 32.
-    more = -features % 16 if features < 32 and features % 16 > 8 and _on_cpus() else 0
+    more = -features % 16 if features < 32 and features % 16 > 8 and on_cpus() else 0
     kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more)))
     return _at_once(x, kernel, padding, precision)[..., :features]
 
@@ -93,26 +93,16 @@ def _of_pixels(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any
 def of_kernel(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any = None) -> jax.Array:
     """The same convolution as a linear map of the kernel, whose transpose is fast."""
     how: dict[str, Any] = dict(padding=padding, precision=precision)
-    blocks = partial(_at_once if _sums_in_loops() else _by_patches, **how)
+    blocks = partial(_at_once if sums_in_loops() else _by_patches, **how)
     out: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=blocks, default=partial(_at_once, **how))
     return out
-
-
-def _sums_in_loops() -> bool:
-    """Whether a batch may be split over several CPU devices.
-
-    Then each step of a loop over blocks would sum the kernel's gradient over them. XLA for CPUs starts the sums behind
-    a loop while it still runs, in another order on each device: some wait in one and some in the other, in threads that
-    all devices of a process share, and the program hangs.
-    """
-    return _on_cpus() and jax.device_count() > 1
 
 
 def _at_once(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
     rows, columns = padding
     many = any(max(sides) > max(2, size // 2) for sides, size in zip(padding, kernel.shape, strict=False))
     bare = padding == ((0, 0), (0, 0))
-    if _on_cpus() and (many or (bare and x.shape[3] < 4)):
+    if on_cpus() and (many or (bare and x.shape[3] < 4)):
         x, kernel = _padded(x, kernel, padding)
         bare, rows = True, (0, 0)
     y = jax.lax.conv_general_dilated(
@@ -132,10 +122,6 @@ def _padded(x: jax.Array, kernel: jax.Array, padding: Padding) -> tuple[jax.Arra
     rows, columns = padding
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, more, 0)))
     return in_memory(x), jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
-
-
-def _on_cpus() -> bool:
-    return bool(jax.default_backend() == "cpu")
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:

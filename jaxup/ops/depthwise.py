@@ -1,5 +1,6 @@
 """Depthwise convolution as shifted products: XLA's grouped convolutions are slow on CPUs."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -7,10 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxup._checks import Pair, accum_dtype
+from jaxup._checks import Pair, accum_dtype, known
 from jaxup.ops.linear import bilinear
+from jaxup.ops.pointwise import sums_in_loops
 
 Padding = str | Sequence[Pair]
+
+# Pixels from which on the kernel's gradient is summed in a loop, which takes longer to compile.
+_MANY = 1024
 
 
 def depthwise_conv(
@@ -91,6 +96,33 @@ def _to_pixels(ct: jax.Array, kernel: jax.Array, shape: tuple[int, ...], strides
 
 
 def _to_kernel(x: jax.Array, ct: jax.Array, size: tuple[int, ...], strides: Pair, dilation: Pair) -> jax.Array:
+    options: dict[str, Any] = dict(size=size, strides=strides, dilation=dilation)
+    if sums_in_loops() or math.prod(map(known, ct.shape[:3])) < _MANY:
+        return _at_once(x, ct, **options)
+    by_rows, at_once = (partial(sums, **options) for sums in (_by_rows, _at_once))
+    kernel: jax.Array = jax.lax.platform_dependent(x, ct, cpu=by_rows, default=at_once)
+    return kernel
+
+
+def _by_rows(x: jax.Array, ct: jax.Array, *, size: tuple[int, ...], strides: Pair, dilation: Pair) -> jax.Array:
+    """Rows of products are added up, and their pixels at the end: 1.2 to 5 times as fast as a reduction on CPUs.
+
+    A loop also has x in memory, where a reduction forms it anew for each entry.
+    """
+    dtype = accum_dtype(x)
+    seen = dilation[0] * (size[0] - 1) + 1
+
+    def add(row: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        rows = jax.lax.dynamic_slice_in_dim(x, row * strides[0], seen, axis=1)
+        wide = jax.lax.dynamic_slice_in_dim(ct, row, 1, axis=1).astype(dtype)
+        taps = _taps(rows, size, strides, dilation)
+        return tuple(total + pixels.astype(dtype) * wide for total, pixels in zip(sums, taps, strict=True))
+
+    zeros = (jnp.zeros_like(ct[:, :1], dtype),) * (size[0] * size[1])
+    return jnp.stack(jax.lax.fori_loop(0, ct.shape[1], add, zeros)).sum((1, 2, 3)).reshape(size)
+
+
+def _at_once(x: jax.Array, ct: jax.Array, *, size: tuple[int, ...], strides: Pair, dilation: Pair) -> jax.Array:
     """One reduction for all entries: compiled in half the time of one for each.
 
     That of the batch is another, because XLA would gather a sharded batch for several sums at once.

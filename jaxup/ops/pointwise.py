@@ -1,5 +1,6 @@
 """1 x 1 convolutions and linear layers as products of matrices whose gradients are fast on CPUs."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -8,8 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 
-from jaxup._checks import Pair, accum_dtype
+from jaxup._checks import Pair, accum_dtype, known
 from jaxup.ops.linear import bilinear
+
+# Pixels that are summed at a time in the gradient of a kernel.
+_BLOCK = 1024
 
 
 def pointwise_conv(
@@ -72,13 +76,12 @@ def _product(x: jax.Array, kernel: jax.Array, precision: Any) -> jax.Array:
 
 @partial(_product.defjvp, symbolic_zeros=True)
 def _product_jvp(precision: Any, primals: Any, tangents: Any) -> Any:
-    """That of the kernel with the inputs' channels first: in the other order, JAX's, it takes twice as long on CPUs."""
     spread = jax.typeof(primals[1]).sharding  # which sums over a batch of several devices have to be told
-    known = spread if AxisType.Explicit in spread.mesh.axis_types else None
+    explicit = spread if AxisType.Explicit in spread.mesh.axis_types else None
     return bilinear(
         lambda x, kernel: _product(x, kernel, precision),
         lambda ct, kernel: _contract(ct, kernel, ((ct.ndim - 1,), (1,)), precision),
-        lambda x, ct: _contract(x, ct, (tuple(range(x.ndim - 1)),) * 2, precision, known),
+        lambda x, ct: _to_kernel(x, ct, precision, explicit),
         primals,
         tangents,
     )
@@ -87,3 +90,51 @@ def _product_jvp(precision: Any, primals: Any, tangents: Any) -> Any:
 def _contract(a: jax.Array, b: jax.Array, axes: Any, precision: Any, out_sharding: Any = None) -> jax.Array:
     options: Any = dict(precision=precision, preferred_element_type=accum_dtype(a), out_sharding=out_sharding)
     return jax.lax.dot_general(a, b, (axes, ((), ())), **options).astype(a.dtype)
+
+
+def _to_kernel(x: jax.Array, ct: jax.Array, precision: Any, out_sharding: Any) -> jax.Array:
+    """The gradient of the kernel, with the inputs' channels first: in JAX's order it takes twice as long on CPUs.
+
+    There it is summed by blocks of pixels. At once, XLA would form x transposed, and with it anew what x is made of:
+    the sums of all blocks of a residual network, ten times as long as the product.
+    """
+    over, pixels = tuple(range(x.ndim - 1)), math.prod(map(known, x.shape[:-1]))
+    at_once = partial(_contract, axes=(over, over), precision=precision, out_sharding=out_sharding)
+    if out_sharding is not None or sums_in_loops() or pixels < _BLOCK:
+        return at_once(x, ct)
+    blocks = partial(_by_blocks, size=min(_BLOCK, pixels // 2), precision=precision)
+    total: jax.Array = jax.lax.platform_dependent(x, ct, cpu=blocks, default=at_once)
+    return total
+
+
+def _by_blocks(x: jax.Array, ct: jax.Array, size: int, precision: Any) -> jax.Array:
+    wide, dtype = accum_dtype(x), x.dtype
+    x, ct = (y.reshape(-1, y.shape[-1]) for y in (x, ct))
+    count = x.shape[0] // size
+
+    def product(x: jax.Array, ct: jax.Array) -> jax.Array:
+        options: Any = dict(precision=precision, preferred_element_type=wide)
+        return jax.lax.dot_general(x, ct, (((0,), (0,)), ((), ())), **options)
+
+    def add(n: jax.Array, total: jax.Array) -> jax.Array:
+        block = [jax.lax.dynamic_slice_in_dim(y, n * size, size) for y in (x, ct)]
+        return total + product(*block)
+
+    rest = [y[count * size :] for y in (x, ct)]
+    total: jax.Array = jax.lax.fori_loop(0, count, add, product(*rest))
+    return total.astype(dtype)
+
+
+def sums_in_loops() -> bool:
+    """Whether a batch may be split over several CPU devices.
+
+    Then each step of a loop over blocks would sum the kernel's gradient over them. XLA for CPUs starts the sums behind
+    a loop while it still runs, in another order on each device: some wait in one and some in the other, in threads that
+    all devices of a process share, and the program hangs.
+    """
+    return on_cpus() and jax.device_count() > 1
+
+
+def on_cpus() -> bool:
+    """Whether programs run on CPUs by default."""
+    return bool(jax.default_backend() == "cpu")

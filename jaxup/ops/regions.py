@@ -146,7 +146,7 @@ def convolve_groups(
         each = jnp.repeat(x, maps, axis=-1) if maps > 1 else x
         return depthwise_conv(each, kernel, strides, padding, rhs_dilation=rhs_dilation)
     outputs = [
-        jax.lax.conv_general_dilated(part, taps, strides, padding, rhs_dilation=rhs_dilation, **options)
+        convolve(part, taps, strides, padding, rhs_dilation=rhs_dilation, **options)
         for part, taps in zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
     ]
     return jnp.concatenate(outputs, axis=-1)

@@ -1,5 +1,7 @@
 """What the benchmark of the networks compares computes the same."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -7,8 +9,12 @@ from flax import nnx
 
 from experiments.__main__ import main
 from experiments.bench.networks import literal_dkn
+from experiments.bench.torch_dense import dense_twin
 from experiments.bench.torch_twin import dkn_twin
 from jaxup.models import DKN, FDKN
+from jaxup.models.matting import MattingNetwork
+from jaxup.models.monocular_depth import FastDepth
+from jaxup.models.segmentation import SemanticFPN
 from tests.compare import assert_close
 from tests.modules import random, randomised
 
@@ -37,6 +43,34 @@ def test_the_twins_are_the_networks(network):
 
 
 @pytest.mark.thorough
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("build", "side", "channels"),
+    [
+        (partial(SemanticFPN, 5, backbone="resnet18", features=8, head_features=4), 64, 3),
+        (partial(FastDepth, features=32), 32, 3),
+        (partial(MattingNetwork, multiplier=0.25), 32, 4),
+    ],
+)
+def test_the_twins_of_dense_prediction_are_the_networks(build, side, channels):
+    network = build(rngs=nnx.Rngs(0))
+    randomised(network, 0.1)
+    network.eval()
+    image = np.asarray(random(2, side, side, channels))
+    assert_close(dense_twin(network, image)(), nnx.jit(network)(image), 1e-4)
+    gradient = jax.jit(jax.grad(lambda x: network(x).sum()))(image)
+    assert_close(dense_twin(network, image, gradients=True)(), gradient, 1e-3)
+
+
+@pytest.mark.thorough
+@pytest.mark.torch
+def test_networks_of_dense_prediction_are_measured(capsys):
+    options = ["--only", "fastdepth", "--side", "32", "--repeats", "1"]
+    assert main(["bench", "networks", *options]) == 0
+    assert "FastDepth, 32 x 32, gradients" in capsys.readouterr().out
+
+
+@pytest.mark.thorough
 def test_a_training_step_is_measured(capsys):
     assert main(["bench", "networks", "--only", "super-resolution", "--repeats", "1"]) == 0
     assert "a training step, attention, K 5" in capsys.readouterr().out
@@ -47,6 +81,7 @@ def test_a_training_step_is_measured(capsys):
     [
         (["--width", "30"], "networks: expected multiples"),
         (["--passes", "backward"], "passes: expected some of forward, gradients"),
+        (["--side", "30"], "side: expected 0, or a multiple of 32, got 30"),
         (["--repeats", "0"], "repeats: expected a number above 0"),
     ],
 )

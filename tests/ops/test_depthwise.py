@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxup.ops import depthwise
 from jaxup.ops.depthwise import depthwise_conv
 from tests.compare import assert_close
 
@@ -30,6 +31,23 @@ def test_depthwise_convolution(size, stride, dilation, padding):
 
     ours, theirs = jax.jit(lambda: (both(depthwise_conv, {}), both(jax.lax.conv_general_dilated, grouped)))()
     assert_close(ours, theirs, 2e-6)
+
+
+@pytest.mark.parametrize("size, stride, dilation", [(3, 1, 2), (2, 2, 1)])
+def test_gradient_of_the_kernel_by_rows(size, stride, dilation, monkeypatch):
+    """XLA's, where there are many pixels, and its change along a direction."""
+    monkeypatch.setattr(depthwise, "_MANY", 1)
+    random = np.random.default_rng(0)
+    x, kernel = random.standard_normal((2, 7, 9, 4)), random.standard_normal((size, size, 1, 4))
+    x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
+
+    def both(convolve, **more):
+        options = dict(padding="SAME", rhs_dilation=(dilation, dilation), **more)
+        loss = lambda x, k: jnp.sum(jnp.sin(convolve(x, k, (stride, stride), **options)))  # noqa: E731
+        return jax.jvp(jax.grad(loss, 1), (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
+
+    grouped = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4)
+    assert_close(*jax.jit(lambda: (both(depthwise_conv), both(jax.lax.conv_general_dilated, **grouped)))(), 4e-6)
 
 
 def test_sums_are_in_float32():

@@ -11,6 +11,7 @@ from jaxup._checks import Pair, accum_dtype, check_int, fail
 from jaxup.nn import initializers
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import BatchNorm, layer_norm, normalise
+from jaxup.ops.convolve import convolve
 from jaxup.ops.depthwise import depthwise_conv
 from jaxup.ops.pointwise import pointwise_conv, pointwise_dot
 from jaxup.ops.regions import convolve_many_groups
@@ -39,7 +40,7 @@ def conv(
 ) -> nnx.Conv:
     """A convolution, He-normal by fan-out; the padding is k // 2 dilated, or TensorFlow's "same", or none."""
     margin = dilation * (size // 2)
-    whole = pointwise_conv if size == 1 else jax.lax.conv_general_dilated
+    whole = pointwise_conv if size == 1 else convolve
     other = depthwise_conv if depthwise else convolve_many_groups if groups > 1 else whole
     return nnx.Conv(
         inputs,
