@@ -11,10 +11,9 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from jaxup._checks import Pair, accum_dtype
-from jaxup.ops.convolve import convolve, of_kernel
+from jaxup.ops.convolve import convolve, convolve_layer, of_kernel
 from jaxup.ops.depthwise import depthwise_conv
 from jaxup.ops.linear import bilinear
-from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.windows import join_blocks, merge_phases, occupied_offsets, split_phases
 
 _struct: Callable[..., Any] = jax.ShapeDtypeStruct  # typed: JAX's own has no annotations
@@ -139,14 +138,12 @@ def convolve_groups(
     XLA gathers the whole batch on every device for a grouped convolution. Modules pass this to `nnx.Conv`.
     """
     groups = feature_group_count
-    if groups == 1 and kernel.shape[:2] == (1, 1):
-        return pointwise_conv(x, kernel, strides, padding, **options)
     if kernel.shape[2] == 1 and groups > 1:
         maps = kernel.shape[3] // groups
         each = jnp.repeat(x, maps, axis=-1) if maps > 1 else x
         return depthwise_conv(each, kernel, strides, padding, rhs_dilation=rhs_dilation)
     outputs = [
-        convolve(part, taps, strides, padding, rhs_dilation=rhs_dilation, **options)
+        convolve_layer(part, taps, strides, padding, rhs_dilation=rhs_dilation, **options)
         for part, taps in zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
     ]
     return jnp.concatenate(outputs, axis=-1)

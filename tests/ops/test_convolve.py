@@ -4,16 +4,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxup.ops.convolve import convolve
+from jaxup.ops.convolve import convolve, convolve_layer
 from tests.compare import assert_close
 
+pytestmark = pytest.mark.usefixtures("one_device")
 LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    """As on one device: tests have several."""
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
 
 
 def random(*shape):
@@ -77,6 +72,24 @@ def test_precision_is_handed_on():
         program = str(jax.make_jaxpr(run)(x, kernel))
     products = [line for line in program.splitlines() if "conv_general_dilated[" in line or "dot_general[" in line]
     assert products and program.count("HIGHEST") >= 2 * len(products)
+
+
+@pytest.mark.parametrize(
+    "batch, size, channels, features, patches",
+    [(4, 5, 1, 16, True), (5, 5, 1, 16, False), (5, 3, 64, 17, True), (1, 5, 64, 17, False), (5, 3, 63, 17, False)],
+)
+def test_layers_form_patches_where_they_are_faster(batch, size, channels, features, patches):
+    x, kernel = random(batch, 4, 5, channels), random(size, size, channels, features)
+    ct = random(batch, 4, 5, features)
+
+    def gradients(run):
+        return lambda x, kernel, ct: jax.vjp(lambda *inputs: run(*inputs, (1, 1), "SAME", **LAYOUT), x, kernel)[1](ct)
+
+    assert ("scan" in str(jax.make_jaxpr(gradients(convolve_layer))(x, kernel, ct))) == patches
+    ours, theirs = jax.jit(lambda *a: [gradients(f)(*a) for f in (convolve_layer, jax.lax.conv_general_dilated)])(
+        x, kernel, ct
+    )
+    assert_close(ours, theirs, 1e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 4])

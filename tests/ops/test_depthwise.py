@@ -9,6 +9,8 @@ from jaxup.ops import depthwise
 from jaxup.ops.depthwise import depthwise_conv
 from tests.compare import assert_close
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.mark.parametrize("size, stride, dilation, padding", [
     *((3, s, d, ((d, d), (d, d))) for s, d in itertools.product((1, 2), (1, 2))),

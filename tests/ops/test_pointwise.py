@@ -8,6 +8,8 @@ from jaxup.ops.pointwise import pointwise_conv, pointwise_dot
 from jaxup.ops.regions import convolve_groups
 from tests.compare import assert_close
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.mark.parametrize("convolve", [pointwise_conv, convolve_groups])
 @pytest.mark.parametrize("strides, padding", [((1, 1), "SAME"), ((2, 3), "VALID"), ((2, 1), ((0, 1), (2, 0)))])

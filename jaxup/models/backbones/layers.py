@@ -11,9 +11,9 @@ from jaxup._checks import Pair, accum_dtype, check_int, fail
 from jaxup.nn import initializers
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import BatchNorm, layer_norm, normalise
-from jaxup.ops.convolve import convolve
+from jaxup.ops.convolve import convolve_layer
 from jaxup.ops.depthwise import depthwise_conv
-from jaxup.ops.pointwise import pointwise_conv, pointwise_dot
+from jaxup.ops.pointwise import pointwise_dot
 from jaxup.ops.regions import convolve_many_groups
 from jaxup.ops.softmax import softmax
 
@@ -40,8 +40,7 @@ def conv(
 ) -> nnx.Conv:
     """A convolution, He-normal by fan-out; the padding is k // 2 dilated, or TensorFlow's "same", or none."""
     margin = dilation * (size // 2)
-    whole = pointwise_conv if size == 1 else convolve
-    other = depthwise_conv if depthwise else convolve_many_groups if groups > 1 else whole
+    other = depthwise_conv if depthwise else convolve_many_groups if groups > 1 else convolve_layer
     return nnx.Conv(
         inputs,
         outputs,
