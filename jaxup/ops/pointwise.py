@@ -96,7 +96,7 @@ def _to_kernel(x: jax.Array, ct: jax.Array, precision: Any, out_sharding: Any) -
     """The gradient of the kernel, with the inputs' channels first: in JAX's order it takes twice as long on CPUs.
 
     There it is summed by blocks of pixels. At once, XLA would form x transposed, and with it anew what x is made of:
-    the sums of all blocks of a residual network, ten times as long as the product.
+    the sums of all blocks of a residual stage, up to six times as long as the product.
     """
     over, pixels = tuple(range(x.ndim - 1)), math.prod(map(known, x.shape[:-1]))
     at_once = partial(_contract, axes=(over, over), precision=precision, out_sharding=out_sharding)
