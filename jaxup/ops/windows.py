@@ -36,7 +36,8 @@ T = TypeVar("T")
 # What lies outside the image: zeros, the nearest pixel, or the image mirrored at its border pixels (not repeated).
 BORDERS = ("zeros", "edge", "reflect")
 
-# XLA does not join what makes these arrays with what reads them. Typed: JAX's own has no annotations.
+# Keeps XLA from joining what makes these arrays with what reads them, though not with a copy of theirs that it makes
+# itself, transposed for a product. Typed: JAX's own has no annotations.
 in_memory: Callable[[T], T] = jax.lax.optimization_barrier
 
 # Neighbours that `window_scores` gathers at a time: enough to keep matrix units busy, little enough to stay in cache.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxup.ops import pointwise
 from jaxup.ops.pointwise import pointwise_conv, pointwise_dot
 from jaxup.ops.regions import convolve_groups
 from tests.compare import assert_close
@@ -27,11 +28,12 @@ def test_pointwise_convolution(convolve, strides, padding):
 
 
 @pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 4, 3), (2, 2, 3, 3), (2, 5, 300, 3)])
-def test_linear_layer(shape):
+def test_linear_layer(shape, monkeypatch):
     """JAX's product with any leading axes, its gradients, and their change along a direction.
 
     That of the kernel by blocks, if there are many pixels, and by what is left over.
     """
+    monkeypatch.setattr(pointwise, "_WIDE", 1)
     random = np.random.default_rng(0)
     x, kernel = (jnp.asarray(random.standard_normal(s), jnp.float32) for s in (shape, (3, 7)))
 
@@ -43,6 +45,16 @@ def test_linear_layer(shape):
     assert_close(*jax.jit(lambda: (both(pointwise_dot), both(jax.lax.dot_general)))(), 4e-6)
 
 
+@pytest.mark.parametrize(
+    "inputs, outputs, pixels, by_blocks",
+    [(256, 512, 1024, True), (256, 514, 1024, False), (255, 4, 1024, False), (256, 4, 1023, False)],
+)
+def test_blocks_where_sums_become_narrower(inputs, outputs, pixels, by_blocks):
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, pixels, 1, inputs), (1, 1, inputs, outputs))]
+    gradient = jax.grad(lambda kernel, x: jnp.sum(pointwise_conv(x, kernel, (1, 1), "VALID")))
+    assert ("scan" in str(jax.make_jaxpr(gradient)(*reversed(shapes)))) == by_blocks
+
+
 def test_sums_are_in_float32():
     x, kernel = jnp.ones((1, 1, 1, 512), jnp.bfloat16), jnp.full((1, 1, 512, 1), 1 + 2**-7, jnp.bfloat16)
     y = pointwise_conv(x, kernel, (1, 1), "VALID")
@@ -50,12 +62,13 @@ def test_sums_are_in_float32():
     np.testing.assert_allclose(y, 512 * (1 + 2**-7), rtol=2**-8)
 
 
-@pytest.mark.parametrize("rows", [8, 32])
-def test_gradients_of_16_bits(rows):
-    """Sums of many pixels and of 512 outputs, which bfloat16 alone would not count beyond 256."""
-    x, kernel = jnp.ones((1, rows, 64, 3), jnp.bfloat16), jnp.ones((1, 1, 3, 512), jnp.bfloat16)
+@pytest.mark.parametrize("rows, outputs", [(8, 512), (32, 6)])
+def test_gradients_of_16_bits(rows, outputs, monkeypatch):
+    """Sums of many pixels, at once and by blocks, and of 512 outputs: bfloat16 alone would not count beyond 256."""
+    monkeypatch.setattr(pointwise, "_WIDE", 1)
+    x, kernel = jnp.ones((1, rows, 64, 3), jnp.bfloat16), jnp.ones((1, 1, 3, outputs), jnp.bfloat16)
     run = jax.grad(lambda x, k: jnp.sum(pointwise_conv(x, k, (1, 1), "VALID").astype(jnp.float32)), (0, 1))
-    for gradient, total in zip(run(x, kernel), (512, 64 * rows), strict=True):
+    for gradient, total in zip(run(x, kernel), (outputs, 64 * rows), strict=True):
         assert gradient.dtype == jnp.bfloat16 and (gradient == total).all()
 
 
