@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxup._checks import Pair, accum_dtype, known
-from jaxup.ops.linear import linear
+from jaxup.ops.linear import bilinear
 from jaxup.ops.pointwise import on_cpus, pointwise_conv, sums_in_loops
 from jaxup.ops.windows import in_memory
 
@@ -82,40 +82,41 @@ def _convolve(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any)
     return _at_once(x, kernel, padding, precision)[..., :features]
 
 
-@_convolve.defjvp
-def _convolve_jvp(
-    padding: Padding,
-    precision: Any,
-    primals: tuple[jax.Array, jax.Array],
-    tangents: tuple[jax.Array, jax.Array],
-) -> tuple[jax.Array, jax.Array]:
-    """Both terms are linear in the tangents, so that reverse mode transposes them."""
-    (x, kernel), (d_x, d_kernel) = primals, tangents
-    how: dict[str, Any] = dict(padding=padding, precision=precision)
-    return _convolve(x, kernel, padding, precision), _of_pixels(d_x, kernel, **how) + of_kernel(x, d_kernel, **how)
+@partial(_convolve.defjvp, symbolic_zeros=True)
+def _convolve_jvp(padding: Padding, precision: Any, primals: Any, tangents: Any) -> Any:
+    rows, columns = primals[1].shape[:2]
+    return bilinear(
+        lambda x, kernel: _convolve(x, kernel, padding, precision),
+        lambda ct, kernel: _to_pixels(ct, kernel, padding, precision),
+        lambda x, ct: to_kernel(x, ct, (rows, columns), padding, precision),
+        primals,
+        tangents,
+    )
 
 
-def _of_pixels(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
-    """The same convolution as a linear map of the pixels, whose transpose has a kernel of its own.
+def _to_pixels(ct: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
+    """The gradient of the pixels, with a kernel of its own.
 
     That of XLA has the kernel's two last axes swapped, and takes ten times as long in a loop on CPUs.
     """
-
-    def back(kernel: jax.Array, ct: jax.Array) -> tuple[jax.Array]:
-        flipped = jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3)
-        (top, bottom), (left, right) = padding
-        rows, columns = (size - 1 for size in kernel.shape[:2])
-        return (_at_once(ct, flipped, ((rows - top, rows - bottom), (columns - left, columns - right)), precision),)
-
-    return linear(lambda k, x: (_at_once(x, k, padding, precision),), back, (kernel,), (x,))[0]
+    flipped = jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3)
+    (top, bottom), (left, right) = padding
+    rows, columns = (size - 1 for size in kernel.shape[:2])
+    return _at_once(ct, flipped, ((rows - top, rows - bottom), (columns - left, columns - right)), precision)
 
 
-def of_kernel(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any = None) -> jax.Array:
-    """The same convolution as a linear map of the kernel, whose transpose is fast."""
-    how: dict[str, Any] = dict(padding=padding, precision=precision)
-    blocks = partial(_at_once if sums_in_loops() else _by_patches, **how)
-    out: jax.Array = jax.lax.platform_dependent(x, kernel, cpu=blocks, default=partial(_at_once, **how))
-    return out
+def to_kernel(x: jax.Array, ct: jax.Array, size: Pair, padding: Padding, precision: Any = None) -> jax.Array:
+    """The gradient of a kernel of that many rows and columns: [B, H, W, C], [B, h, w, F] -> [rows, columns, C, F]."""
+    options: dict[str, Any] = dict(size=size, padding=padding, precision=precision)
+    at_once, blocks = partial(_transposed, **options), partial(_by_patches, **options)
+    kernel: jax.Array = jax.lax.platform_dependent(x, ct, cpu=at_once if sums_in_loops() else blocks, default=at_once)
+    return kernel
+
+
+def _transposed(x: jax.Array, ct: jax.Array, *, size: Pair, padding: Padding, precision: Any) -> jax.Array:
+    kernel = jax.ShapeDtypeStruct((*size, x.shape[3], ct.shape[3]), ct.dtype)
+    run = partial(_at_once, x, padding=padding, precision=precision)
+    return jax.linear_transpose(lambda kernel: run(kernel), kernel)(ct)[0]
 
 
 def _at_once(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
@@ -144,30 +145,34 @@ def _padded(x: jax.Array, kernel: jax.Array, padding: Padding) -> tuple[jax.Arra
     return in_memory(x), jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
 
 
-def _by_patches(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
-    """The convolution as products of patches, a few rows at a time; for the transpose, they are formed anew.
+def _by_patches(x: jax.Array, ct: jax.Array, *, size: Pair, padding: Padding, precision: Any) -> jax.Array:
+    """The gradient as products with patches, a few rows at a time, which are written where those before them were.
 
     In that the output channels come first: the other order takes twice as long.
     """
-    rows, columns, channels, features = kernel.shape
-    (top, bottom), sides = padding
-    dtype, wide = jnp.result_type(x), accum_dtype(x)  # the transpose adds up the blocks of all rows
-    x, kernel = x.astype(wide), kernel.astype(wide)
-    height, width = x.shape[1] + top + bottom - rows + 1, x.shape[2] + sum(sides) - columns + 1
-    at_a_time = max(1, min(known(height), _BLOCK // max(1, known(x.shape[0]) * known(width))))
-    count = -(-height // at_a_time)
-    bottom += count * at_a_time - height
-    zero = jnp.zeros((), wide)
-    x = jax.lax.pad(x, zero, ((0, 0, 0), (top, bottom, 0), (*sides, 0), (0, 0, 0)))  # also of less than nothing
-    by_feature = kernel.reshape(rows * columns * channels, features).T
+    (rows, columns), (batch, height, width, features), channels = size, ct.shape, x.shape[3]
+    wide, taps = accum_dtype(x), rows * columns * channels
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)))
+    block = max(1, min(known(height), _BLOCK // max(1, known(batch) * known(width))))
+    count = height // block
 
-    @jax.checkpoint
-    def block(by_feature: jax.Array, n: jax.Array) -> jax.Array:
-        part = jax.lax.dynamic_slice_in_dim(x, n * at_a_time, at_a_time + rows - 1, axis=1)
-        shifted = [part[:, i : i + at_a_time, j : j + width] for i in range(rows) for j in range(columns)]
-        dimensions = (((1,), (3,)), ((), ()))
-        return jax.lax.dot_general(by_feature, jnp.concatenate(shifted, axis=3), dimensions, precision=precision)
+    def products(seen: jax.Array, ct: jax.Array, patches: jax.Array) -> tuple[jax.Array, jax.Array]:
+        for i in range(rows):
+            for j in range(columns):
+                tap = seen[:, i : i + ct.shape[1], j : j + width].astype(wide)
+                patches = jax.lax.dynamic_update_slice_in_dim(patches, tap, (i * columns + j) * channels, axis=3)
+        by_pixel = ct.astype(wide).reshape(-1, features), patches.reshape(-1, taps)
+        return patches, jax.lax.dot_general(*by_pixel, (((0,), (0,)), ((), ())), precision=precision)
 
-    out = jax.lax.map(partial(block, by_feature), jnp.arange(count))
-    out = jnp.moveaxis(out, (0, 1), (1, -1))
-    return out.reshape(out.shape[0], count * at_a_time, width, features)[:, :height].astype(dtype)
+    def add(n: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        seen = jax.lax.dynamic_slice_in_dim(x, n * block, block + rows - 1, axis=1)
+        part = jax.lax.dynamic_slice_in_dim(ct, n * block, block, axis=1)
+        patches, more = products(seen, part, state[0])
+        return patches, state[1] + more
+
+    def empty(rows: Any) -> jax.Array:
+        return jnp.zeros((batch, rows, width, taps), wide)
+
+    _, total = products(x[:, count * block :], ct[:, count * block :], empty(height - count * block))
+    _, total = jax.lax.fori_loop(0, count, add, (empty(block), total))
+    return total.T.reshape(rows, columns, channels, features).astype(ct.dtype)

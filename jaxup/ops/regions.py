@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_derivatives import SymbolicZero
 
 from jaxup._checks import Pair, accum_dtype
-from jaxup.ops.convolve import convolve, convolve_layer, of_kernel
+from jaxup.ops.convolve import convolve, convolve_layer, to_kernel
 from jaxup.ops.depthwise import depthwise_conv
 from jaxup.ops.linear import bilinear
 from jaxup.ops.windows import join_blocks, merge_phases, occupied_offsets, split_phases
@@ -27,9 +26,9 @@ _FEW = 32
 _Alike = tuple[range, np.ndarray]
 
 
-def _padding(kernel: jax.Array, scale: Pair) -> list[Pair]:
-    """Zeros around the image, so that windows at stride `scale` are centred on the regions."""
-    extra = [size - s for size, s in zip(kernel.shape[:2], scale, strict=True)]
+def _padding(size: Sequence[int], scale: Pair) -> list[Pair]:
+    """Zeros around the image, so that windows of that size at stride `scale` are centred on the regions."""
+    extra = [n - s for n, s in zip(size, scale, strict=False)]
     return [(e // 2, e - e // 2) for e in extra]
 
 
@@ -40,29 +39,32 @@ def convolve_regions(x: jax.Array, kernel: jax.Array, scale: Pair) -> jax.Array:
 
 
 def _strided(x: jax.Array, kernel: jax.Array, scale: Pair) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, kernel, scale, _padding(kernel, scale), dimension_numbers=_LAYOUT)
+    padding = _padding(kernel.shape[:2], scale)
+    return jax.lax.conv_general_dilated(x, kernel, scale, padding, dimension_numbers=_LAYOUT)
 
 
 @partial(convolve_regions.defjvp, symbolic_zeros=True)
 def _convolve_regions_jvp(scale: Pair, primals: Any, tangents: Any) -> Any:
-    """On CPUs the gradient of the kernel is slow where the convolution is strided."""
-    (x, kernel), (d_x, d_kernel) = primals, tangents
-    terms = []
-    if not isinstance(d_x, SymbolicZero):
-        terms.append(_strided(d_x, kernel, scale))
-    if not isinstance(d_kernel, SymbolicZero):
-        terms.append(of_kernel(*_by_region(x, d_kernel, scale), ((0, 0), (0, 0))))
-    out = convolve_regions(x, kernel, scale)
-    return out, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(out)
+    """On CPUs XLA's gradient of the kernel is slow where the convolution is strided."""
+    image, size = _struct(primals[0].shape, primals[0].dtype), primals[1].shape[:2]
+    return bilinear(
+        lambda x, kernel: convolve_regions(x, kernel, scale),
+        lambda ct, kernel: jax.linear_transpose(lambda x: _strided(x, kernel, scale), image)(ct)[0],
+        lambda x, ct: _to_kernel(x, ct, size, scale),
+        primals,
+        tangents,
+    )
 
 
-def _by_region(x: jax.Array, kernel: jax.Array, scale: Pair) -> tuple[jax.Array, jax.Array]:
-    """The pixels of a region as channels of one, of the padded image and of the kernel."""
-    (sy, sx), (rows, cols, inputs, features) = scale, kernel.shape
-    regions = split_phases(jnp.pad(x, ((0, 0), *_padding(kernel, scale), (0, 0))), scale)
-    regions = jnp.swapaxes(regions, 2, 3).reshape(x.shape[0], *regions.shape[1:4:2], sy * sx * inputs)
-    taps = kernel.reshape(rows // sy, sy, cols // sx, sx, inputs, features).transpose(0, 2, 1, 3, 4, 5)
-    return regions, taps.reshape(rows // sy, cols // sx, -1, features)
+def _to_kernel(x: jax.Array, ct: jax.Array, size: Pair, scale: Pair) -> jax.Array:
+    """The pixels of a region as channels of one, and back to entries."""
+    (sy, sx), channels, features = scale, x.shape[3], ct.shape[3]
+    rows, cols = (n // s for n, s in zip(size, scale, strict=True))
+    regions = split_phases(jnp.pad(x, ((0, 0), *_padding(size, scale), (0, 0))), scale)
+    regions = jnp.swapaxes(regions, 2, 3).reshape(x.shape[0], *regions.shape[1:4:2], sy * sx * channels)
+    taps = to_kernel(regions, ct, (rows, cols), ((0, 0), (0, 0)))
+    taps = taps.reshape(rows, cols, sy, sx, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    return taps.reshape(*size, channels, features)
 
 
 def convolve_enlarged(x: jax.Array, kernel: jax.Array, scale: Pair, groups: int) -> jax.Array:
@@ -117,7 +119,7 @@ def convolve_channels(x: jax.Array, kernel: jax.Array, scale: Pair, maps: int) -
 
     Not by a grouped convolution, whose gradient XLA makes tens of times slower on CPUs.
     """
-    regions = split_phases(jnp.pad(x, ((0, 0), *_padding(kernel, scale), (0, 0))), scale)
+    regions = split_phases(jnp.pad(x, ((0, 0), *_padding(kernel.shape[:2], scale), (0, 0))), scale)
     reach = kernel.shape[0] // scale[0]
     kernel = kernel.reshape(reach, scale[0], reach, scale[1], maps, -1)
     return _weigh(regions, jnp.broadcast_to(kernel, (*kernel.shape[:5], x.shape[3])))

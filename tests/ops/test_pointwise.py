@@ -27,15 +27,23 @@ def test_pointwise_convolution(convolve, strides, padding):
     assert_close(*jax.jit(lambda: (both(convolve), both(jax.lax.conv_general_dilated)))(), 2e-6)
 
 
+@pytest.fixture
+def for_few_channels(monkeypatch):
+    """What is chosen for many."""
+    monkeypatch.setattr(pointwise, "_SOME", 1)
+    monkeypatch.setattr(pointwise, "_MANY", 1)
+
+
+@pytest.mark.usefixtures("for_few_channels")
+@pytest.mark.parametrize("outputs", [1, 7])
 @pytest.mark.parametrize("shape", [(3,), (5, 3), (2, 4, 3), (2, 2, 3, 3), (2, 5, 300, 3)])
-def test_linear_layer(shape, monkeypatch):
+def test_linear_layer(shape, outputs):
     """JAX's product with any leading axes, its gradients, and their change along a direction.
 
     That of the kernel by blocks, if there are many pixels, and by what is left over.
     """
-    monkeypatch.setattr(pointwise, "_WIDE", 1)
     random = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(random.standard_normal(s), jnp.float32) for s in (shape, (3, 7)))
+    x, kernel = (jnp.asarray(random.standard_normal(s), jnp.float32) for s in (shape, (3, outputs)))
 
     def both(product):
         axes = ((len(shape) - 1,), (0,)), ((), ())
@@ -47,9 +55,17 @@ def test_linear_layer(shape, monkeypatch):
 
 @pytest.mark.parametrize(
     "inputs, outputs, pixels, by_blocks",
-    [(256, 512, 1024, True), (256, 514, 1024, False), (255, 4, 1024, False), (256, 4, 1023, False)],
+    [
+        (256, 512, 1024, True),
+        (256, 514, 1024, False),
+        (255, 510, 1024, False),
+        (64, 16, 1024, True),
+        (64, 17, 1024, False),
+        (63, 4, 1024, False),
+        (256, 4, 1023, False),
+    ],
 )
-def test_blocks_where_sums_become_narrower(inputs, outputs, pixels, by_blocks):
+def test_blocks_where_outputs_are_few_or_inputs_many(inputs, outputs, pixels, by_blocks):
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, pixels, 1, inputs), (1, 1, inputs, outputs))]
     gradient = jax.grad(lambda kernel, x: jnp.sum(pointwise_conv(x, kernel, (1, 1), "VALID")))
     assert ("scan" in str(jax.make_jaxpr(gradient)(*reversed(shapes)))) == by_blocks
@@ -62,10 +78,10 @@ def test_sums_are_in_float32():
     np.testing.assert_allclose(y, 512 * (1 + 2**-7), rtol=2**-8)
 
 
-@pytest.mark.parametrize("rows, outputs", [(8, 512), (32, 6)])
-def test_gradients_of_16_bits(rows, outputs, monkeypatch):
+@pytest.mark.usefixtures("for_few_channels")
+@pytest.mark.parametrize("rows, outputs", [(8, 512), (32, 6), (32, 1)])
+def test_gradients_of_16_bits(rows, outputs):
     """Sums of many pixels, at once and by blocks, and of 512 outputs: bfloat16 alone would not count beyond 256."""
-    monkeypatch.setattr(pointwise, "_WIDE", 1)
     x, kernel = jnp.ones((1, rows, 64, 3), jnp.bfloat16), jnp.ones((1, 1, 3, outputs), jnp.bfloat16)
     run = jax.grad(lambda x, k: jnp.sum(pointwise_conv(x, k, (1, 1), "VALID").astype(jnp.float32)), (0, 1))
     for gradient, total in zip(run(x, kernel), (outputs, 64 * rows), strict=True):
