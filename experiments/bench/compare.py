@@ -13,7 +13,9 @@ import numpy as np
 from experiments.bench.cases import OPERATORS, SHAPES, Job, moved
 from experiments.bench.measuring import (
     Machine,
+    Times,
     circumstances,
+    faster,
     in_turns,
     machine,
     peak,
@@ -145,12 +147,12 @@ def measure(job: Job, dtype: str, gradients: bool, forms: Any, able: Machine, re
         if dtype == "float32":
             _check_agreement(run(), theirs(), len(job.images))
     times = in_turns(runs, repeats)
-    taken = float(np.median(times[0]))
-    row = {"ms": 1000 * taken, "spread": spread(times[0])}
+    taken = float(np.median(times[0].taken))
+    row = {"ms": 1000 * taken, "spread": spread(times[0].taken)}
     if forms:
-        other = times[1] if theirs else np.array([np.nan])
-        row |= {"torch ms": 1000 * float(np.median(other)), "torch spread": spread(other)}
-        row["torch / jaxup"] = row["torch ms"] / row["ms"]
+        other = times[1] if theirs else Times(np.array([np.nan]), np.array([np.nan]))
+        row |= {"torch ms": 1000 * float(np.median(other.taken)), "torch spread": spread(other.taken)}
+        row["torch / jaxup"], row["elapsed"] = faster(times[0], other)
     row |= {"compile s": compile_seconds, "scratch MiB": scratch(compiled) / 2**20, "peak MiB": peak(compiled) / 2**20}
     row["scratch / arrays"] = scratch(compiled) / (peak(compiled) - scratch(compiled))
     return row | able.share(taken, moved(job, dtype, gradients), job.multiply_adds * (2 if gradients else 1))

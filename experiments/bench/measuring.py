@@ -23,8 +23,15 @@ _WARM_UPS, _SETTLED, _PATIENCE = 8, 100, 20.0  # rounds at most; page faults of 
 _COPIED, _SIDE = 64 << 20, 1024  # bytes that are copied, and rows of the matrices that are multiplied
 
 
-def in_turns(runs: Sequence[Callable[[], Any]], repeats: int) -> list[np.ndarray]:
-    """Seconds of `repeats` runs of each function, one after the other, after some that do not count.
+class Times(NamedTuple):
+    """Seconds of several calls."""
+
+    taken: np.ndarray  # on CPUs those of all threads
+    elapsed: np.ndarray
+
+
+def in_turns(runs: Sequence[Callable[[], Any]], repeats: int) -> list[Times]:
+    """How long `repeats` calls of each function take, one after the other, after some that do not count.
 
     These go on until the system hands out no more pages, because a heap that is kept takes a few calls to settle.
     """
@@ -35,7 +42,19 @@ def in_turns(runs: Sequence[Callable[[], Any]], repeats: int) -> list[np.ndarray
             run()
         if page_faults() - before < _SETTLED or time.perf_counter() - start > _PATIENCE:
             break
-    return list(np.array([[seconds(run) for run in runs] for _ in range(repeats)]).T)
+    measured = np.array([[_both(run) for run in runs] for _ in range(repeats)])
+    return [Times(*times) for times in measured.transpose(1, 2, 0)]
+
+
+def _both(run: Callable[[], Any]) -> tuple[float, float]:
+    start = time.perf_counter()
+    return seconds(run), time.perf_counter() - start
+
+
+def faster(ours: Times, theirs: Times) -> tuple[float, float]:
+    """By how much ours is, as ratios of medians; elapsed time counts what threads wait for, and other programs."""
+    taken, elapsed = (float(np.median(b) / np.median(a)) for a, b in zip(ours, theirs, strict=True))
+    return taken, elapsed
 
 
 def spread(times: np.ndarray) -> float:
@@ -97,8 +116,9 @@ def machine(repeats: int = 5) -> Machine:
     def copy() -> None:
         buffer[0] = jax.block_until_ready(add(buffer[0]))
 
-    copied, multiplied = in_turns([copy, lambda: jax.block_until_ready(multiply(matrix, matrix))], repeats)
-    return Machine(2 * _COPIED / float(np.median(copied)), _SIDE**3 / float(np.median(multiplied)))
+    times = in_turns([copy, lambda: jax.block_until_ready(multiply(matrix, matrix))], repeats)
+    copied, multiplied = (float(np.median(each.taken)) for each in times)
+    return Machine(2 * _COPIED / copied, _SIDE**3 / multiplied)
 
 
 def available() -> int:

@@ -19,9 +19,9 @@ from jaxup.files import InputError
 from jaxup.models import DKN, FDKN
 from jaxup.models.dkn import averaged, kernels
 from jaxup.models.dkn_streams import NORMALISED, Maps
-from jaxup.models.matting import MattingNetwork
-from jaxup.models.monocular_depth import FastDepth
-from jaxup.models.segmentation import SemanticFPN
+from jaxup.models.matting import A2UMatting, MattingNetwork
+from jaxup.models.monocular_depth import FastDepth, HuDepthNetwork
+from jaxup.models.segmentation import SegFormer, SemanticFPN, UperNet
 from jaxup.nn.norms import normalise
 from jaxup.ops import resize
 
@@ -29,8 +29,18 @@ UPSAMPLERS: dict[str, type[FDKN | DKN]] = {"fdkn": FDKN, "dkn": DKN}
 # Those that map an image to a map, and the side and channels of their images.
 DENSE: dict[str, tuple[str, Callable[..., Any], int, int]] = {
     "semantic-fpn": ("Semantic FPN, ResNet-50", partial(SemanticFPN, 150), 512, 3),
+    "upernet": ("UPerNet, ResNet-50", partial(UperNet, 150), 256, 3),
+    "segformer": ("SegFormer, MiT-B1", partial(SegFormer, 150, backbone="mit_b1"), 512, 3),
     "matting": ("matting, MobileNetV2, max unpooling (B11)", MattingNetwork, 320, 4),
+    "indexnet": (
+        "matting, MobileNetV2, M2O index networks",
+        partial(MattingNetwork, upsampler="m2o", nonlinear=True, context=True),
+        320,
+        4,
+    ),
+    "a2u": ("A2U matting", A2UMatting, 320, 4),
     "fastdepth": ("FastDepth", FastDepth, 224, 3),
+    "hu": ("Hu et al., ResNet-50", HuDepthNetwork, 256, 3),
 }
 NETWORKS, PASSES = (*UPSAMPLERS, *DENSE, "super-resolution"), ("forward", "gradients")
 
@@ -99,9 +109,9 @@ def networks(
         width: of the image of FDKN and DKN, in pixels, a multiple of 4 and of the scale.
         height: of the image.
         scale: upsampling factor.
-        side: of the images of Semantic FPN, matting and FastDepth, a multiple of 32; 0 is 512, 320 and 224.
+        side: of the images of the networks of dense prediction, a multiple of 32; 0 is what the table says.
         repeats: timed runs of each function, taken in turns.
-        only: fdkn, dkn, semantic-fpn, matting, fastdepth, super-resolution.
+        only: fdkn, dkn, semantic-fpn, upernet, segformer, matting, indexnet, a2u, fastdepth, hu, super-resolution.
         passes: forward, gradients.
         cores: on which this process and its threads run, where the system can say so; 0: as it is.
     """
@@ -228,8 +238,7 @@ def _compare(
 
 
 def _timed(name: str, other: str, runs: list[Callable[[], Any]], repeats: int) -> dict[str, Any]:
-    times = measuring.in_turns(runs, repeats)
-    ms, its = (1000 * float(np.median(taken)) for taken in times)
-    spread, its_spread = map(measuring.spread, times)
-    row = {"network": name, "ms": ms, "spread": spread, "against": other, "its ms": its, "its spread": its_spread}
-    return row | {"faster": its / ms}
+    ours, its = measuring.in_turns(runs, repeats)
+    row = {"network": name, "ms": 1000 * float(np.median(ours.taken)), "spread": measuring.spread(ours.taken)}
+    row |= {"against": other, "its ms": 1000 * float(np.median(its.taken)), "its spread": measuring.spread(its.taken)}
+    return row | dict(zip(("faster", "elapsed"), measuring.faster(ours, its), strict=True))

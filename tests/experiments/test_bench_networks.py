@@ -12,12 +12,14 @@ from experiments.bench.networks import literal_dkn
 from experiments.bench.torch_dense import dense_twin
 from experiments.bench.torch_twin import dkn_twin
 from jaxup.models import DKN, FDKN
-from jaxup.models.matting import MattingNetwork
-from jaxup.models.monocular_depth import FastDepth
-from jaxup.models.segmentation import SemanticFPN
+from jaxup.models.backbones import MiT
+from jaxup.models.matting import A2UMatting, MattingNetwork
+from jaxup.models.monocular_depth import FastDepth, HuDepthNetwork
+from jaxup.models.segmentation import SegFormer, SemanticFPN, UperNet
 from tests.compare import assert_close
 from tests.modules import random, randomised
 
+MIT = dict(widths=(4, 6, 8, 8), depths=(1, 2, 1, 1), num_heads=(1, 2, 2, 2), epsilon=1e-6, embed_epsilon=1e-6)
 DEPTH, GUIDE = random(1, 2, 3, 1), random(1, 8, 12, 3)
 
 
@@ -48,8 +50,13 @@ def test_the_twins_are_the_networks(network):
     ("build", "side", "channels"),
     [
         (partial(SemanticFPN, 5, backbone="resnet18", features=8, head_features=4), 64, 3),
+        (partial(UperNet, 5, backbone="resnet18", features=8), 64, 3),
+        (lambda rngs: SegFormer(5, backbone=MiT(**MIT, rngs=rngs), features=8, rngs=rngs), 64, 3),
         (partial(FastDepth, features=32), 32, 3),
+        (partial(HuDepthNetwork, backbone="resnet18"), 64, 3),
         (partial(MattingNetwork, multiplier=0.25), 32, 4),
+        (partial(MattingNetwork, multiplier=0.25, upsampler="m2o", nonlinear=True, context=True), 32, 4),
+        (partial(A2UMatting, features=32), 32, 4),
     ],
 )
 def test_the_twins_of_dense_prediction_are_the_networks(build, side, channels):
