@@ -20,10 +20,11 @@ def random(*shape):
     [("VALID", (3, 2)), ("SAME", (2, 5)), ([(2, 0), (0, 3)], (3, 3)), ([(4, 2), (0, 5)], (3, 2)), ("VALID", (1, 1))],
     ids=str,
 )
-def test_equals_lax(monkeypatch, padding, size):
+@pytest.mark.parametrize("features", [2, 5])
+def test_equals_lax(monkeypatch, padding, size, features):
     """Values, both gradients, and the change along a direction, with a last block of rows that is not full."""
     monkeypatch.setattr("jaxup.ops.convolve._BLOCK", 2 * 2 * 9)
-    x, kernel = random(2, 8, 6, 3), random(*size, 3, 5)
+    x, kernel = random(2, 8, 6, 3), random(*size, 3, features)
 
     def run(convolution):
         def values(*inputs):
@@ -75,12 +76,20 @@ def test_precision_is_handed_on():
 
 
 @pytest.mark.parametrize(
-    "batch, size, channels, features, patches",
-    [(4, 5, 1, 16, True), (5, 5, 1, 16, False), (5, 3, 64, 17, True), (1, 5, 64, 17, False), (5, 3, 63, 17, False)],
+    "pixels, size, channels, features, patches",
+    [
+        (4, 5, 1, 16, True),
+        (64, 3, 32, 17, False),
+        (64, 3, 32, 32, True),
+        (60, 3, 32, 32, False),
+        (64, 5, 63, 64, False),
+        (64, 5, 64, 64, True),
+    ],
 )
-def test_layers_form_patches_where_they_are_faster(batch, size, channels, features, patches):
-    x, kernel = random(batch, 4, 5, channels), random(size, size, channels, features)
-    ct = random(batch, 4, 5, features)
+def test_layers_form_patches_where_they_are_faster(pixels, size, channels, features, patches, monkeypatch):
+    monkeypatch.setattr("jaxup.ops.convolve._MANY", 64)
+    x, kernel = random(pixels // 4, 2, 2, channels), random(size, size, channels, features)
+    ct = random(pixels // 4, 2, 2, features)
 
     def gradients(run):
         return lambda x, kernel, ct: jax.vjp(lambda *inputs: run(*inputs, (1, 1), "SAME", **LAYOUT), x, kernel)[1](ct)

@@ -81,7 +81,11 @@ class ConvNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Features of x."""
-        y = normalise(self.norm, self.conv(x), self.dtype)
+        return self.finish(self.conv(x))
+
+    def finish(self, y: jax.Array) -> jax.Array:
+        """What follows the convolution."""
+        y = normalise(self.norm, y, self.dtype)
         return y if self.activation is None else self.activation(y)
 
 
