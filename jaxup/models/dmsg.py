@@ -9,6 +9,7 @@ from flax import nnx
 from jaxup._checks import check_features, check_image, check_power_of_two, check_shape
 from jaxup.models.backbones.layers import max_pool
 from jaxup.nn import initializers
+from jaxup.ops.convolve import convolve_layer
 from jaxup.ops.filters import check_guide
 from jaxup.ops.resize import resize
 from jaxup.ops.windows import pad_window
@@ -28,6 +29,7 @@ class _Layer(nnx.Module):
     ):
         options: dict[str, Any] = dict(kernel_init=_INIT, dtype=dtype, rngs=rngs)
         if enlarged is None:
+            options["conv_general_dilated"] = convolve_layer
             self.conv: Any = nnx.Conv(inputs, outputs, (size, size), **options)
         else:  # stride 2 and this padding, in the terms of Caffe
             margin = size - 1 - enlarged
@@ -91,7 +93,7 @@ class DMSG(nnx.Module):
             self.levels.append(nnx.List([*joined, _Layer(_WIDTH, _WIDTH, enlarged=1, **options)]))
         finest = [_Layer(2 * _WIDTH if i == 0 else _WIDTH, _WIDTH, **options) for i in range(3)]
         self.levels.append(nnx.List(finest))
-        self.last = nnx.Conv(_WIDTH, 1, (5, 5), kernel_init=_INIT, **options)
+        self.last = nnx.Conv(_WIDTH, 1, (5, 5), kernel_init=_INIT, conv_general_dilated=convolve_layer, **options)
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Enlarge x to the size of the guide."""

@@ -13,6 +13,7 @@ from jaxup.models.resampling import Resampling
 from jaxup.models.stages import RESAMPLINGS
 from jaxup.nn import initializers
 from jaxup.nn.norms import BatchNorm, normalise
+from jaxup.ops.convolve import convolve_layer
 
 _INIT = initializers.he_normal()  # the "improved Xavier" of the paper
 # Of the last layer a tenth of that: training starts near the image, and not a hundred times as far from it as noise.
@@ -52,6 +53,7 @@ def _conv(
         strides=stride,
         padding=((1, 1), (1, 1)),  # with a stride, "SAME" would be another one
         kernel_init=init,
+        conv_general_dilated=convolve_layer,
         dtype=dtype,
         rngs=rngs,
     )

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxup._checks import check_choice, check_divides, check_features, check_int, check_odd, fail
 from jaxup.nn import initializers
 from jaxup.ops import attention_upsample, resize, zero_upsample
+from jaxup.ops.convolve import convolve_layer
 
 # The width of each layer, as in Table I; "features" is the width F of the streams' last layer.
 JOINT_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -32,6 +33,7 @@ DJF_CROP = 6  # pixels that the joint part of the official DJF takes away on eac
 BICUBIC_REACH = 3  # low-resolution pixels that an enlargement reads on each side, also if displaced by half of one
 
 _INIT = initializers.he_normal()  # keeps the signal through layers with ReLU
+_LAYER: dict[str, Any] = dict(kernel_init=_INIT, conv_general_dilated=convolve_layer)
 
 
 class _ThreeLayers(nnx.Module):
@@ -53,7 +55,7 @@ class _ThreeLayers(nnx.Module):
     ):
         inputs = (in_features, *widths[:-1])
         self.convs = nnx.List(
-            nnx.Conv(i, o, (k, k), padding=padding, kernel_init=_INIT, dtype=dtype, rngs=rngs)
+            nnx.Conv(i, o, (k, k), padding=padding, **_LAYER, dtype=dtype, rngs=rngs)
             for i, o, k in zip(inputs, widths, (9, 1, 5), strict=True)
         )
         if last_zero:
@@ -150,7 +152,7 @@ class AttentionJointNetwork(nnx.Module):
         self.target_cnn = _ThreeLayers(in_features, (*widths, features), last_relu=True, dtype=dtype, rngs=rngs)
         self.guide_cnn = _ThreeLayers(guide_features, (*widths, features), last_relu=True, dtype=dtype, rngs=rngs)
         self.mixing_cnn = nnx.List(
-            nnx.Conv(both, both, (3, 3), kernel_init=_INIT, dtype=dtype, rngs=rngs)
+            nnx.Conv(both, both, (3, 3), **_LAYER, dtype=dtype, rngs=rngs)
             for _ in range(check_int("mixing_layers", mixing_layers))
         )
         self.final_cnn = _ThreeLayers(

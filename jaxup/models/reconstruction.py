@@ -11,14 +11,15 @@ from jaxup._checks import check_divides, check_features, check_int
 from jaxup.models.resampling import Memory, Resampling
 from jaxup.nn import initializers
 from jaxup.nn.norms import BatchNorm, normalise
+from jaxup.ops.convolve import convolve_layer
 
 
 class _Block(nnx.Module):
     """C(k): a 3 x 3 convolution, BatchNorm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, dtype: Any, rngs: nnx.Rngs):
-        init = initializers.he_normal()
-        self.conv = nnx.Conv(inputs, outputs, (3, 3), use_bias=False, kernel_init=init, dtype=dtype, rngs=rngs)
+        options: Any = dict(kernel_init=initializers.he_normal(), conv_general_dilated=convolve_layer)
+        self.conv = nnx.Conv(inputs, outputs, (3, 3), use_bias=False, **options, dtype=dtype, rngs=rngs)
         self.norm, self.dtype = BatchNorm(outputs, rngs=rngs), dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -99,8 +100,8 @@ class ReconstructionNetwork(nnx.Module):
         self.encoder = blocks([in_features, *down[:-1]], widths)
         self.bottleneck = _Block(down[-1], 2 * widths[-1], dtype=dtype, rngs=rngs)
         self.decoder = blocks([2 * widths[-1], *up[:0:-1]], widths[::-1])
-        init = initializers.lecun_normal()
-        self.last = nnx.Conv(up[0], in_features, (3, 3), kernel_init=init, dtype=dtype, rngs=rngs)
+        options: Any = dict(kernel_init=initializers.lecun_normal(), conv_general_dilated=convolve_layer)
+        self.last = nnx.Conv(up[0], in_features, (3, 3), **options, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Reconstruct x."""

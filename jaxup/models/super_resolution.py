@@ -10,6 +10,7 @@ from jaxup._checks import check_features, check_int, check_power_of_two, fail
 from jaxup.nn import initializers
 from jaxup.nn.basic import Resize
 from jaxup.nn.factory import UPSAMPLERS, make_upsampler
+from jaxup.ops.convolve import convolve_layer
 from jaxup.ops.resize import resize
 
 _INIT = initializers.he_normal()  # keeps the signal through layers with ReLU
@@ -195,4 +196,5 @@ class SuperResolutionNetwork(nnx.Module):
 
 
 def _conv(inputs: int, outputs: int, size: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:
-    return nnx.Conv(inputs, outputs, (size, size), kernel_init=_INIT, dtype=dtype, rngs=rngs)
+    options: Any = dict(kernel_init=_INIT, conv_general_dilated=convolve_layer, dtype=dtype, rngs=rngs)
+    return nnx.Conv(inputs, outputs, (size, size), **options)

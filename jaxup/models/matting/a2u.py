@@ -14,6 +14,7 @@ from jaxup.nn import initializers
 from jaxup.nn.aspp import ASPP, DILATIONS, conv_block, through
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import InPlaceABN, normalise
+from jaxup.ops.convolve import convolve_layer
 from jaxup.ops.depthwise import depthwise_conv
 from jaxup.ops.windows import pad_window
 
@@ -31,7 +32,7 @@ def leaky_relu(x: jax.Array) -> jax.Array:
 
 
 def _conv(inputs: int, outputs: int, size: int, *, stride: int = 1, groups: int = 1, **options: Any) -> nnx.Conv:
-    special: dict[str, Any] = {"conv_general_dilated": depthwise_conv} if groups > 1 else {}
+    special: dict[str, Any] = {"conv_general_dilated": depthwise_conv if groups > 1 else convolve_layer}
     fixed: dict[str, Any] = dict(feature_group_count=groups, use_bias=False, kernel_init=_init)
     return nnx.Conv(inputs, outputs, (size, size), strides=stride, **fixed, **special, **options)
 

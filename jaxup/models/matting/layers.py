@@ -12,6 +12,7 @@ from jaxup.models.backbones import MobileNetV2
 from jaxup.models.backbones.mobilenet_v2 import LITE0_STAGES, V2_STAGES
 from jaxup.nn.aspp import ASPP, DILATIONS, ConvNorm, conv_block, through
 from jaxup.nn.indexnet import OFFICIAL_INIT
+from jaxup.ops.convolve import convolve_layer
 
 # Stages, padding and epsilon of the norms. Widths are cut to integers, as in the official code.
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -49,7 +50,7 @@ class Prediction(nnx.Module):
         options: dict[str, Any] = dict(kernel_init=OFFICIAL_INIT, dtype=dtype, rngs=rngs)
         size = check_odd("kernel_size", kernel_size)
         self.blocks = conv_block(inputs, 1, size, separable=separable, **options)
-        self.conv = nnx.Conv(1, 1, (size, size), use_bias=False, **options)
+        self.conv = nnx.Conv(1, 1, (size, size), use_bias=False, conv_general_dilated=convolve_layer, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, inputs] -> [B, H, W, 1]."""
