@@ -30,8 +30,10 @@ from experiments.engine.report import check_out, markdown_table, publish
 from jaxup.files import InputError
 
 _TYPES = ("float32", "bfloat16")
-_AGREES = 2e-3  # parts of the largest entry, by which float32 results may differ from PyTorch's
-_KINKS = 1e-4  # of the entries: where a derivative jumps, as at pixels that are sampled, rounding decides its side
+# By how much of the largest entry float32 results may differ from PyTorch's, and how many entries by more: where a
+# derivative jumps, as at pixels that are sampled, rounding decides its side. Two of 67 million ReLUs may change all
+# pixels that they see: then the norm of the difference has to be that small.
+_AGREES, _KINKS = 2e-3, 1e-4
 
 Run = Callable[[], Any]
 Options = tuple[Machine, int, float]  # what the machine can do, repeats, and GiB
@@ -219,5 +221,6 @@ def _check_agreement(ours: Any, theirs: Any, images: int) -> None:
         array = other.detach().numpy()
         array = array.transpose(0, 2, 3, 1) if place < images else array
         difference, largest = np.abs(mine - array), float(np.abs(array).max())
-        if not np.mean(difference <= _AGREES * max(largest, 1e-6)) >= 1 - _KINKS:
+        near = np.mean(difference <= _AGREES * max(largest, 1e-6)) >= 1 - _KINKS
+        if not near and not np.linalg.norm(difference) <= _AGREES * np.linalg.norm(array):
             raise RuntimeError(f"result {place} and PyTorch's differ by up to {difference.max()} of {largest}")
