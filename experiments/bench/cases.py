@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -186,12 +187,19 @@ def _bilateral(s: Shape) -> Job:
     return Job(ops.bilateral_filter, "bilateral_filter", images, options, 50 * s.pixels * s.channels)
 
 
-def _module(module: nnx.Module, form: str, images: tuple[np.ndarray, ...], scale: int, work: float) -> Job:
-    module.eval()
-    graph, *states = nnx.split(module, nnx.Param, ...)
+def _module(make: Callable[..., nnx.Module], form: str, images: tuple[np.ndarray, ...], scale: int, work: float) -> Job:
+    """A module that computes in the type of its images, with parameters in float32."""
+
+    def build(dtype: Any) -> nnx.Module:
+        module = make(dtype=dtype, rngs=nnx.Rngs(0))
+        module.eval()
+        return module
+
+    _, *states = nnx.split(build(jnp.float32), nnx.Param, ...)
     params, rest = states
 
     def run(*arrays: Any, scale: int) -> jax.Array:
+        graph = nnx.graphdef(nnx.eval_shape(partial(build, arrays[0].dtype)))
         merged: Any = nnx.merge(graph, nnx.State(arrays[-1]), rest, copy=True)
         out: jax.Array = merged(*arrays[:-1])
         return getattr(out, "decoder", out)
@@ -201,22 +209,22 @@ def _module(module: nnx.Module, form: str, images: tuple[np.ndarray, ...], scale
 
 def _deconvolution(s: Shape) -> Job:
     size = 2 * s.scale + 1 if s.scale > 2 else 5
-    module = nn.Deconvolution(s.channels, s.channels, scale=s.scale, kernel_size=size, rngs=nnx.Rngs(0))
+    make = partial(nn.Deconvolution, s.channels, s.channels, scale=s.scale, kernel_size=size)
     work = size**2 * s.rows * s.columns * s.channels**2
-    return _module(module, "deconvolution", (_random(*s.low(s.channels)),), s.scale, work)
+    return _module(make, "deconvolution", (_random(*s.low(s.channels)),), s.scale, work)
 
 
 def _fade(s: Shape) -> Job:
-    module = nn.FADE(s.channels, s.channels, scale=s.scale, rngs=nnx.Rngs(0))
+    make = partial(nn.FADE, s.channels, s.channels, scale=s.scale)
     both = 1 + 1 / s.scale**2
     work = s.pixels * (64 * s.channels * both + 9 * 64 * 25 * both + 25 * s.channels)
-    return _module(module, "fade", (_random(*s.low(s.channels)), _random(*s.high(s.channels))), s.scale, work)
+    return _module(make, "fade", (_random(*s.low(s.channels)), _random(*s.high(s.channels))), s.scale, work)
 
 
 def _index_network(s: Shape) -> Job:
-    module = nn.IndexNetwork(s.channels, family="m2o", expansion=1, scale=s.scale, rngs=nnx.Rngs(0))
+    make = partial(nn.IndexNetwork, s.channels, family="m2o", expansion=1, scale=s.scale)
     work = s.pixels * (4 * s.scale**2 + 1) * s.channels**2
-    return _module(module, "index_network", (_random(*s.high(s.channels)),), s.scale, work)
+    return _module(make, "index_network", (_random(*s.high(s.channels)),), s.scale, work)
 
 
 OPERATORS: Mapping[str, Callable[[Shape], Job]] = {

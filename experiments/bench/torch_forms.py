@@ -54,6 +54,7 @@ def attention_upsample(
     near, taps = (taps >= 0) & (taps < kernel_size), taps.clamp(0, kernel_size - 1)
     square = (scale, side, scale, side, px.shape[1])
     table = torch.cat([px[taps][:, :, None, None].expand(square), py[taps][None, None].expand(square)], -1)
+    table = table.to(query.dtype)
     queries = _phases(query, scale)
     scores = torch.einsum("bdnhw,bdhuwv->bnhuwv", _windows(key, side), queries)
     scores = scores + torch.einsum("bdhuwv,uavcd->bachuwv", queries, table).flatten(1, 2)
@@ -98,7 +99,7 @@ def pixel_shuffle(x: Tensor, *, scale: int) -> Tensor:
 def deconvolution(x: Tensor, parameters: Any, *, scale: int) -> Tensor:
     """A transposed convolution that scales exactly."""
     kernel = parameters["kernel"]
-    weight = kernel.flip(0, 1).permute(2, 3, 0, 1)
+    weight = kernel.flip(0, 1).permute(2, 3, 0, 1).to(x.dtype)
     return functional.conv_transpose2d(x, weight, None, scale, kernel.shape[0] // 2, scale - 1)
 
 
@@ -155,7 +156,8 @@ def guided_filter(x: Tensor, guide: Tensor, *, radius: int, eps: float) -> Tenso
     )
     both = box_filter(with_x, radius=radius).unflatten(1, (guides, channels)) - mean_guide[:, :, None] * mean_x[:, None]
     matrix = sigma.permute(0, 3, 4, 1, 2) + eps * torch.eye(guides)
-    slopes = torch.linalg.solve(matrix, both.permute(0, 3, 4, 1, 2)).permute(0, 3, 4, 1, 2)
+    solved = torch.linalg.solve(matrix.float(), both.permute(0, 3, 4, 1, 2).float())  # which 16 bits have not
+    slopes = solved.to(x.dtype).permute(0, 3, 4, 1, 2)
     intercept = mean_x - (slopes * mean_guide[:, :, None]).sum(1)
     slopes = box_filter(slopes.flatten(1, 2), radius=radius).unflatten(1, (guides, channels))
     return (slopes * guide[:, :, None]).sum(1) + box_filter(intercept, radius=radius)
@@ -174,7 +176,9 @@ def bilateral_filter(x: Tensor, *, radius: int, sigma_spatial: float, sigma_rang
 
 
 def _convolve(x: Tensor, parameters: Any, **options: Any) -> Tensor:
-    return functional.conv2d(x, parameters["kernel"].permute(3, 2, 0, 1), parameters.get("bias"), **options)
+    bias = parameters.get("bias")
+    bias = None if bias is None else bias.to(x.dtype)
+    return functional.conv2d(x, parameters["kernel"].permute(3, 2, 0, 1).to(x.dtype), bias, **options)
 
 
 def fade(x: Tensor, guide: Tensor, parameters: Any, *, scale: int) -> Tensor:
@@ -194,7 +198,8 @@ def index_network(x: Tensor, parameters: Any, *, scale: int) -> Tensor:
     for _, of in sorted(parameters["columns"].items()):
         y = _convolve(x, of, stride=scale, padding=scale // 2)
         shape = (1, -1, 1, 1)
-        y = y / math.sqrt(1 + 1e-5) * of["norm"]["scale"].view(shape) + of["norm"]["bias"].view(shape)
+        gain, shift = (of["norm"][name].view(shape).to(x.dtype) for name in ("scale", "bias"))
+        y = y / math.sqrt(1 + 1e-5) * gain + shift
         logits.append(_convolve(y.relu(), {"kernel": of["mix"]}))
     phases = torch.stack(logits, 2).flatten(1, 2)
     return functional.pixel_shuffle(phases.sigmoid(), scale)
