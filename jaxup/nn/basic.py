@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxup._checks import Pair, check_divides, check_features, check_int, check_odd, pair
 from jaxup.nn import initializers
+from jaxup.ops.convolve import convolve_layer
 from jaxup.ops.regions import convolve_enlarged
 from jaxup.ops.resize import pixel_shuffle, resize
 
@@ -105,10 +106,8 @@ class PixelShuffle(nnx.Module):
         self.in_features = check_int("in_features", in_features)
         size = check_odd("kernel_size", kernel_size)
         packed = check_int("out_features", out_features) * self.scale[0] * self.scale[1]
-        init = initializers.lecun_normal()
-        self.conv = nnx.Conv(
-            in_features, packed, (size, size), use_bias=use_bias, kernel_init=init, dtype=dtype, rngs=rngs
-        )
+        options: Any = dict(kernel_init=initializers.lecun_normal(), conv_general_dilated=convolve_layer)
+        self.conv = nnx.Conv(in_features, packed, (size, size), use_bias=use_bias, **options, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Enlarge x."""

@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxup._checks import Pair, accum_dtype, check_divides, check_features, check_int, check_odd, pair
 from jaxup.nn import initializers
+from jaxup.ops.convolve import convolve_layer
 from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.reassemble import reassemble
 from jaxup.ops.resize import pixel_shuffle
@@ -87,6 +88,7 @@ class CARAFE(nnx.Module):
             kernel_dilation=check_int("encoder_dilation", encoder_dilation),
             dtype=dtype,
             kernel_init=initializers.normal(0.001),
+            conv_general_dilated=convolve_layer,
             rngs=rngs,
         )
 

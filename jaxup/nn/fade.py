@@ -19,8 +19,8 @@ from jaxup.ops.windows import to_channels
 
 
 def _conv(inputs: int, outputs: int, size: int, rngs: nnx.Rngs, **options: Any) -> nnx.Conv:
-    init = initializers.xavier_uniform()
-    return nnx.Conv(inputs, outputs, (size, size), kernel_init=init, rngs=rngs, **options)
+    options = {"kernel_init": initializers.xavier_uniform(), "conv_general_dilated": convolve} | options
+    return nnx.Conv(inputs, outputs, (size, size), rngs=rngs, **options)
 
 
 class SemiShift(nnx.Module):
@@ -80,7 +80,7 @@ class SemiShift(nnx.Module):
         depth = outputs if depthwise else check_int("embedding_features", embedding_features)
         self.compress_guide = _conv(guide_features, depth, 1, rngs, dtype=dtype)
         self.compress_x = _conv(in_features, depth, 1, rngs, dtype=dtype, use_bias=False)
-        special: dict[str, Any] = {"conv_general_dilated": convolve}
+        special: dict[str, Any] = {}
         if depthwise:
             special = {"feature_group_count": outputs, "conv_general_dilated": convolve_groups}
         self.conv = _conv(depth, outputs, size, rngs, dtype=dtype, **special)

@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxup._checks import Pair, check_features, check_int, check_odd, check_power_of_two, check_shape, fail, pair
 from jaxup.nn import initializers
+from jaxup.ops.convolve import convolve_layer
 from jaxup.ops.pac import pac_conv_transpose
 from jaxup.ops.resize import resize
 
@@ -161,9 +162,9 @@ class PacJointUpsample(nnx.Module):
         final = [target[-1], *_widths("final_widths", final_widths, [features] * (doublings + 1), doublings)]
 
         def branch(*widths: int, last_bias: bool = True) -> nnx.List[nnx.Conv]:
-            last = len(widths) - 2
+            last, layer = len(widths) - 2, dict[str, Any](conv_general_dilated=convolve_layer, dtype=dtype, rngs=rngs)
             return nnx.List(
-                nnx.Conv(a, b, (size, size), use_bias=last_bias or n < last, dtype=dtype, rngs=rngs)
+                nnx.Conv(a, b, (size, size), use_bias=last_bias or n < last, **layer)
                 for n, (a, b) in enumerate(pairwise(widths))
             )
 
