@@ -20,7 +20,7 @@ def random(*shape):
     [("VALID", (3, 2)), ("SAME", (2, 5)), ([(2, 0), (0, 3)], (3, 3)), ([(4, 2), (0, 5)], (3, 2)), ("VALID", (1, 1))],
     ids=str,
 )
-@pytest.mark.parametrize("features", [2, 5])
+@pytest.mark.parametrize("features", [2, 5, 64])
 def test_equals_lax(monkeypatch, padding, size, features):
     """Values, both gradients, and the change along a direction, with a last block of rows that is not full."""
     monkeypatch.setattr("jaxup.ops.convolve._BLOCK", 2 * 2 * 9)
