@@ -52,7 +52,8 @@ def compare(
 ) -> None:
     """Measure operators at named sizes, forward and with gradients, alone or in turns with PyTorch.
 
-    On CPUs, times are CPU seconds of all threads; the ratios are of medians. Each operator has a process of its own.
+    On CPUs, times are CPU seconds of all threads; the ratios are of medians, "elapsed" of the time that passed. Each
+    operator has a process of its own.
 
     Args:
         cases: fpn (64 to 128, C 256), head (128 to 512, C 256), matting (512 to 1024, C 32), vit (28 to 448, C 384),

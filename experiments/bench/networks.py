@@ -104,6 +104,7 @@ def networks(
 
     Of networks in evaluation mode, forward, and gradients of inputs and parameters; and of a step of the
     super-resolution network: 2x, 64 features, 10 patches of 24 x 24, K = 3 and 5. CPU seconds of all threads; medians.
+    "faster" is the ratio of these, "elapsed" that of the time that passed.
 
     Args:
         width: of the image of FDKN and DKN, in pixels, a multiple of 4 and of the scale.

@@ -80,10 +80,8 @@ class SemiShift(nnx.Module):
         depth = outputs if depthwise else check_int("embedding_features", embedding_features)
         self.compress_guide = _conv(guide_features, depth, 1, rngs, dtype=dtype)
         self.compress_x = _conv(in_features, depth, 1, rngs, dtype=dtype, use_bias=False)
-        special: dict[str, Any] = {}
-        if depthwise:
-            special = {"feature_group_count": outputs, "conv_general_dilated": convolve_groups}
-        self.conv = _conv(depth, outputs, size, rngs, dtype=dtype, **special)
+        grouped: dict[str, Any] = dict(feature_group_count=outputs, conv_general_dilated=convolve_groups)
+        self.conv = _conv(depth, outputs, size, rngs, dtype=dtype, **(grouped if depthwise else {}))
 
     def __call__(self, x: jax.Array, guide: jax.Array) -> jax.Array:
         """Logits on the guide's grid."""

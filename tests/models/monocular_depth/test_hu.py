@@ -11,13 +11,14 @@ from flax import nnx
 from jaxup import ops
 from jaxup.interop import from_torch, to_torch
 from jaxup.interop.convert import _build
+from jaxup.models.backbones.layers import ConvNorm
 from jaxup.models.monocular_depth import HuDepthNetwork, make_monocular_depth_network
-from jaxup.models.monocular_depth.layers import fit
+from jaxup.models.monocular_depth.layers import UpProjection, fit
 from tests import goldens
 from tests.compare import assert_close, assert_finite
 from tests.models.backbones.test_backbones import abstract, filled, image, official
 from tests.models.segmentation.networks import check_types, small_resnet
-from tests.modules import count
+from tests.modules import count, random, randomised
 from tests.registry.examples import marked, thorough
 
 SMALL = dict(backbone=small_resnet(widths=(8, 12, 16, 64)))
@@ -27,6 +28,18 @@ SMALL = dict(backbone=small_resnet(widths=(8, 12, 16, 64)))
 @pytest.mark.first(0, 1)
 def test_golden(case):
     goldens.check(goldens.load(case), half=False)
+
+
+@pytest.mark.parametrize("outputs", [2, 33])
+def test_two_convolutions_of_one_map_are_one_where_outputs_are_few(outputs):
+    project = UpProjection(ConvNorm, 3, outputs, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    randomised(project)
+    project.eval()
+    x = random(1, 5, 6, 3)
+    apart = nnx.relu(project.second(project.first(x)) + project.shortcut(x))
+    assert_close(project(x), apart, 1e-6)
+    program = str(jax.make_jaxpr(lambda x: project(x))(x))
+    assert program.count("conv_general_dilated[") == (2 if outputs == 2 else 3)
 
 
 SIZES = {"hu": 67_569_473, "hu-senet154": 157_101_425, "hu-densenet161": 77_101_151}
