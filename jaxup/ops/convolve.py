@@ -8,16 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxup._checks import Pair, accum_dtype, known
+from jaxup._checks import Pair, known
 from jaxup.ops.linear import bilinear
+from jaxup.ops.patches import by_patches
 from jaxup.ops.pointwise import on_cpus, pointwise_conv, sums_in_loops
 from jaxup.ops.windows import in_memory
-
-# Pixels whose patches are formed at a time.
-_BLOCK = 1024
+from jaxup.ops.winograd import ROWS, convolve_by_rows, to_kernel_by_rows
 
 # Outputs up to which XLA is slow; pixels and channels from which on it is.
 _FEW, _MANY, _WIDE = 16, 4096, 32
+
+# Pixels and channels from which on Winograd's form is faster.
+_PIXELS, _CHANNELS = 1024, 64
 
 Padding = tuple[Pair, Pair]
 
@@ -68,7 +70,8 @@ def convolve_layer(
     rows, columns, channels, features = kernel.shape
     many = math.prod(map(known, x.shape[:3])) >= _MANY
     wide = min(channels, features) >= (_WIDE if rows * columns <= 9 else 2 * _WIDE)
-    if features <= _FEW or (many and wide) or rows == columns == 1:
+    fewer = _by_fewer_products(x, kernel.shape, options.get("precision"))
+    if features <= _FEW or (many and wide) or fewer or rows == columns == 1:
         return convolve(x, kernel, strides, padding, **options)
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -79,16 +82,22 @@ def _convolve(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any)
     # On CPUs 25 outputs take half as long again as 32.
     more = -features % 16 if features < 32 and features % 16 > 8 and on_cpus() else 0
     kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 0), (0, more)))
-    return _at_once(x, kernel, padding, precision)[..., :features]
+    return _forward(x, kernel, padding, precision)[..., :features]
 
 
 @partial(_convolve.defjvp, symbolic_zeros=True)
 def _convolve_jvp(padding: Padding, precision: Any, primals: Any, tangents: Any) -> Any:
-    rows, columns = primals[1].shape[:2]
+    size = primals[1].shape[:2]
+
+    def back(x: jax.Array, ct: jax.Array) -> jax.Array:
+        if _by_fewer_products(x, primals[1].shape, precision) and not sums_in_loops():
+            return to_kernel_by_rows(x, ct, size, padding)
+        return to_kernel(x, ct, size, padding, precision)
+
     return bilinear(
         lambda x, kernel: _convolve(x, kernel, padding, precision),
         lambda ct, kernel: _to_pixels(ct, kernel, padding, precision),
-        lambda x, ct: to_kernel(x, ct, (rows, columns), padding, precision),
+        back,
         primals,
         tangents,
     )
@@ -102,13 +111,26 @@ def _to_pixels(ct: jax.Array, kernel: jax.Array, padding: Padding, precision: An
     flipped = jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3)
     (top, bottom), (left, right) = padding
     rows, columns = (size - 1 for size in kernel.shape[:2])
-    return _at_once(ct, flipped, ((rows - top, rows - bottom), (columns - left, columns - right)), precision)
+    return _forward(ct, flipped, ((rows - top, rows - bottom), (columns - left, columns - right)), precision)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
+    if _by_fewer_products(x, kernel.shape, precision):
+        return convolve_by_rows(x, kernel, padding, partial(_at_once, precision=precision))
+    return _at_once(x, kernel, padding, precision)
+
+
+def _by_fewer_products(x: jax.Array, kernel: Sequence[int], precision: Any) -> bool:
+    """Whether Winograd's form is faster, as it is on CPUs, of many channels and pixels; sums are in float32."""
+    known_size = known(x.shape[1], 0) * known(x.shape[2], 0)
+    many = known(x.shape[0]) * known_size >= _PIXELS and min(kernel[2:]) >= _CHANNELS
+    return on_cpus() and kernel[0] in ROWS and kernel[1] > 1 and many and x.dtype == jnp.float32 and precision is None
 
 
 def to_kernel(x: jax.Array, ct: jax.Array, size: Pair, padding: Padding, precision: Any = None) -> jax.Array:
     """The gradient of a kernel of that many rows and columns: [B, H, W, C], [B, h, w, F] -> [rows, columns, C, F]."""
     options: dict[str, Any] = dict(size=size, padding=padding, precision=precision)
-    at_once, blocks = partial(_transposed, **options), partial(_by_patches, **options)
+    at_once, blocks = partial(_transposed, **options), partial(by_patches, **options)
     kernel: jax.Array = jax.lax.platform_dependent(x, ct, cpu=at_once if sums_in_loops() else blocks, default=at_once)
     return kernel
 
@@ -122,7 +144,8 @@ def _transposed(x: jax.Array, ct: jax.Array, *, size: Pair, padding: Padding, pr
 
 def _at_once(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
     rows, columns = padding
-    many = any(max(sides) > max(2, size // 2) for sides, size in zip(padding, kernel.shape, strict=False))
+    # Below 0, which is what a gradient has of zeros further out than a kernel reaches, XLA reads what lies in memory.
+    many = any(max(sides) > size // 2 or min(sides) < 0 for sides, size in zip(padding, kernel.shape, strict=False))
     bare = padding == ((0, 0), (0, 0))
     if on_cpus() and (many or (bare and x.shape[3] < 4)):
         x, kernel = _padded(x, kernel, padding)
@@ -144,43 +167,3 @@ def _padded(x: jax.Array, kernel: jax.Array, padding: Padding) -> tuple[jax.Arra
     rows, columns = padding
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, 0), (*columns, 0), (0, more, 0)))
     return in_memory(x), jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
-
-
-def _by_patches(x: jax.Array, ct: jax.Array, *, size: Pair, padding: Padding, precision: Any) -> jax.Array:
-    """The gradient as products with patches, a few rows at a time, which are written where those before them were.
-
-    Patches are of what has fewer channels: of x, or of ct, which gives the kernel turned round. In the products the
-    narrower factor comes first: the other order takes twice as long.
-    """
-    if ct.shape[3] < x.shape[3]:
-        back = [(n - 1 - before, n - 1 - after) for n, (before, after) in zip(size, padding, strict=True)]
-        turned = _by_patches(ct, x, size=size, padding=(back[0], back[1]), precision=precision)
-        return jnp.swapaxes(turned[::-1, ::-1], 2, 3).astype(ct.dtype)
-    (rows, columns), (batch, height, width, features), channels = size, ct.shape, x.shape[3]
-    wide, taps = accum_dtype(x), rows * columns * channels
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)))
-    block = max(1, min(known(height), _BLOCK // max(1, known(batch) * known(width))))
-    count = height // block
-    few = taps < features
-
-    def products(seen: jax.Array, ct: jax.Array, patches: jax.Array) -> tuple[jax.Array, jax.Array]:
-        for i in range(rows):
-            for j in range(columns):
-                tap = seen[:, i : i + ct.shape[1], j : j + width].astype(wide)
-                patches = jax.lax.dynamic_update_slice_in_dim(patches, tap, (i * columns + j) * channels, axis=3)
-        first, second = ct.astype(wide).reshape(-1, features), patches.reshape(-1, taps)
-        first, second = (second, first) if few else (first, second)
-        return patches, jax.lax.dot_general(first, second, (((0,), (0,)), ((), ())), precision=precision)
-
-    def add(n: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        seen = jax.lax.dynamic_slice_in_dim(x, n * block, block + rows - 1, axis=1)
-        part = jax.lax.dynamic_slice_in_dim(ct, n * block, block, axis=1)
-        patches, more = products(seen, part, state[0])
-        return patches, state[1] + more
-
-    def empty(rows: Any) -> jax.Array:
-        return jnp.zeros((batch, rows, width, taps), wide)
-
-    _, rest = products(x[:, count * block :], ct[:, count * block :], empty(height - count * block))
-    total: jax.Array = jax.lax.fori_loop(0, count, add, (empty(block), rest))[1]
-    return (total if few else total.T).reshape(rows, columns, channels, features).astype(ct.dtype)

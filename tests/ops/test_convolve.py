@@ -17,13 +17,20 @@ def random(*shape):
 
 @pytest.mark.parametrize(
     "padding, size",
-    [("VALID", (3, 2)), ("SAME", (2, 5)), ([(2, 0), (0, 3)], (3, 3)), ([(4, 2), (0, 5)], (3, 2)), ("VALID", (1, 1))],
+    [
+        ("VALID", (3, 2)),
+        ("SAME", (2, 5)),
+        ([(2, 0), (0, 3)], (3, 3)),
+        ([(4, 2), (0, 5)], (3, 2)),
+        ([(0, 3), (3, 0)], (2, 2)),
+        ("VALID", (1, 1)),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("features", [2, 5, 64])
 def test_equals_lax(monkeypatch, padding, size, features):
     """Values, both gradients, and the change along a direction, with a last block of rows that is not full."""
-    monkeypatch.setattr("jaxup.ops.convolve._BLOCK", 2 * 2 * 9)
+    monkeypatch.setattr("jaxup.ops.patches._BLOCK", 2 * 2 * 9)
     x, kernel = random(2, 8, 6, 3), random(*size, 3, features)
 
     def run(convolution):
@@ -37,6 +44,21 @@ def test_equals_lax(monkeypatch, padding, size, features):
         return values(x, kernel), changed
 
     assert_close(jax.jit(lambda: run(convolve))(), jax.jit(lambda: run(jax.lax.conv_general_dilated))(), 1e-5)
+
+
+def test_gradients_of_zeros_out_of_reach():
+    """They are a convolution with less than no padding, for which XLA's own reads what is not there."""
+    x, kernel = random(1, 9, 8, 12), random(1, 2, 12, 12)
+
+    def gradients(run):
+        return jax.jit(jax.grad(lambda *a: jnp.sum(jnp.sin(run(*a))), (0, 1)))(x, kernel)
+
+    ours = gradients(lambda x, kernel: convolve(x, kernel, (1, 1), ((0, 0), (3, 0))))
+    assert_close(
+        ours,
+        gradients(lambda x, kernel: convolve(jnp.pad(x, ((0, 0), (0, 0), (3, 0), (0, 0))), kernel, (1, 1), "VALID")),
+        1e-5,
+    )
 
 
 def test_strides_dilations_and_groups_are_those_of_lax():
@@ -56,7 +78,7 @@ def test_patches_of_the_gradient_are_formed_by_and_by():
 
 def test_gradients_of_16_bits_are_summed_in_float32(monkeypatch):
     """Each of 512 blocks adds 8 to a sum that bfloat16 would not let pass 2048."""
-    monkeypatch.setattr("jaxup.ops.convolve._BLOCK", 1)
+    monkeypatch.setattr("jaxup.ops.patches._BLOCK", 1)
     x, kernel = jnp.ones((1, 512, 10, 1), jnp.bfloat16), jnp.ones((1, 3, 1, 1), jnp.bfloat16)
     gradient = jax.grad(lambda k: jnp.sum(convolve(x, k, (1, 1), "VALID").astype(jnp.float32)))(kernel)
     assert gradient.dtype == jnp.bfloat16 and (gradient == 4096).all()
@@ -105,7 +127,7 @@ def test_layers_form_patches_where_they_are_faster(pixels, size, channels, featu
 def test_no_sum_over_devices_is_in_a_loop(monkeypatch, devices):
     """On several CPU devices a program with one may hang; on one device the gradient is a loop over blocks of rows."""
     monkeypatch.setattr(jax, "device_count", lambda: devices)
-    monkeypatch.setattr("jaxup.ops.convolve._BLOCK", 8)
+    monkeypatch.setattr("jaxup.ops.patches._BLOCK", 8)
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
     split, whole = (NamedSharding(mesh, spec) for spec in (PartitionSpec("data"), PartitionSpec()))
     x, kernel = jax.ShapeDtypeStruct((4, 8, 6, 2), jnp.float32), jax.ShapeDtypeStruct((3, 3, 2, 2), jnp.float32)

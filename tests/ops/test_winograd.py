@@ -1,0 +1,107 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxup.ops import convolve as module
+from jaxup.ops.convolve import convolve, convolve_layer
+from jaxup.ops.winograd import ROWS, transforms
+from tests.compare import assert_close
+
+pytestmark = pytest.mark.usefixtures("one_device")
+LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+@pytest.fixture(autouse=True)
+def for_small_layers(monkeypatch):
+    monkeypatch.setattr(module, "_PIXELS", 1)
+    monkeypatch.setattr(module, "_CHANNELS", 1)
+
+
+def random(*shape):
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_transforms_are_those_of_the_sum(rows):
+    """In float64, y_k = sum_j w_j x_(k+j)."""
+    outputs, kernel, pixels = transforms(rows)
+    expected = np.array([[[p == k + j for p in range(6)] for j in range(rows)] for k in range(7 - rows)])
+    np.testing.assert_allclose(np.einsum("nk,nj,np->kjp", outputs, kernel, pixels), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "padding, size",
+    [
+        ("VALID", (3, 2)),
+        ("SAME", (3, 3)),
+        ("SAME", (5, 5)),
+        ([(2, 0), (0, 3)], (5, 3)),
+        ([(4, 2), (0, 5)], (3, 2)),
+        ([(6, 1), (3, 0)], (5, 2)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("channels, features, block", [(3, 5, 8), (5, 3, 30), (4, 12, 1024)])
+def test_equals_lax(monkeypatch, padding, size, channels, features, block):
+    """Values, both gradients, and the change along a direction, with last blocks that are not full."""
+    monkeypatch.setattr("jaxup.ops.patches._BLOCK", block)
+    x, kernel = random(2, 13, 6, channels), random(*size, channels, features)
+
+    def run(convolution):
+        def values(*inputs):
+            return convolution(*inputs, (1, 1), padding, **LAYOUT)
+
+        def loss(*inputs):
+            return jnp.sum(jnp.sin(values(*inputs)))
+
+        changed = jax.jvp(jax.grad(loss, (0, 1)), (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
+        return values(x, kernel), changed
+
+    assert_close(jax.jit(lambda: run(convolve))(), jax.jit(lambda: run(jax.lax.conv_general_dilated))(), 2e-5)
+
+
+@pytest.mark.parametrize("size", ROWS)
+def test_rounding_is_a_few_times_that_of_plain_sums(size):
+    x, kernel = np.maximum(random(1, 24, 24, 64), 0), random(size, size, 64, 64)
+
+    def values(run, *inputs):
+        return np.asarray(jax.jit(lambda *a: run(*a, (1, 1), "SAME", **LAYOUT))(*inputs))
+
+    with jax.enable_x64(True):
+        exact = values(jax.lax.conv_general_dilated, x.astype(np.float64), kernel.astype(np.float64))
+    ours, plain = (
+        np.sqrt(np.mean((values(run, x, kernel) - exact) ** 2)) for run in (convolve, jax.lax.conv_general_dilated)
+    )
+    assert ours < 4 * plain
+
+
+@pytest.mark.parametrize(
+    "change, fewer",
+    [({}, True), ({"dtype": jnp.bfloat16}, False), ({"rows": 4}, False), ({"precision": "highest"}, False)],
+    ids=str,
+)
+def test_where_it_is_used(change, fewer):
+    x, kernel = (
+        jnp.ones(s, change.get("dtype", jnp.float32)) for s in ((1, 6, 6, 2), (change.get("rows", 3), 3, 2, 17))
+    )
+    program = str(
+        jax.make_jaxpr(lambda *a: convolve_layer(*a, (1, 1), "SAME", precision=change.get("precision"), **LAYOUT))(
+            x, kernel
+        )
+    )
+    assert program.count("conv_general_dilated[") == (6 if fewer else 1)
+
+
+def test_few_channels_or_pixels_are_summed_plainly(monkeypatch):
+    monkeypatch.setattr(module, "_PIXELS", 36)
+    monkeypatch.setattr(module, "_CHANNELS", 2)
+
+    def count(x, kernel):
+        run = jax.make_jaxpr(lambda *a: convolve(*a, (1, 1), "SAME"))
+        return str(run(jnp.ones(x), jnp.ones(kernel))).count("conv_general_dilated[")
+
+    assert count((1, 6, 6, 2), (3, 3, 2, 2)) == 6
+    assert (
+        count((1, 6, 5, 2), (3, 3, 2, 2)) == count((1, 6, 6, 1), (3, 3, 1, 2)) == count((1, 6, 6, 2), (3, 1, 2, 2)) == 1
+    )
