@@ -19,8 +19,9 @@ gc.set_threshold(200_000, 20, 100)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# GPUs would otherwise multiply float32 matrices in TF32, far outside the tolerances; no effect on CPUs.
-jax.config.update("jax_default_matmul_precision", "highest")
+# GPUs would otherwise multiply float32 matrices in TF32, far outside the tolerances.
+if jax.default_backend() != "cpu":
+    jax.config.update("jax_default_matmul_precision", "highest")
 
 
 THOROUGH_CASES = 1  # of a test, in continuous integration; the others are slow

@@ -137,12 +137,16 @@ def pytorch() -> Any:
 
 
 def run_on(cores: int) -> None:
-    """Keep this process to some cores: before JAX starts, which makes a thread for each."""
+    """Keep this process to some cores: before JAX starts, which makes a thread for each.
+
+    Programs are compiled anew: one that is read from a cache is divided among the cores of the process that made it.
+    """
     if cores < 0 or cores > available() or not hasattr(os, "sched_setaffinity"):
         raise InputError(
             f"cores: expected 1 to {available()}, on a system that can keep a process to them, got {cores}"
         )
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def circumstances() -> dict[str, Any]:

@@ -21,6 +21,9 @@ _FEW, _MANY, _WIDE = 16, 4096, 32
 # Pixels and channels from which on Winograd's form is faster.
 _PIXELS, _CHANNELS = 1024, 64
 
+# Settings of JAX that ask for plain sums.
+_EXACT = ("highest", "float32")
+
 Padding = tuple[Pair, Pair]
 
 
@@ -44,7 +47,9 @@ def convolve(
     4 times as long as with a fourth channel, and with the zeros in memory; and the gradient with respect to the kernel
     up to 13 times as long as products of patches, the longest where the number of outputs is odd. That gradient is
     summed in float32 or more. Over several CPU devices it is left to XLA: see `sums_in_loops`. Outputs a little below
-    16 or 32 are filled up.
+    16 or 32 are filled up. In float32, kernels of 3 or 5 rows and 64 channels or more take half to three fifths of the
+    products (`jaxup.ops.winograd`), with two to three times the rounding errors of plain sums; plain sums are had by
+    `jax.default_matmul_precision("highest")`, or a precision.
     """
     if isinstance(padding, str):
         sizes = [d * (k - 1) + 1 for d, k in zip(rhs_dilation, kernel.shape, strict=False)]
@@ -121,10 +126,12 @@ def _forward(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) 
 
 
 def _by_fewer_products(x: jax.Array, kernel: Sequence[int], precision: Any) -> bool:
-    """Whether Winograd's form is faster, as it is on CPUs, of many channels and pixels; sums are in float32."""
+    """Whether Winograd's form is faster, as it is on CPUs of many channels and pixels, and its rounding is allowed."""
     known_size = known(x.shape[1], 0) * known(x.shape[2], 0)
     many = known(x.shape[0]) * known_size >= _PIXELS and min(kernel[2:]) >= _CHANNELS
-    return on_cpus() and kernel[0] in ROWS and kernel[1] > 1 and many and x.dtype == jnp.float32 and precision is None
+    settings: Any = jax.config  # whose attributes have no types
+    exact = x.dtype != jnp.float32 or precision is not None or settings.jax_default_matmul_precision in _EXACT
+    return on_cpus() and kernel[0] in ROWS and kernel[1] > 1 and many and not exact
 
 
 def to_kernel(x: jax.Array, ct: jax.Array, size: Pair, padding: Padding, precision: Any = None) -> jax.Array:

@@ -93,6 +93,16 @@ def test_where_it_is_used(change, fewer):
     assert program.count("conv_general_dilated[") == (6 if fewer else 1)
 
 
+def test_the_highest_precision_is_that_of_plain_sums():
+    x, kernel = random(1, 9, 9, 8), random(3, 3, 8, 8)
+    with jax.default_matmul_precision("highest"):
+        ours, plain = (
+            jax.jit(lambda *a, run=run: run(*a, (1, 1), "SAME", **LAYOUT))(x, kernel)
+            for run in (convolve, jax.lax.conv_general_dilated)
+        )
+    np.testing.assert_array_equal(ours, plain)
+
+
 def test_few_channels_or_pixels_are_summed_plainly(monkeypatch):
     monkeypatch.setattr(module, "_PIXELS", 36)
     monkeypatch.setattr(module, "_CHANNELS", 2)
