@@ -67,10 +67,10 @@ def convolve_by_rows(x: jax.Array, kernel: jax.Array, padding: Padding, one_row:
 
     Scratch memory: the planes that the outputs are sums of, 1.5 (r = 3) or 3 (r = 5) times as large as these.
     """
-    size = len(kernel)
-    matrices, columns = transforms(size), padding[1]
-    if max(columns) > kernel.shape[1] // 2:  # zeros in memory, once for all planes
-        x, columns = in_memory(_pad(x, (0, 0), columns)), (0, 0)
+    size, columns = len(kernel), padding[1]
+    if max(columns) > kernel.shape[1] // 2:
+        x, columns = _pad(x, (0, 0), columns), (0, 0)
+    matrices, x = transforms(size), in_memory(x)  # once, and not for each plane
     pixels, taps = _by_six(x, size, padding[0]), [kernel[i : i + 1] for i in range(size)]
     planes = [
         one_row(in_memory(_sum(of_pixels, pixels)), _sum(of_kernel, taps), ((0, 0), columns))
