@@ -131,14 +131,20 @@ def networks(
     guide = random.random((1, height, width, 3), np.float32)
     print(f"{width} x {height}, {scale}x, float32; {measuring.circumstances()}\n", flush=True)
     rows: list[dict[str, Any]] = []
+
+    def add(more: list[dict[str, Any]]) -> None:
+        rows.extend(more)
+        for row in more:
+            measuring.tell(row)
+
     for name in only:
         if name == "super-resolution":
-            rows += [_training(size, repeats) for size in (3, 5)]
+            add([_training(size, repeats) for size in (3, 5)])
             continue
         for which in passes:
             how: Any = dict(gradients=which == "gradients", repeats=repeats)
-            rows += _upsampling(name, depth, guide, **how) if name in UPSAMPLERS else [_dense(name, side, **how)]
-    print(markdown_table(rows, list(rows[0]), digits=3))
+            add(_upsampling(name, depth, guide, **how) if name in UPSAMPLERS else [_dense(name, side, **how)])
+    print("\n" + markdown_table(rows, list(rows[0]), digits=3))
 
 
 def _upsampling(

@@ -11,7 +11,6 @@ from jaxup._checks import accum_dtype, check_choice, check_float, check_image, c
 from jaxup.ops.linear import Arrays, linear
 from jaxup.ops.rows import by_rows
 from jaxup.ops.sample import sample
-from jaxup.ops.windows import in_memory
 
 # The regular grid that the offsets start from: the paper's, and what its code makes of it (two conventions).
 GRIDS = ("centred", "shifted", "compressed")
@@ -142,8 +141,7 @@ def _sum_jvp(grid: Grid, radius: int, primals: Arrays, tangents: Arrays) -> tupl
         def back(total: jax.Array, sample: Arrays) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             n, weight, offset = sample
             d_x, d_weight, d_offset = jax.vjp(term(n), x, weight, offset)[1](ct)
-            # Else XLA computes them where it stacks them, on one thread.
-            return total + d_x, in_memory((d_weight, d_offset))
+            return total + d_x, (d_weight, d_offset)
 
         d_x, parts = jax.lax.scan(back, jnp.zeros_like(x), (jnp.arange(len(weights)), weights, offsets))
         return d_x, *parts
