@@ -6,13 +6,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxup.ops.convolve import convolve, convolve_layer
 from tests.compare import assert_close
+from tests.ops.convolutions import LAYOUT, assert_equals_lax, random
 
 pytestmark = pytest.mark.usefixtures("one_device")
-LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
-
-
-def random(*shape):
-    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -33,17 +29,7 @@ def test_equals_lax(monkeypatch, padding, size, features):
     monkeypatch.setattr("jaxup.ops.patches._BLOCK", 2 * 2 * 9)
     x, kernel = random(2, 8, 6, 3), random(*size, 3, features)
 
-    def run(convolution):
-        def values(*inputs):
-            return convolution(*inputs, (1, 1), padding, **LAYOUT)
-
-        def loss(*inputs):
-            return jnp.sum(jnp.sin(values(*inputs)))
-
-        changed = jax.jvp(jax.grad(loss, (0, 1)), (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
-        return values(x, kernel), changed
-
-    assert_close(jax.jit(lambda: run(convolve))(), jax.jit(lambda: run(jax.lax.conv_general_dilated))(), 1e-5)
+    assert_equals_lax(x, kernel, padding, 1e-5)
 
 
 def test_gradients_of_zeros_out_of_reach():

@@ -6,20 +6,15 @@ import pytest
 from jaxup.ops import convolve as module
 from jaxup.ops.convolve import convolve, convolve_layer
 from jaxup.ops.winograd import ROWS, transforms
-from tests.compare import assert_close
+from tests.ops.convolutions import LAYOUT, assert_equals_lax, random
 
 pytestmark = pytest.mark.usefixtures("one_device")
-LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
 
 @pytest.fixture(autouse=True)
 def for_small_layers(monkeypatch):
     monkeypatch.setattr(module, "_PIXELS", 1)
     monkeypatch.setattr(module, "_CHANNELS", 1)
-
-
-def random(*shape):
-    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -48,17 +43,7 @@ def test_equals_lax(monkeypatch, padding, size, channels, features, block):
     monkeypatch.setattr("jaxup.ops.patches._BLOCK", block)
     x, kernel = random(2, 13, 6, channels), random(*size, channels, features)
 
-    def run(convolution):
-        def values(*inputs):
-            return convolution(*inputs, (1, 1), padding, **LAYOUT)
-
-        def loss(*inputs):
-            return jnp.sum(jnp.sin(values(*inputs)))
-
-        changed = jax.jvp(jax.grad(loss, (0, 1)), (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
-        return values(x, kernel), changed
-
-    assert_close(jax.jit(lambda: run(convolve))(), jax.jit(lambda: run(jax.lax.conv_general_dilated))(), 2e-5)
+    assert_equals_lax(x, kernel, padding, 2e-5)
 
 
 @pytest.mark.parametrize("size", ROWS)
