@@ -126,12 +126,16 @@ def _forward(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) 
 
 
 def _by_fewer_products(x: jax.Array, kernel: Sequence[int], precision: Any) -> bool:
-    """Whether Winograd's form is faster, as it is on CPUs of many channels and pixels, and its rounding is allowed."""
+    """Whether Winograd's form is faster, as it is on CPUs of many channels and pixels, and its rounding is allowed.
+
+    It fills rows up, which JAX cannot do where they are split over an Explicit mesh axis.
+    """
     known_size = known(x.shape[1], 0) * known(x.shape[2], 0)
     many = known(x.shape[0]) * known_size >= _PIXELS and min(kernel[2:]) >= _CHANNELS
     settings: Any = jax.config  # whose attributes have no types
     exact = x.dtype != jnp.float32 or precision is not None or settings.jax_default_matmul_precision in _EXACT
-    return on_cpus() and kernel[0] in ROWS and kernel[1] > 1 and many and not exact
+    split = any(axis is not None for axis in jax.typeof(x).sharding.spec[1:3])
+    return on_cpus() and kernel[0] in ROWS and kernel[1] > 1 and many and not exact and not split
 
 
 def to_kernel(x: jax.Array, ct: jax.Array, size: Pair, padding: Padding, precision: Any = None) -> jax.Array:

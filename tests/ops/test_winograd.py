@@ -2,10 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxup.ops import convolve as module
 from jaxup.ops.convolve import convolve, convolve_layer
 from jaxup.ops.winograd import ROWS, transforms
+from tests.compare import assert_close
 from tests.ops.convolutions import LAYOUT, assert_equals_lax, random
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -100,3 +102,24 @@ def test_few_channels_or_pixels_are_summed_plainly(monkeypatch):
     assert (
         count((1, 6, 5, 2), (3, 3, 2, 2)) == count((1, 6, 6, 1), (3, 3, 1, 2)) == count((1, 6, 6, 2), (3, 1, 2, 2)) == 1
     )
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("spec", [PartitionSpec("data"), PartitionSpec(None, "data")], ids=["images", "rows"])
+def test_images_may_be_split_over_devices(kind, spec, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    x, kernel = random(4, 8, 6, 3), random(3, 3, 3, 4)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,))
+
+    def run(x, kernel):
+        return jax.value_and_grad(lambda x, kernel: jnp.sum(jnp.sin(convolve(x, kernel, (1, 1), "SAME"))), (0, 1))(
+            x, kernel
+        )
+
+    with jax.set_mesh(mesh):
+        split = (
+            jax.device_put(x, NamedSharding(mesh, spec)),
+            jax.device_put(kernel, NamedSharding(mesh, PartitionSpec())),
+        )
+        several = jax.jit(run)(*split)
+    assert_close(jax.tree.map(np.asarray, several), jax.tree.map(np.asarray, jax.jit(run)(x, kernel)), 1e-5)
