@@ -77,7 +77,7 @@ def convolve_by_rows(x: jax.Array, kernel: jax.Array, padding: Padding, one_row:
         for of_pixels, of_kernel in zip(matrices.pixels, matrices.kernel, strict=True)
     ]
     y = jnp.stack([_sum(of_output, planes) for of_output in matrices.outputs.T], axis=2)
-    y = y.reshape(len(x), -1, *y.shape[3:])
+    y = y.reshape(y.shape[0], y.shape[1] * y.shape[2], *y.shape[3:])
     return y[:, : x.shape[1] + sum(padding[0]) - size + 1]
 
 

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxup.ops import convolve as module
@@ -123,3 +124,19 @@ def test_images_may_be_split_over_devices(kind, spec, monkeypatch):
         )
         several = jax.jit(run)(*split)
     assert_close(jax.tree.map(np.asarray, several), jax.tree.map(np.asarray, jax.jit(run)(x, kernel)), 1e-5)
+
+
+@pytest.mark.parametrize("sizes, fewer", [("b, 8", True), ("b, h", False)])
+def test_sizes_may_be_symbolic(sizes, fewer):
+    """A batch; rows of a number that is not known are summed plainly."""
+    x, kernel = random(2, 8, 6, 3), random(3, 3, 3, 4)
+    shape = (*export.symbolic_shape(sizes), 6, 3)
+
+    def run(x, kernel):
+        return jax.value_and_grad(lambda x, kernel: jnp.sum(jnp.sin(convolve(x, kernel, (1, 1), "SAME"))), (0, 1))(
+            x, kernel
+        )
+
+    exported = export.export(jax.jit(run))(jax.ShapeDtypeStruct(shape, jnp.float32), kernel)
+    assert (exported.mlir_module().count("stablehlo.convolution") > 6) == fewer
+    assert_close(exported.call(x, kernel), jax.jit(run)(x, kernel), 1e-5)
