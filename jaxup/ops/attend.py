@@ -38,16 +38,18 @@ from jaxup.ops.windows import (
     pad_window,
     phase_blocks,
     split_phases,
-    sum_by_halves,
     window_offsets,
 )
 
 Positions = tuple[jax.Array, jax.Array]
 
-# Windows of so few entries go phase by phase, offset by offset: two to five times as fast as tiles with K = 3, and no
-# faster with K = 5, whose loops XLA compiles for long. Small maps are not worth that: tiles compile four times as fast.
-# Nor are thin heads: products with positions, 2 K to a head of every pixel, would be larger than the queries.
-_FEW, _MANY, _THIN = 9, 1 << 16, 16
+# Windows up to K = 5 go phase by phase, offset by offset: two to five times as fast as tiles with K = 3, and up to half
+# as fast again with K = 5. Small maps are not worth that: tiles compile two to four times as fast. Nor are thin heads,
+# of less channels than stand here by K: scores and products with positions would be larger than the queries.
+_MANY, _THIN = 1 << 16, {1: 16, 3: 16, 5: 64}
+
+# Products that are summed in one loop: XLA joins no more with it, and forms them in memory.
+_TERMS = 128
 
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -220,8 +222,8 @@ def _attention_upsample(
 
 def _goes_by_phase(query: jax.Array, window: int, heads: int) -> bool:
     """Not in tiles. On CPUs alone, for nowhere else was it measured."""
-    large = known(query.size, _MANY) >= _MANY and query.shape[-1] >= _THIN * heads
-    return large and window**2 <= _FEW and jax.default_backend() == "cpu"
+    large = known(query.size, _MANY) >= _MANY and window in _THIN and query.shape[-1] >= _THIN[window] * heads
+    return large and jax.default_backend() == "cpu"
 
 
 def _position_scores(positions: Positions, query: jax.Array, over: Tiles) -> jax.Array:
@@ -335,7 +337,22 @@ def _average(weights: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pai
 def _scores(queries: jax.Array, cells: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
     """Products with neighbouring cells, zeros outside: [B, h, w, ..., C] twice -> [B, h, w, ..., N]."""
     padded = pad_window(cells, radius)
-    return jnp.stack([sum_by_halves(queries * neighbour(padded, offset, radius)) for offset in offsets], axis=-1)
+    return jnp.stack([_sum(queries * neighbour(padded, offset, radius)) for offset in offsets], axis=-1)
+
+
+def _sum(products: jax.Array) -> jax.Array:
+    """Over channels, by halves to the last one: XLA's loops then do several pixels at a time.
+
+    Up to two and a half times as fast as sums that end in a reduction, which is a loop of its own.
+    """
+    channels = products.shape[-1]
+    least = max(1, channels // _TERMS)
+    while products.shape[-1] >= 2 * least and products.shape[-1] % 2 == 0:
+        products = products[..., : products.shape[-1] // 2] + products[..., products.shape[-1] // 2 :]
+    if channels > _TERMS:
+        return products.sum(-1)
+    parts = jnp.unstack(products, axis=-1)
+    return sum(parts[1:], parts[0])
 
 
 def _spread(weights: jax.Array, values: jax.Array, offsets: Offsets, radius: Pair) -> jax.Array:
