@@ -192,7 +192,10 @@ def _copies(x: jax.Array, block: Pair) -> tuple[jax.Array]:
 
 
 def sum_by_halves(x: jax.Array, least: int = 3) -> jax.Array:
-    """Sum over the last axis, in an order that takes `least` numbers or more at a time; in float32 or more."""
+    """Sum over the last axis, in an order that takes `least` numbers or more at a time; in float32 or more.
+
+    With 1 there is no reduction at the end, and what makes x may be summed in the same loop.
+    """
     return linear(partial(_halves, least=least), partial(_filled, channels=x.shape[-1]), (), (x,))[0]
 
 
@@ -205,7 +208,10 @@ def _halves(x: jax.Array, least: int = 3) -> tuple[jax.Array]:
     total = x.astype(accum_dtype(x))
     while total.shape[-1] >= 2 * least and total.shape[-1] % 2 == 0:
         total = total[..., : total.shape[-1] // 2] + total[..., total.shape[-1] // 2 :]
-    return (total.sum(-1).astype(x.dtype),)
+    if least > 1:
+        return (total.sum(-1).astype(x.dtype),)
+    parts = jnp.unstack(total, axis=-1)
+    return (sum(parts[1:], parts[0]).astype(x.dtype),)
 
 
 def _filled(total: jax.Array, channels: int) -> tuple[jax.Array]:

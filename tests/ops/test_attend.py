@@ -113,6 +113,15 @@ def test_many_images_are_each_of_them(scale, kernel_size, options):
             np.testing.assert_allclose(actual, sum(part[1][n] for part in parts), rtol=1e-4, atol=1e-3)  # some are 0
 
 
+@pytest.mark.parametrize("depth, terms", [(40, 8), (24, 64)])
+def test_sums_of_phases(depth, terms, monkeypatch):
+    """Of more channels than one loop adds up, and of all in one, where no halving ends at one."""
+    monkeypatch.setattr(attend, "_MANY", 0)
+    monkeypatch.setattr(attend, "_TERMS", terms)
+    args = maps((3, 4), (2, 2), depth, 4)
+    assert_close(ops.attention_upsample(*args, scale=2, kernel_size=3), oracle(*args, (2, 2), 3), 2e-6)
+
+
 def test_without_positions():
     args = maps((3, 2), (2, 2))
     assert_close(ops.attention_upsample(*args, scale=2, kernel_size=5), oracle(*args, (2, 2), 5), 2e-6)
