@@ -143,16 +143,40 @@ def _between(x: jax.Array, axis: int, scale: int) -> jax.Array:
     return jax.lax.slice_in_dim(lines, first, first + x.shape[axis] * scale, axis=axis)
 
 
-def _linear(
-    axis: int, forward: Table, transpose: Table, apply: Callable[[jax.Array], jax.Array] | None = None
-) -> Callable[[jax.Array], jax.Array]:
-    """The linear map of a table, or one equal to it; its transpose is that of another table."""
+def _gather_between(lines: jax.Array, axis: int, scale: int) -> jax.Array:
+    """The transpose of `_between`: sums of phases for the cells before, at and after their own, then shifted there."""
+    cells = lines.shape[axis] // scale
+    split = lines.reshape(*lines.shape[:axis], cells, scale, *lines.shape[axis + 1 :])
+    phases = [jax.lax.index_in_dim(split, u, axis + 1, keepdims=False) for u in range(scale)]
+
+    def share(weights: np.ndarray) -> jax.Array:  # a NaN of weight 0 must not count
+        parts = [phase * float(weight) for phase, weight in zip(phases, weights, strict=True) if weight]
+        return sum(parts[1:], parts[0])
+
+    before, own, after = (share(weights) for weights in bilinear_phases(scale).T)
+    cut = functools.partial(jax.lax.slice_in_dim, axis=axis)
+    # What goes beyond a border comes back to the cell at it.
+    from_next = jnp.concatenate([cut(before, 1, cells), cut(after, cells - 1, cells)], axis)
+    from_last = jnp.concatenate([cut(before, 0, 1), cut(after, 0, cells - 1)], axis)
+    return own + from_next + from_last
+
+
+def _linear(axis: int, forward: Table, transpose: Table) -> Callable[[jax.Array], jax.Array]:
+    """The linear map of a table; its transpose is that of another table."""
 
     def by(table: Table) -> Callable[[jax.Array], tuple[jax.Array]]:
         return lambda x: (_weighted_sum(x, axis, table),)
 
-    forwards = by(forward) if apply is None else lambda x: (apply(x),)
-    return lambda x: linear(forwards, by(transpose), (), (x,))[0]
+    return lambda x: linear(by(forward), by(transpose), (), (x,))[0]
+
+
+def _enlarge(axis: int, scale: int) -> Callable[[jax.Array], jax.Array]:
+    """Bilinear upsampling along an axis by a whole factor, as a linear map."""
+
+    def by(form: Callable[..., jax.Array]) -> Callable[[jax.Array], tuple[jax.Array]]:
+        return lambda x: (form(x, axis, scale),)
+
+    return lambda x: linear(by(_between), by(_gather_between), (), (x,))[0]
 
 
 def take_lines(x: jax.Array, lines: np.ndarray, axis: int) -> jax.Array:
@@ -188,10 +212,9 @@ def _resize(x: jax.Array, size: Pair, options: tuple[Any, ...]) -> jax.Array:
         return (sum_blocks(total, block) / (block[0] * block[1])).astype(x.dtype)
     for axis in (2, 1):
         low, high = x.shape[axis], size[axis - 1]
-        apply = None
-        if options[:2] == ("bilinear", False) and high % low == 0 and high > low:
-            apply = functools.partial(_between, axis=axis, scale=high // low)
-        total = _linear(axis, *_tables(low, high, *options), apply)(total)
+        between = options[:2] == ("bilinear", False) and high % low == 0 and high > low
+        apply = _enlarge(axis, high // low) if between else _linear(axis, *_tables(low, high, *options))
+        total = apply(total)
     return total.astype(x.dtype)
 
 

@@ -88,6 +88,27 @@ def test_same_size_is_the_identity(options):
     np.testing.assert_array_equal(run(x, size=(5, 4), **options), x)
 
 
+@pytest.mark.parametrize("cells", [1, 2, 5])
+def test_bilinear_gradients_by_whole_factors_are_the_transpose(cells):
+    """Of each row of the cotangent, a unit vector, the gradient is a row of the matrix; in one program for all."""
+    scales = (2, 3, 4, 7, 8)
+
+    def gradient(scale):
+        units = jnp.eye(cells * scale)[:, :, None, None]
+        return jax.linear_transpose(lambda x: resize(x, scale=(scale, 1)), units[:, :cells])(units)[0]
+
+    for scale, rows in zip(scales, jax.jit(lambda: [gradient(s) for s in scales])(), strict=True):
+        matrix = oracle.resize(np.eye(cells)[:, :, None, None], (cells * scale, 1), "bilinear")[:, :, 0, 0].T
+        np.testing.assert_allclose(rows[:, :, 0, 0], matrix, atol=1e-6)
+
+
+def test_not_a_number_in_a_cotangent_stays_at_the_cells_that_its_pixel_reads():
+    ct = np.zeros((1, 15, 6, 1), np.float32)
+    ct[0, 7, 0] = np.nan  # a centre of its cell, where only that one counts; and at the left border
+    pull = jax.jit(lambda ct: jax.vjp(lambda x: resize(x, size=(15, 6)), jnp.zeros((1, 5, 3, 1)))[1](ct)[0])
+    np.testing.assert_array_equal(np.argwhere(np.isnan(pull(ct)[0, :, :, 0])), [[2, 0]])
+
+
 def test_derivatives_of_second_order():
     with jax.enable_x64(True):
         x = jnp.asarray(random(1, 3, 2, 1))
