@@ -1,8 +1,8 @@
 """Averages over a few deformed positions per pixel, as deformable kernel networks have them."""
 
 import math
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,11 +79,10 @@ def deformable_average(
 def _average(x: jax.Array, weights: jax.Array, offsets: jax.Array, window_size: int, grid: str) -> jax.Array:
     dtype = accum_dtype(x, weights, offsets)
     # The samples become the leading axis, over which the loops run.
-    by_sample = jnp.moveaxis(weights, 3, 0).astype(dtype), jnp.moveaxis(offsets, 3, 0).astype(dtype)
-    size = math.isqrt(weights.shape[3])
-    return _sum_of_samples(x.astype(dtype), *by_sample, _grid(size, window_size, grid), window_size // 2).astype(
-        x.dtype
-    )
+    # Rows and columns apart: over a last axis of 2, XLA's loops for CPUs take many times as long.
+    by_sample = [jnp.moveaxis(part, 3, 0).astype(dtype) for part in (weights, offsets[..., 0], offsets[..., 1])]
+    options = _grid(math.isqrt(weights.shape[3]), window_size, grid), window_size // 2
+    return _sum_of_samples(x.astype(dtype), *by_sample, *options).astype(x.dtype)
 
 
 def _grid(size: int, window_size: int, grid: str) -> tuple[int, float, float]:
@@ -95,55 +94,64 @@ def _grid(size: int, window_size: int, grid: str) -> tuple[int, float, float]:
 Grid = tuple[int, float, float]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def _sum_of_samples(x: jax.Array, weights: jax.Array, offsets: jax.Array, grid: Grid, radius: int) -> jax.Array:
-    """[B, H, W, C], [n, B, H, W], [n, B, H, W, 2] -> [B, H, W, C]."""
+@partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+def _sum_of_samples(
+    x: jax.Array, weights: jax.Array, rows: jax.Array, cols: jax.Array, grid: Grid, radius: int
+) -> jax.Array:
+    """[B, H, W, C], and of weights and both offsets [n, B, H, W] -> [B, H, W, C]."""
 
     def add(total: jax.Array, sample: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-        n, weight, offset = sample
-        return total + _one_sample(x, weight, offset, n, grid, radius), None
+        n, *of_sample = sample
+        return total + _one_sample(grid, radius, n, x, *of_sample), None
 
-    return jax.lax.scan(add, jnp.zeros_like(x), (jnp.arange(len(weights)), weights, offsets))[0]
+    return jax.lax.scan(add, jnp.zeros_like(x), (jnp.arange(len(weights)), weights, rows, cols))[0]
 
 
-def _one_sample(x: jax.Array, weight: jax.Array, offset: jax.Array, n: jax.Array, grid: Grid, radius: int) -> jax.Array:
+def _one_sample(
+    grid: Grid, radius: int, n: jax.Array, x: jax.Array, weight: jax.Array, row: jax.Array, col: jax.Array
+) -> jax.Array:
     """The term of the n-th grid position: [B, H, W, C]."""
-    (size, step, start), (height, width) = grid, x.shape[1:3]
-    entry = jnp.stack([n // size, n % size]).astype(offset.dtype)
-    away = step * (entry[None, None, None] + offset) + start
-    # One pixel beyond the window's border only the border pixel counts, and less with the distance.
-    inside = (away >= -radius) & (away < radius)
-    nearest = jnp.where(inside, away, jax.lax.stop_gradient(jnp.clip(away, -radius, radius)))
-    part = jnp.where(inside, 1, jnp.clip(radius + 1 - jnp.abs(away), 0, 1))
-    pixels = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
-    values = sample(x, pixels[None].astype(offset.dtype) + nearest)
-    return (weight * part[..., 0] * part[..., 1])[..., None] * values
+    size, step, start = grid
+
+    def along(offset: jax.Array, entry: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+        """Positions in the image, and the weights that the window's border leaves them."""
+        away = step * (entry.astype(offset.dtype) + offset) + start
+        # One pixel beyond the window's border only the border pixel counts, and less with the distance.
+        inside = (away >= -radius) & (away < radius)
+        nearest = jnp.where(inside, away, jax.lax.stop_gradient(jnp.clip(away, -radius, radius)))
+        part = jnp.where(inside, 1, jnp.clip(radius + 1 - jnp.abs(away), 0, 1))
+        pixels = jnp.arange(offset.shape[axis]).reshape([-1 if a == axis else 1 for a in range(3)])
+        return pixels.astype(offset.dtype) + nearest, part
+
+    (rows, row_part), (cols, col_part) = along(row, n // size, 1), along(col, n % size, 2)
+    values = sample(x, jnp.stack([rows, cols], axis=-1))
+    return (weight * row_part * col_part)[..., None] * values
 
 
 @_sum_of_samples.defjvp
 def _sum_jvp(grid: Grid, radius: int, primals: Arrays, tangents: Arrays) -> tuple[jax.Array, jax.Array]:
     """Every sample is made again: autodiff of the forward loop would keep the taps of all."""
-
-    def term(n: jax.Array) -> Callable[..., jax.Array]:
-        return lambda x, weight, offset: _one_sample(x, weight, offset, n, grid, radius)
+    term = partial(_one_sample, grid, radius)
 
     def push(*arrays: jax.Array) -> tuple[jax.Array]:
-        (x, weights, offsets), (d_x, d_weights, d_offsets) = arrays[:3], arrays[3:]
+        (x, *by_sample), (d_x, *d_by_sample) = arrays[:4], arrays[4:]
 
-        def add(total: jax.Array, sample: Arrays) -> tuple[jax.Array, None]:
-            n, weight, offset, d_weight, d_offset = sample
-            return total + jax.jvp(term(n), (x, weight, offset), (d_x, d_weight, d_offset))[1], None
+        def add(total: jax.Array, sample: Any) -> tuple[jax.Array, None]:
+            n, of_sample, d_of_sample = sample
+            return total + jax.jvp(partial(term, n), (x, *of_sample), (d_x, *d_of_sample))[1], None
 
-        samples = jnp.arange(len(weights)), weights, offsets, d_weights, d_offsets
+        samples = jnp.arange(len(by_sample[0])), by_sample, d_by_sample
         return (jax.lax.scan(add, jnp.zeros_like(x), samples)[0],)
 
-    def pull(x: jax.Array, weights: jax.Array, offsets: jax.Array, ct: jax.Array) -> Arrays:
-        def back(total: jax.Array, sample: Arrays) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            n, weight, offset = sample
-            d_x, d_weight, d_offset = jax.vjp(term(n), x, weight, offset)[1](ct)
-            return total + d_x, (d_weight, d_offset)
+    def pull(x: jax.Array, *arrays: jax.Array) -> Arrays:
+        *by_sample, ct = arrays
 
-        d_x, parts = jax.lax.scan(back, jnp.zeros_like(x), (jnp.arange(len(weights)), weights, offsets))
+        def back(total: jax.Array, sample: Any) -> tuple[jax.Array, list[jax.Array]]:
+            n, of_sample = sample
+            d_x, *d_of_sample = jax.vjp(partial(term, n), x, *of_sample)[1](ct)
+            return total + d_x, d_of_sample
+
+        d_x, parts = jax.lax.scan(back, jnp.zeros_like(x), (jnp.arange(len(by_sample[0])), by_sample))
         return d_x, *parts
 
     return _sum_of_samples(*primals, grid, radius), linear(push, pull, primals, tangents)[0]
