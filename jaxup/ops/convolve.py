@@ -16,7 +16,7 @@ from jaxup.ops.windows import in_memory
 from jaxup.ops.winograd import ROWS, convolve_by_rows, to_kernel_by_rows
 
 # Outputs up to which XLA is slow; pixels and channels from which on it is.
-_FEW, _MANY, _WIDE = 16, 4096, 32
+_FEW, _MANY, _WIDE = 16, 4096, 16
 
 # Pixels and channels from which on Winograd's form is faster.
 _PIXELS, _CHANNELS = 1024, 64

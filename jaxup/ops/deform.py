@@ -11,6 +11,7 @@ from jaxup._checks import accum_dtype, check_choice, check_float, check_image, c
 from jaxup.ops.linear import Arrays, linear
 from jaxup.ops.rows import by_rows
 from jaxup.ops.sample import sample
+from jaxup.ops.windows import to_channels
 
 # The regular grid that the offsets start from: the paper's, and what its code makes of it (two conventions).
 GRIDS = ("centred", "shifted", "compressed")
@@ -125,7 +126,7 @@ def _one_sample(
 
     (rows, row_part), (cols, col_part) = along(row, n // size, 1), along(col, n % size, 2)
     values = sample(x, jnp.stack([rows, cols], axis=-1))
-    return (weight * row_part * col_part)[..., None] * values
+    return to_channels((weight * row_part * col_part)[..., None], x.shape[3]) * values
 
 
 @_sum_of_samples.defjvp

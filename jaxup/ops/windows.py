@@ -40,6 +40,10 @@ BORDERS = ("zeros", "edge", "reflect")
 # itself, transposed for a product. Typed: JAX's own has no annotations.
 in_memory: Callable[[T], T] = jax.lax.optimization_barrier
 
+# Products that are summed in one loop, up to 1.9 times as fast with gradients as sums that end in a reduction. Of more,
+# XLA forms arrays in memory. And those which are added one by one where no half is left.
+_TERMS, _REST = 128, 16
+
 # Neighbours that `window_scores` gathers at a time: enough to keep matrix units busy, little enough to stay in cache.
 _GATHER_BYTES = 4 << 20
 
@@ -191,10 +195,11 @@ def _copies(x: jax.Array, block: Pair) -> tuple[jax.Array]:
     )
 
 
-def sum_by_halves(x: jax.Array, least: int = 3) -> jax.Array:
+def sum_by_halves(x: jax.Array, least: int = 0) -> jax.Array:
     """Sum over the last axis, in an order that takes `least` numbers or more at a time; in float32 or more.
 
-    With 1 there is no reduction at the end, and what makes x may be summed in the same loop.
+    With 1 there is no reduction at the end, and what makes x may be summed in the same loop. 0: as many as leave
+    `_TERMS` to a loop.
     """
     return linear(partial(_halves, least=least), partial(_filled, channels=x.shape[-1]), (), (x,))[0]
 
@@ -204,11 +209,11 @@ def to_channels(x: jax.Array, channels: int) -> jax.Array:
     return linear(partial(_filled, channels=channels), _halves, (), (x[..., 0],))[0]
 
 
-def _halves(x: jax.Array, least: int = 3) -> tuple[jax.Array]:
-    total = x.astype(accum_dtype(x))
+def _halves(x: jax.Array, least: int = 0) -> tuple[jax.Array]:
+    total, least = x.astype(accum_dtype(x)), least or -(-x.shape[-1] // _TERMS)
     while total.shape[-1] >= 2 * least and total.shape[-1] % 2 == 0:
         total = total[..., : total.shape[-1] // 2] + total[..., total.shape[-1] // 2 :]
-    if least > 1:
+    if least > 1 or total.shape[-1] > _REST:
         return (total.sum(-1).astype(x.dtype),)
     parts = jnp.unstack(total, axis=-1)
     return (sum(parts[1:], parts[0]).astype(x.dtype),)

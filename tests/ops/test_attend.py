@@ -117,7 +117,7 @@ def test_many_images_are_each_of_them(scale, kernel_size, options):
 def test_sums_of_phases(depth, terms, monkeypatch):
     """Of more channels than one loop adds up, and of all in one, where no halving ends at one."""
     monkeypatch.setattr(attend, "_MANY", 0)
-    monkeypatch.setattr(attend, "_TERMS", terms)
+    monkeypatch.setattr("jaxup.ops.windows._TERMS", terms)
     args = maps((3, 4), (2, 2), depth, 4)
     assert_close(ops.attention_upsample(*args, scale=2, kernel_size=3), oracle(*args, (2, 2), 3), 2e-6)
 

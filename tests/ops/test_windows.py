@@ -9,8 +9,8 @@ from jaxup.ops import windows
 from tests.compare import assert_close
 
 
-@pytest.mark.parametrize("least", [1, 2, 3])
-@pytest.mark.parametrize("channels", [1, 2, 7, 12, 64])
+@pytest.mark.parametrize("least", [0, 1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 7, 12, 33, 64, 256])
 def test_sums_by_halves_are_sums(channels, least):
     """Values and gradients, also of channels that no halving ends at."""
     x = np.random.default_rng(channels).standard_normal((3, channels)).astype(np.float32)
