@@ -69,8 +69,8 @@ def convolve_layer(
 ) -> jax.Array:
     """The same for layers that are run once: `convolve` where its gradients are faster, or else XLA's convolution.
 
-    Patches gain up to 24 times with few outputs, and up to 4 times with many channels and pixels; elsewhere they lose
-    up to a half. In a loop, XLA's gradient of a kernel takes up to 120 times as long.
+    Patches gain up to 24 times with few outputs, and up to 4 times with many pixels and not too few channels; elsewhere
+    they lose up to a half. In a loop, XLA's gradient of a kernel takes up to 120 times as long.
     """
     rows, columns, channels, features = kernel.shape
     many = math.prod(map(known, x.shape[:3])) >= _MANY

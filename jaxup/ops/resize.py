@@ -2,7 +2,8 @@
 
 Every interpolation here is linear and separable: along one axis, out[i] = sum over j of A[i, j] x[j] with a
 sparse matrix A known from the sizes alone. A is built in NumPy while tracing and applied as a few gathered
-taps. Its gradient is the transpose of A, applied the same way: the scatter of autodiff is slow.
+taps. Its gradient is the transpose of A, applied the same way: the scatter of autodiff is slow. Bilinear enlargement
+by whole factors, and its gradient, gather nothing.
 """
 
 import functools
