@@ -18,7 +18,7 @@ from jaxup.ops.winograd import ROWS, convolve_by_rows, to_kernel_by_rows
 # Outputs up to which XLA is slow; pixels and channels from which on it is.
 _FEW, _MANY, _WIDE = 16, 4096, 16
 
-# Pixels and channels from which on Winograd's form is faster.
+# Pixels and channels from which on Winograd's form is faster; and, of twice the channels, products in bfloat16.
 _PIXELS, _CHANNELS = 1024, 64
 
 # Settings of JAX that ask for plain sums.
@@ -49,7 +49,8 @@ def convolve(
     summed in float32 or more. Over several CPU devices it is left to XLA: see `sums_in_loops`. Outputs a little below
     16 or 32 are filled up. In float32, kernels of 3 or 5 rows and 64 channels or more take half to three fifths of the
     products (`jaxup.ops.winograd`), with two to three times the rounding errors of plain sums; plain sums are had by
-    `jax.default_matmul_precision("highest")`, or a precision.
+    `jax.default_matmul_precision("highest")`, or a precision. In bfloat16, from 128 channels on, each row of a kernel
+    is one product of matrices, and their sum is rounded once.
     """
     if isinstance(padding, str):
         sizes = [d * (k - 1) + 1 for d, k in zip(rhs_dilation, kernel.shape, strict=False)]
@@ -75,8 +76,8 @@ def convolve_layer(
     rows, columns, channels, features = kernel.shape
     many = math.prod(map(known, x.shape[:3])) >= _MANY
     wide = min(channels, features) >= (_WIDE if rows * columns <= 9 else 2 * _WIDE)
-    fewer = _by_fewer_products(x, kernel.shape, options.get("precision"))
-    if features <= _FEW or (many and wide) or fewer or rows == columns == 1:
+    large = _by_fewer_products(x, kernel.shape, options.get("precision")) or _by_products_of_rows(x, kernel.shape)
+    if features <= _FEW or (many and wide) or large or rows == columns == 1:
         return convolve(x, kernel, strides, padding, **options)
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -122,20 +123,44 @@ def _to_pixels(ct: jax.Array, kernel: jax.Array, padding: Padding, precision: An
 def _forward(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
     if _by_fewer_products(x, kernel.shape, precision):
         return convolve_by_rows(x, kernel, padding, partial(_at_once, precision=precision))
+    if _by_products_of_rows(x, kernel.shape):
+        return _products_of_rows(x, kernel, padding, precision)
     return _at_once(x, kernel, padding, precision)
 
 
-def _by_fewer_products(x: jax.Array, kernel: Sequence[int], precision: Any) -> bool:
-    """Whether Winograd's form is faster, as it is on CPUs of many channels and pixels, and its rounding is allowed.
+def _is_large(x: jax.Array, kernel: Sequence[int], channels: int) -> bool:
+    """Whether these are so many channels, and many pixels, on CPUs; of which no Explicit mesh axis splits the rows."""
+    pixels = known(x.shape[0]) * known(x.shape[1], 0) * known(x.shape[2], 0)
+    split = any(axis is not None for axis in jax.typeof(x).sharding.spec[1:3])
+    return on_cpus() and pixels >= _PIXELS and min(kernel[2:]) >= channels and not split
 
-    It fills rows up, which JAX cannot do where they are split over an Explicit mesh axis.
-    """
-    known_size = known(x.shape[1], 0) * known(x.shape[2], 0)
-    many = known(x.shape[0]) * known_size >= _PIXELS and min(kernel[2:]) >= _CHANNELS
+
+def _by_fewer_products(x: jax.Array, kernel: Sequence[int], precision: Any) -> bool:
+    """Whether Winograd's form is faster, as it is of many channels and pixels, and its rounding is allowed."""
     settings: Any = jax.config  # whose attributes have no types
     exact = x.dtype != jnp.float32 or precision is not None or settings.jax_default_matmul_precision in _EXACT
-    split = any(axis is not None for axis in jax.typeof(x).sharding.spec[1:3])
-    return on_cpus() and kernel[0] in ROWS and kernel[1] > 1 and many and not exact and not split
+    return kernel[0] in ROWS and kernel[1] > 1 and not exact and _is_large(x, kernel, _CHANNELS)
+
+
+def _by_products_of_rows(x: jax.Array, kernel: Sequence[int]) -> bool:
+    """Whether numbers have 16 bits that XLA for CPUs multiplies fast in products of matrices, but in no convolution."""
+    return bool(x.dtype == jnp.bfloat16) and _is_large(x, kernel, 2 * _CHANNELS)
+
+
+def _products_of_rows(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) -> jax.Array:
+    """One product for each row of the kernel, of pixels that lie beside each other; summed in float32."""
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)))
+    (rows, columns), features = kernel.shape[:2], kernel.shape[3]
+    height, width = (n - size + 1 for n, size in zip(x.shape[1:3], (rows, columns), strict=True))
+    beside = in_memory(jnp.concatenate([x[:, :, j : j + width] for j in range(columns)], axis=3))
+    options: Any = dict(precision=precision, preferred_element_type=jnp.float32)
+    parts = [
+        jax.lax.dot_general(
+            beside[:, i : i + height], kernel[i].reshape(-1, features), (((3,), (0,)), ((), ())), **options
+        )
+        for i in range(rows)
+    ]
+    return sum(parts[1:], parts[0]).astype(x.dtype)
 
 
 def to_kernel(x: jax.Array, ct: jax.Array, size: Pair, padding: Padding, precision: Any = None) -> jax.Array:
