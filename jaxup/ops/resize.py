@@ -24,7 +24,11 @@ from jaxup.ops.windows import merge_phases, pad_window, split_phases, sum_blocks
 METHODS = ("nearest", "nearest_exact", "bilinear", "bicubic", "area")
 BORDERS = ("clamp", "mirror", "drop")
 
+# Of a gradient that is a sum of as many terms: more take seconds to compile.
+_PHASES = 32
+
 Table = tuple[np.ndarray, np.ndarray]  # indices and weights of the taps, each [taps, outputs]
+Map = Callable[[jax.Array], jax.Array]
 
 
 def _keys(t: np.ndarray, a: float) -> np.ndarray:
@@ -162,29 +166,24 @@ def _gather_between(lines: jax.Array, axis: int, scale: int) -> jax.Array:
     return own + from_next + from_last
 
 
-def _linear(axis: int, forward: Table, transpose: Table) -> Callable[[jax.Array], jax.Array]:
-    """The linear map of a table; its transpose is that of another table."""
+def _linear(forward: Map, transpose: Map) -> Map:
+    """A linear map whose transpose is given."""
 
-    def by(table: Table) -> Callable[[jax.Array], tuple[jax.Array]]:
-        return lambda x: (_weighted_sum(x, axis, table),)
+    def alone(of: Map) -> Callable[[jax.Array], tuple[jax.Array]]:
+        return lambda x: (of(x),)
 
-    return lambda x: linear(by(forward), by(transpose), (), (x,))[0]
+    return lambda x: linear(alone(forward), alone(transpose), (), (x,))[0]
 
 
-def _enlarge(axis: int, scale: int) -> Callable[[jax.Array], jax.Array]:
-    """Bilinear upsampling along an axis by a whole factor, as a linear map."""
-
-    def by(form: Callable[..., jax.Array]) -> Callable[[jax.Array], tuple[jax.Array]]:
-        return lambda x: (form(x, axis, scale),)
-
-    return lambda x: linear(by(_between), by(_gather_between), (), (x,))[0]
+def _by_taps(axis: int, *tables: Table) -> list[Map]:
+    return [functools.partial(_weighted_sum, axis=axis, table=table) for table in tables]
 
 
 def take_lines(x: jax.Array, lines: np.ndarray, axis: int) -> jax.Array:
     """Rows or columns of x by their numbers."""
     place, ones = np.arange(lines.size), np.ones(lines.size)
-    forward = _table(place, lines, ones, lines.size)
-    return _linear(axis, forward, _table(lines, place, ones, x.shape[axis]))(x)
+    tables = _table(place, lines, ones, lines.size), _table(lines, place, ones, x.shape[axis])
+    return _linear(*_by_taps(axis, *tables))(x)
 
 
 def row_table(n: int, m: int, method: str, *, align_corners: bool = False, antialias: bool = False) -> Table:
@@ -213,9 +212,12 @@ def _resize(x: jax.Array, size: Pair, options: tuple[Any, ...]) -> jax.Array:
         return (sum_blocks(total, block) / (block[0] * block[1])).astype(x.dtype)
     for axis in (2, 1):
         low, high = x.shape[axis], size[axis - 1]
-        between = options[:2] == ("bilinear", False) and high % low == 0 and high > low
-        apply = _enlarge(axis, high // low) if between else _linear(axis, *_tables(low, high, *options))
-        total = apply(total)
+        forward, transpose = _by_taps(axis, *_tables(low, high, *options))
+        if options[:2] == ("bilinear", False) and high % low == 0 and high > low:
+            forward = functools.partial(_between, axis=axis, scale=high // low)
+            if high // low <= _PHASES:
+                transpose = functools.partial(_gather_between, axis=axis, scale=high // low)
+        total = _linear(forward, transpose)(total)
     return total.astype(x.dtype)
 
 

@@ -91,7 +91,7 @@ def test_same_size_is_the_identity(options):
 @pytest.mark.parametrize("cells", [1, 2, 5])
 def test_bilinear_gradients_by_whole_factors_are_the_transpose(cells):
     """Of each row of the cotangent, a unit vector, the gradient is a row of the matrix; in one program for all."""
-    scales = (2, 3, 4, 7, 8)
+    scales = (2, 3, 4, 7, 8, 33)
 
     def gradient(scale):
         units = jnp.eye(cells * scale)[:, :, None, None]
