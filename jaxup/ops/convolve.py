@@ -129,7 +129,10 @@ def _forward(x: jax.Array, kernel: jax.Array, padding: Padding, precision: Any) 
 
 
 def _is_large(x: jax.Array, kernel: Sequence[int], channels: int) -> bool:
-    """Whether these are so many channels, and many pixels, on CPUs; of which no Explicit mesh axis splits the rows."""
+    """Whether there are so many channels, and many pixels, on CPUs.
+
+    Rows or columns that an Explicit mesh axis splits do not count: JAX cannot fill them up.
+    """
     pixels = known(x.shape[0]) * known(x.shape[1], 0) * known(x.shape[2], 0)
     split = any(axis is not None for axis in jax.typeof(x).sharding.spec[1:3])
     return on_cpus() and pixels >= _PIXELS and min(kernel[2:]) >= channels and not split

@@ -3,7 +3,7 @@
 Every interpolation here is linear and separable: along one axis, out[i] = sum over j of A[i, j] x[j] with a
 sparse matrix A known from the sizes alone. A is built in NumPy while tracing and applied as a few gathered
 taps. Its gradient is the transpose of A, applied the same way: the scatter of autodiff is slow. Bilinear enlargement
-by whole factors, and its gradient, gather nothing.
+by whole factors gathers nothing, nor does its gradient where they are not too large.
 """
 
 import functools
@@ -24,7 +24,7 @@ from jaxup.ops.windows import merge_phases, pad_window, split_phases, sum_blocks
 METHODS = ("nearest", "nearest_exact", "bilinear", "bicubic", "area")
 BORDERS = ("clamp", "mirror", "drop")
 
-# Of a gradient that is a sum of as many terms: more take seconds to compile.
+# Up to which a gradient is a sum of as many slices: hundreds take seconds to compile.
 _PHASES = 32
 
 Table = tuple[np.ndarray, np.ndarray]  # indices and weights of the taps, each [taps, outputs]
@@ -148,7 +148,7 @@ def _between(x: jax.Array, axis: int, scale: int) -> jax.Array:
     return jax.lax.slice_in_dim(lines, first, first + x.shape[axis] * scale, axis=axis)
 
 
-def _gather_between(lines: jax.Array, axis: int, scale: int) -> jax.Array:
+def _back_between(lines: jax.Array, axis: int, scale: int) -> jax.Array:
     """The transpose of `_between`: sums of phases for the cells before, at and after their own, then shifted there."""
     cells = lines.shape[axis] // scale
     split = lines.reshape(*lines.shape[:axis], cells, scale, *lines.shape[axis + 1 :])
@@ -216,7 +216,7 @@ def _resize(x: jax.Array, size: Pair, options: tuple[Any, ...]) -> jax.Array:
         if options[:2] == ("bilinear", False) and high % low == 0 and high > low:
             forward = functools.partial(_between, axis=axis, scale=high // low)
             if high // low <= _PHASES:
-                transpose = functools.partial(_gather_between, axis=axis, scale=high // low)
+                transpose = functools.partial(_back_between, axis=axis, scale=high // low)
         total = _linear(forward, transpose)(total)
     return total.astype(x.dtype)
 
