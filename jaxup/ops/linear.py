@@ -36,16 +36,30 @@ def linear(fun: Map, transpose: Map, others: Arrays, x: Arrays) -> Arrays:
 def bilinear(f: Callable[..., jax.Array], of_first: Any, of_second: Any, primals: Any, tangents: Any) -> Any:
     """The rule of `f(a, b)`, linear in each: `of_first(ct, b)` and `of_second(a, ct)` are the transposes.
 
-    For `defjvp(..., symbolic_zeros=True)`: nothing is computed of an argument that does not change.
+    b, and then what `of_second` returns, may be a tuple of arrays. For `defjvp(..., symbolic_zeros=True)`: nothing is
+    computed of an argument that does not change.
     """
     (a, b), (d_a, d_b) = primals, tangents
-    a_type, b_type = jnp.result_type(a), jnp.result_type(b)
+    parts, d_parts = (b, d_b) if isinstance(b, tuple) else ((b,), (d_b,))
+    a_type, types = jnp.result_type(a), [jnp.result_type(part) for part in parts]
+
+    def joined(parts: Arrays) -> Any:
+        return parts if isinstance(b, tuple) else parts[0]
+
+    def to_first(*args: jax.Array) -> Arrays:
+        return (of_first(args[-1], joined(args[:-1])).astype(a_type),)
+
+    def to_second(a: jax.Array, ct: jax.Array) -> Arrays:
+        return tuple(d.astype(dtype) for d, dtype in zip(jax.tree.leaves(of_second(a, ct)), types, strict=True))
+
     out = f(a, b)
     terms: list[jax.Array] = []
     if not isinstance(d_a, SymbolicZero):
-        terms += linear(lambda b, a: (f(a, b),), lambda b, ct: (of_first(ct, b).astype(a_type),), (b,), (d_a,))
-    if not isinstance(d_b, SymbolicZero):
-        terms += linear(lambda a, b: (f(a, b),), lambda a, ct: (of_second(a, ct).astype(b_type),), (a,), (d_b,))
+        terms += linear(lambda *args: (f(args[-1], joined(args[:-1])),), to_first, parts, (d_a,))
+    if not all(isinstance(d, SymbolicZero) for d in d_parts):
+        pairs = zip(parts, d_parts, strict=True)
+        changes = tuple(jnp.zeros_like(part) if isinstance(d, SymbolicZero) else d for part, d in pairs)
+        terms += linear(lambda a, *parts: (f(a, joined(parts)),), to_second, (a,), changes)
     return out, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(out)
 
 
