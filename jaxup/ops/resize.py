@@ -212,6 +212,8 @@ def _resize(x: jax.Array, size: Pair, options: tuple[Any, ...]) -> jax.Array:
         return (sum_blocks(total, block) / (block[0] * block[1])).astype(x.dtype)
     for axis in (2, 1):
         low, high = x.shape[axis], size[axis - 1]
+        if low == high:
+            continue
         forward, transpose = _by_taps(axis, *_tables(low, high, *options))
         if options[:2] == ("bilinear", False) and high % low == 0 and high > low:
             forward = functools.partial(_between, axis=axis, scale=high // low)

@@ -12,6 +12,7 @@ from jaxup.nn import initializers
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import BatchNorm, layer_norm, normalise
 from jaxup.ops.convolve import convolve_layer
+from jaxup.ops.convolve_resized import convolve_resized
 from jaxup.ops.depthwise import depthwise_conv
 from jaxup.ops.pointwise import pointwise_dot
 from jaxup.ops.regions import convolve_many_groups
@@ -82,6 +83,11 @@ class ConvNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Features of x."""
         return self.finish(self.conv(x))
+
+    def of_resized(self, x: jax.Array, size: Sequence[int], **how: Any) -> jax.Array:
+        """Features of x after `resize` to another size, for layers without stride, dilation and bias."""
+        x, kernel = (y.astype(self.dtype) for y in (x, self.conv.kernel[...]))
+        return self.finish(convolve_resized(x, kernel, (size[0], size[1]), **how))
 
     def finish(self, y: jax.Array) -> jax.Array:
         """What follows the convolution."""

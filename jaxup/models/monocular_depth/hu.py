@@ -14,7 +14,6 @@ from jaxup.models.monocular_depth.layers import UpProjection, fit
 from jaxup.models.segmentation.heads import Backbone, build_backbone, run_backbone
 from jaxup.nn.indexnet import IndexNetwork
 from jaxup.ops.index import indexed_upsample
-from jaxup.ops.resize import resize
 
 _FUSED = 16  # channels of each map that is fused
 
@@ -108,9 +107,9 @@ class HuDepthNetwork(nnx.Module):
         indices = self._indices(maps)
         y = self.reduce(maps[-1])
         for i, layer in zip((3, 2, 1, 0), self.up, strict=True):
-            y = layer(self._enlarge(y, sizes[i : i + 1], indices[i : i + 1]))
+            y = self._enlarge(layer, y, sizes[i : i + 1], indices[i : i + 1])
         parts = [
-            layer(self._enlarge(z, sizes[: i + 1], indices[: i + 1]))
+            self._enlarge(layer, z, sizes[: i + 1], indices[: i + 1])
             for i, (layer, z) in enumerate(zip(self.fusion, maps[1:], strict=True))
         ]
         fused = self.fuse(jnp.concatenate(parts, axis=3))
@@ -122,10 +121,12 @@ class HuDepthNetwork(nnx.Module):
         pairs = zip(self.index_networks, maps, maps[1:], strict=False)
         return [network(fit(y, (2 * z.shape[1], 2 * z.shape[2]))).decoder for network, y, z in pairs]
 
-    def _enlarge(self, x: jax.Array, sizes: Sequence[tuple[int, ...]], indices: Sequence[jax.Array]) -> jax.Array:
-        """The first of the sizes: at once by interpolation, or step by step through all of them."""
+    def _enlarge(
+        self, layer: UpProjection, x: jax.Array, sizes: Sequence[tuple[int, ...]], indices: Sequence[jax.Array]
+    ) -> jax.Array:
+        """A layer of x at the first of the sizes: at once by interpolation, or step by step through all of them."""
         if not self.index_networks:
-            return resize(x, size=sizes[0], method="bilinear", align_corners=self.align_corners)
+            return layer.of_resized(x, sizes[0], method="bilinear", align_corners=self.align_corners)
         for size, index in zip(sizes[::-1], indices[::-1], strict=True):
             x = fit(indexed_upsample(x, index.astype(x.dtype)), size)
-        return x
+        return layer(x)

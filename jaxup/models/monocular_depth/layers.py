@@ -12,7 +12,7 @@ from jaxup.models.segmentation.upsampling import extend
 from jaxup.nn.basic import Deconvolution
 from jaxup.nn.functions import by_name
 from jaxup.nn.norms import BatchNorm, normalise
-from jaxup.ops.convolve import convolve_layer
+from jaxup.ops.convolve_resized import convolve_resized
 
 
 class DeconvNorm(nnx.Module):
@@ -65,17 +65,21 @@ class UpProjection(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, h, w, inputs] -> [B, h, w, outputs], or twice the size."""
         together = isinstance(self.first, ConvNorm) and self.first.conv.out_features <= _FEW
-        y, short = _side_by_side(x, self.first, self.shortcut) if together else (self.first(x), self.shortcut(x))
+        if not together:
+            return self._finish(self.first(x), self.shortcut(x))
+        return self.of_resized(x, x.shape[1:3])
+
+    def of_resized(self, x: jax.Array, size: Sequence[int], **how: Any) -> jax.Array:
+        """The same for x resized, with the options of `resize`, where layers are `ConvNorm`."""
+        layers = self.first, self.shortcut
+        # By one convolution: on CPUs few outputs take almost as long as many.
+        kernel = jnp.concatenate([layer.conv.kernel[...] for layer in layers], axis=3)
+        x, kernel = (y.astype(self.first.dtype) for y in (x, kernel))
+        parts = jnp.split(convolve_resized(x, kernel, (size[0], size[1]), **how), 2, axis=3)
+        return self._finish(*(layer.finish(y) for layer, y in zip(layers, parts, strict=True)))
+
+    def _finish(self, y: jax.Array, short: jax.Array) -> jax.Array:
         return nnx.relu(self.second(y) + short)
-
-
-def _side_by_side(x: jax.Array, *layers: ConvNorm) -> list[jax.Array]:
-    """What layers of 5 x 5 pixels make of x, by one convolution: on CPUs few outputs take almost as long as many."""
-    kernel = jnp.concatenate([layer.conv.kernel[...] for layer in layers], axis=3)
-    x, kernel = (y.astype(layers[0].dtype) for y in (x, kernel))
-    joined = convolve_layer(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    parts = jnp.split(joined, len(layers), axis=3)
-    return [layer.finish(y) for layer, y in zip(layers, parts, strict=True)]
 
 
 def fit(x: jax.Array, size: Sequence[int]) -> jax.Array:

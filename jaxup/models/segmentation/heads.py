@@ -11,6 +11,7 @@ from jaxup._checks import check_features, check_int, fail
 from jaxup.models.backbones import MiT, Swin, ViT, make_backbone
 from jaxup.models.backbones.layers import ConvNorm
 from jaxup.models.segmentation.layers import check_rate, drop_channels
+from jaxup.models.segmentation.upsampling import fuse_resized
 from jaxup.nn import initializers
 from jaxup.ops.pointwise import pointwise_conv
 from jaxup.ops.resize import resize
@@ -113,9 +114,15 @@ class PyramidPooling(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, in_features] -> [B, H, W, self.features]."""
-        size, parts = x.shape[1:3], [x]
-        for scale, branch in zip(self.scales, self.branches, strict=True):
-            y = resize(x, size=(scale, scale), method="area")
-            y = branch(resize(y, size=size)) if self.resize_first else resize(branch(y), size=size)
-            parts.append(y)
+        parts = [x, *(resize(y, size=x.shape[1:3]) for y in self._branches(x))]
         return jnp.concatenate([y.astype(parts[-1].dtype) for y in parts], axis=3)
+
+    def fused(self, x: jax.Array, layer: ConvNorm) -> jax.Array:
+        """A layer of what the call returns."""
+        return fuse_resized(layer, [x, *self._branches(x)], x.shape[1:3])
+
+    def _branches(self, x: jax.Array) -> list[jax.Array]:
+        means = [resize(x, size=(scale, scale), method="area") for scale in self.scales]
+        if self.resize_first:
+            means = [resize(y, size=x.shape[1:3]) for y in means]
+        return [branch(y) for branch, y in zip(self.branches, means, strict=True)]

@@ -114,7 +114,7 @@ class PSPNet(nnx.Module):
     def outputs(self, x: jax.Array, rngs: nnx.Rngs | None = None) -> dict[str, Any]:
         """Logits, auxiliary logits and the backbone's maps."""
         maps = run_backbone(self.backbone, x, rngs)
-        y = self.bottleneck(self.pooling(maps[-1]))
+        y = self.pooling.fused(maps[-1], self.bottleneck)
         if self.upsampler is not None:
             guides = [maps[0]]
             for _ in self.upsampler.guides[1:]:

@@ -11,9 +11,7 @@ from jaxup._checks import check_choice, check_int
 from jaxup.models.backbones import BACKBONES, MiT
 from jaxup.models.backbones.layers import ConvNorm, classifier, linear
 from jaxup.models.segmentation.layers import check_rate, drop_channels
-from jaxup.models.segmentation.upsampling import Build, Upsampling
-from jaxup.ops.pointwise import pointwise_conv
-from jaxup.ops.resize import resize
+from jaxup.models.segmentation.upsampling import Build, Upsampling, fuse_resized
 
 HEADS = ("mmseg", "nvlabs")
 _NAMES = tuple(f"mit_b{i}" for i in range(6))
@@ -131,16 +129,8 @@ class SegFormer(nnx.Module):
         """Projected maps at the size of the first, joined and fused."""
         order = 1 if self.head == "mmseg" else -1
         methods = [up.method for up in self.up if up.method]
-        if len(methods) < len(self.up):
-            levels = [projected[0], *(up(projected[n], projected[:n], x) for n, up in enumerate(self.up, start=1))]
-            return self.fuse(jnp.concatenate(levels[::order], axis=-1))
-        # Interpolation and a linear map of the channels may change places: each map is fused before it is enlarged.
-        kernels = jnp.split(self.fuse.conv.kernel[...], len(projected), axis=2)[::order]
-        dtype = self.fuse.dtype
-        parts = [
-            pointwise_conv(y.astype(dtype), kernel.astype(dtype), (1, 1), "VALID")
-            for y, kernel in zip(projected, kernels, strict=True)
-        ]
-        size = projected[0].shape[1:3]
-        levels = [resize(y, size=size, method=method) for y, method in zip(parts[1:], methods, strict=True)]
-        return self.fuse.finish(sum(levels, start=parts[0]))
+        if len(methods) == len(self.up):
+            size = projected[0].shape[1:3]
+            return fuse_resized(self.fuse, projected[::order], size, ("nearest", *methods)[::order])
+        levels = [projected[0], *(up(projected[n], projected[:n], x) for n, up in enumerate(self.up, start=1))]
+        return self.fuse(jnp.concatenate(levels[::order], axis=-1))

@@ -18,7 +18,7 @@ from jaxup.models.segmentation.heads import (
     check_maps,
     run_backbone,
 )
-from jaxup.models.segmentation.upsampling import Build, Upsampling, extend
+from jaxup.models.segmentation.upsampling import Build, Upsampling, extend, fuse_resized
 from jaxup.nn.indexnet import IndexNetwork
 from jaxup.ops.index import indexed_upsample
 
@@ -127,15 +127,19 @@ class UperNetHead(nnx.Module):
         check_maps(maps, self.in_features)
         laterals = [layer(y) for layer, y in zip(self.laterals, maps[:-1], strict=True)]
         indices = [_even_index(network, y) for network, y in zip(self.index_networks, maps, strict=False)]
-        levels = [self.bottleneck(self.pooling(maps[-1]))]
+        levels = [self.pooling.fused(maps[-1], self.bottleneck)]
         for i in reversed(range(len(laterals))):
             y = _enlarge(self.upsamplers, i, levels[0], laterals[i : i + 1], indices[i : i + 1])
             levels.insert(0, laterals[i] + y)
         levels = [*(layer(y) for layer, y in zip(self.smooth, levels[:-1], strict=True)), levels[-1]]
-        parts = [levels[0]]
-        for i, y in enumerate(levels[1:]):
-            parts.append(_enlarge(self.fusion_upsamplers, i, y, laterals[: i + 1], indices[: i + 1]))
-        y = self.fuse(jnp.concatenate(parts, axis=3))
+        methods = [up.method for up in self.fusion_upsamplers if up.method]
+        if len(methods) == len(levels) - 1:
+            y = fuse_resized(self.fuse, levels, laterals[0].shape[1:3], ("nearest", *methods))
+        else:
+            parts = [levels[0]]
+            for i, y in enumerate(levels[1:]):
+                parts.append(_enlarge(self.fusion_upsamplers, i, y, laterals[: i + 1], indices[: i + 1]))
+            y = self.fuse(jnp.concatenate(parts, axis=3))
         dtype = maps[0].dtype
         found: dict[str, Any] = {"features": tuple(z.astype(dtype) for z in levels)}
         found["logits"] = self.classifier(y, rngs).astype(dtype)

@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxup._checks import check_choice, check_features, check_int, check_power_of_two, check_shape, fail
+from jaxup.models.backbones.layers import ConvNorm
 from jaxup.nn import UPSAMPLERS, Iterated, PixelShuffle, make_upsampler
+from jaxup.ops.convolve_resized import convolve_resized
 from jaxup.ops.resize import resize
 
 Build = str | Callable[..., nnx.Module]
@@ -191,6 +194,23 @@ def _enlarge(step: Any, x: jax.Array, guide: jax.Array, factor: int) -> jax.Arra
         fail("maps", f"a map that is {factor} times as large as {x.shape[1:3]}, or not quite", f"shape {guide.shape}")
     y: jax.Array = step(x, extend(guide, margins)) if _guided(step) else step(x)
     return y[:, :height, :width]
+
+
+def fuse_resized(
+    layer: ConvNorm, maps: Sequence[jax.Array], size: Sequence[int], methods: Sequence[str] | None = None
+) -> jax.Array:
+    """A layer of maps that are interpolated to one size and joined: each meets its part of the kernel, and then sums.
+
+    Interpolation is bilinear, or by a method for each map.
+    """
+    stops = np.cumsum([y.shape[3] for y in maps])[:-1]
+    kernels = jnp.split(layer.conv.kernel[...].astype(layer.dtype), stops, axis=2)
+    methods = ("bilinear",) * len(maps) if methods is None else methods
+    parts = [
+        convolve_resized(y.astype(layer.dtype), kernel, (size[0], size[1]), method=method)
+        for y, kernel, method in zip(maps, kernels, methods, strict=True)
+    ]
+    return layer.finish(sum(parts[1:], parts[0]))
 
 
 def extend(x: jax.Array, margins: Sequence[int]) -> jax.Array:

@@ -10,8 +10,9 @@ from flax import nnx
 
 from jaxup import nn, ops
 from jaxup.interop.backbones import Shapes
+from jaxup.models.backbones.layers import ConvNorm
 from jaxup.models.segmentation import Upsampling
-from jaxup.models.segmentation.upsampling import _RESIZED, DIRECT
+from jaxup.models.segmentation.upsampling import _RESIZED, DIRECT, fuse_resized
 from tests.compare import assert_close, assert_finite
 from tests.models.segmentation import test_segformer, test_segmenter
 from tests.modules import abstract, call, count, drawn, initial, random
@@ -101,6 +102,25 @@ def test_interpolation_comes_to_the_size_at_once(name):
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.first(2)
+def test_a_layer_of_resized_maps_is_that_of_all_joined(kernel_size):
+    layer = ConvNorm(4 + 24 + 25, 3, kernel_size, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    maps = [random(2, 9, 7, 4), random(2, 5, 4, 24), random(2, 3, 2, 25)]
+    methods = ("nearest", "bilinear", "bicubic")
+
+    def together(*maps):
+        resized = [ops.resize(y, size=(9, 7), method=m) for y, m in zip(maps, methods, strict=True)]
+        return layer(jnp.concatenate(resized, axis=3))
+
+    def apart(*maps):
+        return fuse_resized(layer, maps, (9, 7), methods)
+
+    layer.eval()
+    for run in (lambda f: f(*maps), lambda f: jax.grad(lambda *maps: jnp.sum(jnp.sin(f(*maps))), (0, 1, 2))(*maps)):
+        assert_close(run(apart), run(together), 1e-5)
+
+
 def test_the_image_as_a_guide():
     """At the size of each step's map."""
     up = initial(Upsampling, "stack_jbu", in_features=8, guides=(4, 6), scale=4, image_features=3)
