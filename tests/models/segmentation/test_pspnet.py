@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxup.interop import from_torch
+from jaxup.models.backbones.layers import ConvNorm
 from jaxup.models.segmentation import PSPNet
 from jaxup.models.segmentation.heads import PyramidPooling
 from tests import goldens
@@ -120,7 +121,7 @@ def test_what_the_upsampler_sees():
     @jax.jit
     def run(x):
         found = network.outputs(x)
-        y = network.bottleneck(network.pooling(found["features"][-1]))
+        y = network.pooling.fused(found["features"][-1], network.bottleneck)
         expected = network.classifier(2 * y), network.auxiliary(found["features"][-2])
         return found, (*Recorder.given, y), expected
 
@@ -156,7 +157,11 @@ def test_pooling_by_loops():
                     cells[:, i, j] = x[:, rows, cols].mean((1, 2))
             resized = partial(jax.image.resize, shape=(1, 4, 7, 2 if first else 3), method="linear", antialias=False)
             expected.append(call(branch, resized(cells)) if first else resized(call(branch, cells)))
-        assert_close(call(pooling, x), jnp.concatenate(expected, axis=3), 1e-5)
+        joined = jnp.concatenate(expected, axis=3)
+        assert_close(call(pooling, x), joined, 1e-5)
+        layer = filled(lambda rngs: ConvNorm(8, 2, 3, rngs=rngs, dtype=x.dtype))
+        layer.eval()
+        assert_close(pooling.fused(x, layer), call(layer, joined), 1e-5)
 
 
 @pytest.mark.thorough

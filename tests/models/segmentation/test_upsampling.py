@@ -101,9 +101,7 @@ def test_interpolation_comes_to_the_size_at_once(name):
     assert_close(call(up, x, (fine, middle)), resized(x), 0.0)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("kernel_size", [1, 3])
-@pytest.mark.first(2)
 def test_a_layer_of_resized_maps_is_that_of_all_joined(kernel_size):
     layer = ConvNorm(4 + 24 + 25, 3, kernel_size, dtype=jnp.float32, rngs=nnx.Rngs(0))
     maps = [random(2, 9, 7, 4), random(2, 5, 4, 24), random(2, 3, 2, 25)]
@@ -121,6 +119,7 @@ def test_a_layer_of_resized_maps_is_that_of_all_joined(kernel_size):
         assert_close(run(apart), run(together), 1e-5)
 
 
+@pytest.mark.thorough
 def test_the_image_as_a_guide():
     """At the size of each step's map."""
     up = initial(Upsampling, "stack_jbu", in_features=8, guides=(4, 6), scale=4, image_features=3)
