@@ -1,6 +1,6 @@
 """The convolution of a resized map, by products at the map's own size."""
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -96,7 +96,7 @@ def _product(subscripts: str, matrix: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum(subscripts, matrix, y, precision=jax.lax.Precision.HIGHEST)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _shifted(n: int, m: int, taps: int, method: str, align_corners: bool) -> np.ndarray:
     """[taps, m, n]: the matrices of interpolation from n to m lines, shifted, with zeros for lines outside."""
     indices, weights = row_table(n, m, method, align_corners=align_corners)

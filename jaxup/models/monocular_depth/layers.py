@@ -72,10 +72,12 @@ class UpProjection(nnx.Module):
     def of_resized(self, x: jax.Array, size: Sequence[int], **how: Any) -> jax.Array:
         """The same for x resized, with the options of `resize`, where layers are `ConvNorm`."""
         layers = self.first, self.shortcut
+        if self.first.conv.out_features > _FEW:
+            return self._finish(*(layer.of_resized(x, size, **how) for layer in layers))
         # By one convolution: on CPUs few outputs take almost as long as many.
         kernel = jnp.concatenate([layer.conv.kernel[...] for layer in layers], axis=3)
         x, kernel = (y.astype(self.first.dtype) for y in (x, kernel))
-        parts = jnp.split(convolve_resized(x, kernel, (size[0], size[1]), **how), 2, axis=3)
+        parts = jnp.split(convolve_resized(x, kernel, (size[0], size[1]), **how), len(layers), axis=3)
         return self._finish(*(layer.finish(y) for layer, y in zip(layers, parts, strict=True)))
 
     def _finish(self, y: jax.Array, short: jax.Array) -> jax.Array:
