@@ -31,10 +31,9 @@ def convolve_resized(
         h w C K K F + h w W K K F + h H W K F    multiply-adds in the place of    H W C K K F.
 
     With K = 1 it is done where the map grows, and nothing is shifted. With more it is done on CPUs, where it is less
-    than about a third: 5 x 5 of 2048 channels from 8 x 8 to 128 x 128 take 5 ms in
-    the place of 490 on one core, and with gradients 12 in the place of 1330; of 512 channels from 16 x 16 to 32 x 32 24
-    of 37, and 56 of 165. A NaN in x
-    spoils all of y then.
+    than about a third (`resizes_last`): 5 x 5 of 2048 channels from 8 x 8 to 128 x 128 take 5 ms in the place of 490 on
+    one core, and with gradients 12 in the place of 1330; of 512 channels from 16 x 16 to 32 x 32 24 of 37, and 56 of
+    165. A NaN in x spoils all of y then.
 
     Args:
         x: [B, h, w, C].
@@ -55,21 +54,23 @@ def convolve_resized(
                [12., 18., 18., 12.]], dtype=float32)
     """
     how: dict[str, Any] = dict(size=size, method=method, align_corners=align_corners)
-    if kernel.shape[:2] == (1, 1) and x.shape[1] * x.shape[2] <= size[0] * size[1]:
+    if not resizes_last(x, kernel, size):
+        return convolve_layer(resize(x, **how), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    if kernel.shape[:2] == (1, 1):
         return resize(pointwise_conv(x, kernel, (1, 1), "VALID"), **how)
-    if _is_less(x, kernel, size):
-        return _resized_products(x, kernel, **how)
-    return convolve_layer(resize(x, **how), kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return _resized_products(x, kernel, **how)
 
 
-def _is_less(x: jax.Array, kernel: jax.Array, size: Pair) -> bool:
-    """On CPUs alone, for nowhere else was it measured."""
-    if not on_cpus() or not all(isinstance(n, int) for n in x.shape[1:3]):
+def resizes_last(x: jax.Array, kernel: jax.Array, size: Pair) -> bool:
+    """Whether `convolve_resized` makes no resized map; with larger kernels on CPUs alone, where it was measured."""
+    (height, width), (rows, columns, channels, _) = x.shape[1:3], kernel.shape
+    if not all(isinstance(n, int) for n in (height, width, *size)) or (height, width) == tuple(size):
         return False
+    if rows == columns == 1:
+        return height * width <= size[0] * size[1]
     split = any(axis is not None for axis in jax.typeof(x).sharding.spec[1:])
-    (height, width), (rows, _, channels, _) = x.shape[1:3], kernel.shape
     part = height * width / (size[0] * size[1]) + height * width / (size[0] * channels) + height / (rows * channels)
-    return not split and part <= (_PART if rows <= 3 else _PART_OF_LARGE)
+    return on_cpus() and not split and part <= (_PART if rows <= 3 else _PART_OF_LARGE)
 
 
 def _resized_products(x: jax.Array, kernel: jax.Array, size: Pair, method: str, align_corners: bool) -> jax.Array:

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxup._checks import check_choice, check_features, check_int, check_power_of_two, check_shape, fail
 from jaxup.models.backbones.layers import ConvNorm
 from jaxup.nn import UPSAMPLERS, Iterated, PixelShuffle, make_upsampler
-from jaxup.ops.convolve_resized import convolve_resized
+from jaxup.ops.convolve_resized import convolve_resized, resizes_last
 from jaxup.ops.resize import resize
 
 Build = str | Callable[..., nnx.Module]
@@ -199,17 +199,26 @@ def _enlarge(step: Any, x: jax.Array, guide: jax.Array, factor: int) -> jax.Arra
 def fuse_resized(
     layer: ConvNorm, maps: Sequence[jax.Array], size: Sequence[int], methods: Sequence[str] | None = None
 ) -> jax.Array:
-    """A layer of maps that are interpolated to one size and joined: each meets its part of the kernel, and then sums.
+    """A layer of maps that are interpolated to one size and joined.
 
-    Interpolation is bilinear, or by a method for each map.
+    Interpolation is bilinear, or by a method for each map. Where a map is not to be made at that size, it meets its
+    part of the kernel before.
     """
+    output = (size[0], size[1])
     stops = np.cumsum([y.shape[3] for y in maps])[:-1]
     kernels = jnp.split(layer.conv.kernel[...].astype(layer.dtype), stops, axis=2)
     methods = ("bilinear",) * len(maps) if methods is None else methods
-    parts = [
-        convolve_resized(y.astype(layer.dtype), kernel, (size[0], size[1]), method=method)
-        for y, kernel, method in zip(maps, kernels, methods, strict=True)
-    ]
+    parts: list[jax.Array] = []
+    joined: list[tuple[jax.Array, jax.Array]] = []
+    for y, kernel, method in zip(maps, kernels, methods, strict=True):
+        y = y.astype(layer.dtype)
+        if resizes_last(y, kernel, output):
+            parts.append(convolve_resized(y, kernel, output, method=method))
+        else:
+            joined.append((resize(y, size=output, method=method), kernel))
+    if joined:
+        x = jnp.concatenate([y for y, _ in joined], axis=3)
+        parts.append(convolve_resized(x, jnp.concatenate([kernel for _, kernel in joined], axis=2), output))
     return layer.finish(sum(parts[1:], parts[0]))
 
 
