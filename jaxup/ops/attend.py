@@ -1,8 +1,6 @@
 """Attention upsampling: masked attention over the low-resolution cells inside a K x K window of the output grid."""
 
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,28 +20,10 @@ from jaxup._checks import (
     known,
     pair,
 )
+from jaxup.ops.attend_phases import Cells, Positions, average, by_phase, position_table, position_terms, reached
 from jaxup.ops.attend_tiles import Tiles, attend_in_tiles, tiles
-from jaxup.ops.linear import bilinear
 from jaxup.ops.rows import by_rows
-from jaxup.ops.softmax import masked_softmax
-from jaxup.ops.windows import (
-    Offset,
-    held,
-    in_memory,
-    inside,
-    merge_phases,
-    neighbour,
-    occupied_offsets,
-    pad_window,
-    phase_blocks,
-    split_phases,
-    sum_by_halves,
-    window_offsets,
-)
-
-Positions = tuple[jax.Array, jax.Array]
-Cells = tuple[tuple[Offset, Pair], ...]  # their places seen from a pixel's own cell, and in the window
-Near = tuple[jax.Array, ...]  # a map of cells, or that and positions
+from jaxup.ops.windows import held, window_offsets
 
 # Windows up to K = 5 go phase by phase, offset by offset: two to five times as fast as tiles with K = 3, and up to half
 # as fast again with K = 5. Small maps are not worth that: tiles compile two to four times as fast. Nor are heads of
@@ -53,7 +33,7 @@ _MANY, _THIN = 1 << 16, {1: 16, 3: 16, 5: 64}
 _einsum = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
-@by_rows("query", "key", "value", reach=lambda scale, kernel_size, **_: _radius(kernel_size, pair("scale", scale))[0])
+@by_rows("query", "key", "value", reach=lambda scale, kernel_size, **_: reached(kernel_size, pair("scale", scale))[0])
 def attention_upsample(
     query: jax.Array,
     key: jax.Array,
@@ -118,7 +98,7 @@ def attention_upsample(
     return _attention_upsample(query, key, value, positions, (sy, sx), window, heads, bool(scaled))
 
 
-@by_rows("query", "key", reach=lambda scale, kernel_size, **_: _radius(kernel_size, pair("scale", scale))[0])
+@by_rows("query", "key", reach=lambda scale, kernel_size, **_: reached(kernel_size, pair("scale", scale))[0])
 def attention_kernels(
     query: jax.Array,
     key: jax.Array,
@@ -190,16 +170,16 @@ def _attention_upsample(
     scaled: bool,
 ) -> jax.Array:
     dtype = accum_dtype(query, key, value)
-    radius = _radius(window, scale)
+    radius = reached(window, scale)
     if key.shape[1:3] == query.shape[1:3]:
         key = key[:, :: scale[0], :: scale[1]]
     if _goes_by_phase(query, window, heads):
         q, k, v = (_split_heads(held(x.astype(dtype)), heads) for x in (query, key, value))
 
-        def average(weights: jax.Array, cells: Cells) -> jax.Array:
-            return _average(weights, (v,), cells, radius) if cells else jnp.zeros_like(v)
+        def read(weights: jax.Array, cells: Cells) -> jax.Array:
+            return average(weights, (v,), cells, radius) if cells else jnp.zeros_like(v)
 
-        out = _by_phase(q, k, positions, scale, window, heads, scaled, average)
+        out = by_phase(q, k, positions, scale, window, scaled, read)
         return out.reshape(*query.shape[:3], value.shape[3]).astype(value.dtype)
 
     def tap(pixels: np.ndarray, cells: np.ndarray, axis: int) -> np.ndarray:
@@ -234,7 +214,7 @@ def _position_scores(positions: Positions, query: jax.Array, over: Tiles) -> jax
     window, heads = positions[0].shape[0], query.shape[3]
     rows, cols = over.taps
     if 2 * window > over.near.shape[1]:
-        table = _position_table(positions, query)
+        table = position_table(positions, query)
         of_cells = table[rows.clip(0)[:, None, :, None], cols.clip(0)[None, :, None, :]]
         of_cells = of_cells.reshape(*over.near.shape, heads, -1)
         return _einsum("btqgd,qkgd->btgqk", query, of_cells)
@@ -243,24 +223,14 @@ def _position_scores(positions: Positions, query: jax.Array, over: Tiles) -> jax
     by_row, by_col = rows[:, :, None] == entries, cols[:, :, None] == entries
     chosen = [np.broadcast_to(taps, square) for taps in (by_row[:, None, :, None], by_col[None, :, None])]
     selected = jnp.asarray(over.flat(np.concatenate(chosen, axis=-1)), query.dtype)
-    return _einsum("btqgn,qkn->btgqk", _position_terms(positions, query), selected)
-
-
-def _position_terms(positions: Positions, query: jax.Array) -> jax.Array:
-    """Products of queries [..., G, D] with the K entries of px and those of py: [..., G, 2 K]; or all without G."""
-    px, py = (part.astype(query.dtype) for part in positions)
-    window, half = px.shape
-    parts = jnp.concatenate([jnp.pad(px, ((0, 0), (0, half))), jnp.pad(py, ((0, 0), (half, 0)))])
-    if query.shape[-1] == 2 * half:
-        return _einsum("...d,nd->...n", query, parts)
-    return _einsum("...gd,ngd->...gn", query, parts.reshape(2 * window, *query.shape[-2:]))
+    return _einsum("btqgn,qkn->btgqk", position_terms(positions, query), selected)
 
 
 @jit(static_argnums=(3, 4, 5, 6))
 def _attention_kernels(
     query: jax.Array, key: jax.Array, positions: Positions | None, scale: Pair, window: int, heads: int, scaled: bool
 ) -> jax.Array:
-    radius = max(_radius(window, scale))
+    radius = max(reached(window, scale))
     order = window_offsets(2 * radius + 1)
 
     def place(weights: jax.Array, cells: Cells) -> jax.Array:
@@ -272,152 +242,8 @@ def _attention_kernels(
         key = key[:, :: scale[0], :: scale[1]]
     dtype = accum_dtype(query, key)
     q, k = (_split_heads(x.astype(dtype), heads) for x in (query, key))
-    kernels = _by_phase(q, k, positions, scale, window, heads, scaled, place)
+    kernels = by_phase(q, k, positions, scale, window, scaled, place)
     return kernels.reshape(*query.shape[:3], heads, len(order)).astype(query.dtype)
-
-
-def _radius(window: int, scale: Pair) -> Pair:
-    """How many cells the window reaches to on each side."""
-    return -(-(window // 2) // scale[0]), -(-(window // 2) // scale[1])
-
-
-def _by_phase(
-    query: jax.Array,
-    key: jax.Array,
-    positions: Positions | None,
-    scale: Pair,
-    window: int,
-    heads: int,
-    scaled: bool,
-    read: Callable[[jax.Array, Cells], jax.Array],
-) -> jax.Array:
-    """[B, H, W, G, ...] of what `read` makes of each phase's weights [B, h, w, G, N] over its N cells; no G if one."""
-    radius, size = _radius(window, scale), (key.shape[1], key.shape[2])
-    rows, cols = occupied_offsets(window, scale[0]), occupied_offsets(window, scale[1])
-    phases = tuple(tuple(((dy, dx), (a, b)) for dy, a in row for dx, b in col) for row in rows for col in cols)
-    near = (key,) if positions is None else (key, *(part.astype(key.dtype) for part in positions))
-    scores = _scores(split_phases(query, scale), near, phases, radius)
-    factor = query.shape[-1] ** -0.5 if scaled else 1.0
-
-    def phase(scores: jax.Array, cells: Cells) -> jax.Array:
-        if not cells:
-            return read(scores, cells)
-        mask = jnp.stack([inside(size, offset) for offset, _ in cells], axis=-1)
-        mask = mask.reshape(*size, *[1] * (scores.ndim - 4), -1)
-        return read(masked_softmax(scores * factor, mask), cells)
-
-    return merge_phases(_join(list(map(phase, _cut(scores, phases), phases)), scale))
-
-
-# For one phase what `windows.window_average` and the like are for blocks of them: with axes of length 1 for these, and
-# one for a single head, XLA's loops would take twice as long.
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _average(weights: jax.Array, near: Near, cells: Cells, radius: Pair) -> jax.Array:
-    """Weighted sum of neighbouring cells: [B, h, w, ..., N], [B, h, w, ..., C] -> [B, h, w, ..., C]."""
-    terms = [weights[..., n, None] * other for n, other in enumerate(_neighbours(near, cells, radius))]
-    return sum(terms[1:], terms[0])
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _scores(queries: jax.Array, near: Near, phases: tuple[Cells, ...], radius: Pair) -> jax.Array:
-    """Products with the cells of every phase: [B, h, sy, w, sx, ..., C], [B, h, w, ..., C] -> [B, h, w, ..., all N]."""
-    # One cell after the other: no array of all neighbours is made.
-    pairs = [(own, other) for own, cells in _by_phases(queries, phases) for other in _neighbours(near, cells, radius)]
-    return jnp.stack([sum_by_halves(own * other) for own, other in pairs], axis=-1)
-
-
-def _neighbours(near: Near, cells: Cells, radius: Pair) -> list[jax.Array]:
-    """Zeros outside, and with positions added, in the loops that read both."""
-    padded = pad_window(near[0], radius)
-    others = [neighbour(padded, offset, radius) for offset, _ in cells]
-    if len(near) == 1:
-        return others
-    table = _position_table(near[1:], near[0])
-    return [other + table[taps][None, None, None] for other, (_, taps) in zip(others, cells, strict=True)]
-
-
-def _to_queries(ct: jax.Array, near: Near, phases: tuple[Cells, ...], radius: Pair, scale: Pair) -> jax.Array:
-    """The transpose of `_scores` in queries."""
-    pairs = zip(_cut(ct, phases), phases, strict=True)
-    return _join([_average(x, near, cells, radius) if cells else jnp.zeros_like(near[0]) for x, cells in pairs], scale)
-
-
-def _to_near(queries: jax.Array, weights: jax.Array, phases: tuple[Cells, ...], window: int) -> Near:
-    """The transpose of `_scores`, and of `_average` for one phase, in the rest; window: K of positions, or 0."""
-    pairs = zip(_by_phases(queries, phases), _cut(weights, phases), strict=True)
-    terms = [_spread(x, own, cells) for (own, cells), x in pairs if cells]
-    total = sum(terms[1:], terms[0])
-    if not window:
-        return (total,)
-    heads = queries.shape[5] if queries.ndim > 6 else 1
-    zeros = jnp.zeros((window, heads * queries.shape[-1] // 2), queries.dtype)
-
-    # All pixels and taps in one product. One for each phase would need its queries once more.
-    def scores(positions: Positions) -> jax.Array:
-        terms = _position_terms(positions, queries)
-        halves = [(jnp.split(x, 2, axis=-1), cells) for x, cells in _by_phases(terms, phases)]
-        return jnp.stack([rows[..., a] + cols[..., b] for (rows, cols), cells in halves for _, (a, b) in cells], -1)
-
-    return (total, *jax.vjp(scores, (zeros, zeros))[1](weights)[0])
-
-
-def _spread(weights: jax.Array, values: jax.Array, cells: Cells) -> jax.Array:
-    """Each cell gets what it gave to its neighbours: [B, h, w, ..., N], [B, h, w, ..., C] -> [B, h, w, ..., C]."""
-    # With zeros in memory: in JAX's own transpose every entry of every shifted map asks whether it is one of them.
-    back = [(-dy, -dx) for (dy, dx), _ in cells]
-    radius = max(abs(dy) for dy, _ in back), max(abs(dx) for _, dx in back)
-    weights, values = in_memory((pad_window(weights, radius), pad_window(values, radius)))
-    terms = [neighbour(weights, o, radius)[..., n, None] * neighbour(values, o, radius) for n, o in enumerate(back)]
-    return sum(terms[1:], terms[0])
-
-
-@partial(_average.defjvp, symbolic_zeros=True)
-def _average_jvp(cells: Cells, radius: Pair, primals: Any, tangents: Any) -> Any:
-    window = _window(primals[1])
-    return bilinear(
-        lambda weights, near: _average(weights, near, cells, radius),
-        lambda ct, near: _scores(ct[:, :, None, :, None], near, (cells,), radius),
-        lambda weights, ct: _to_near(ct[:, :, None, :, None], weights, (cells,), window),
-        primals,
-        tangents,
-    )
-
-
-@partial(_scores.defjvp, symbolic_zeros=True)
-def _scores_jvp(phases: tuple[Cells, ...], radius: Pair, primals: Any, tangents: Any) -> Any:
-    scale, window = (primals[0].shape[2], primals[0].shape[4]), _window(primals[1])
-    return bilinear(
-        lambda queries, near: _scores(queries, near, phases, radius),
-        lambda ct, near: _to_queries(ct, near, phases, radius, scale),
-        lambda queries, ct: _to_near(queries, ct, phases, window),
-        primals,
-        tangents,
-    )
-
-
-def _window(near: Near) -> int:
-    """K of the positions, or 0 without them."""
-    return near[1].shape[0] if len(near) > 1 else 0
-
-
-def _by_phases(x: jax.Array, phases: tuple[Cells, ...]) -> list[tuple[jax.Array, Cells]]:
-    """[B, h, sy, w, sx, ...] -> [B, h, w, ...] of each phase, with its cells."""
-    # Cut in one go, so that the gradients of all phases are joined, and not added.
-    maps = [block[:, :, 0, :, 0] for row in phase_blocks(x) for block in row]
-    return list(zip(maps, phases, strict=True))
-
-
-def _cut(x: jax.Array, phases: tuple[Cells, ...]) -> list[jax.Array]:
-    """[..., all N] -> [..., N] of each phase."""
-    return list(jax.lax.split(x, [len(cells) for cells in phases], axis=x.ndim - 1))
-
-
-def _join(maps: list[jax.Array], scale: Pair) -> jax.Array:
-    """[B, h, w, ...] of each phase -> [B, h, sy, w, sx, ...]."""
-    rows = [jnp.stack(maps[u * scale[1] : (u + 1) * scale[1]], axis=3) for u in range(scale[0])]
-    return jnp.stack(rows, axis=2)
 
 
 def _split_heads(x: jax.Array, heads: int) -> jax.Array:
@@ -428,14 +254,6 @@ def _split_heads(x: jax.Array, heads: int) -> jax.Array:
 def _heads(x: jax.Array, heads: int) -> jax.Array:
     """[B, H, W, C] -> [B, H, W, heads, C / heads]."""
     return x.reshape(*x.shape[:3], heads, x.shape[-1] // heads)
-
-
-def _position_table(positions: Sequence[jax.Array], like: jax.Array) -> jax.Array:
-    """p[a, b] = px[a] || py[b], cut into heads as the last axes of `like` are: [K, K, G, D], or [K, K, D]."""
-    px, py = (part.astype(like.dtype) for part in positions)
-    square = (px.shape[0], px.shape[0], px.shape[1])
-    table = jnp.concatenate([jnp.broadcast_to(px[:, None], square), jnp.broadcast_to(py[None, :], square)], axis=-1)
-    return table.reshape(*square[:2], *like.shape[3:])
 
 
 def _check_positions(positions: tuple[jax.Array, jax.Array], window: int, channels: int) -> None:

@@ -58,7 +58,7 @@ def test_equals_a_convolution_of_the_resized_map(low, kernel, size, how):
     ids=str,
 )
 def test_the_resized_map_is_not_made_where_that_is_less(shape, kernel, size, less):
-    """Nor is anything of its size, forward or with gradients."""
+    """Nor is anything of its size, forward or with gradients, where it is many times that of the map."""
     arrays = [jax.ShapeDtypeStruct(s, jnp.float32) for s in (shape, kernel)]
     program = str(jax.make_jaxpr(lambda *a: convolve_resized(*a, size))(*arrays))
     assert ("conv_general_dilated" not in program) == less
