@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxup._checks import (
+    Pair,
     accum_dtype,
     check_choice,
     check_divides,
@@ -24,9 +25,6 @@ from jaxup.ops.windows import sum_by_halves
 
 METHODS = ("bilinear", "nearest")
 PADDINGS = ("zeros", "border", "reflection")
-
-# Channels of one of several groups from which on a loop over points is faster than gathers on a CPU.
-_LOOP_CHANNELS = 32
 
 # Numbers that the loop adds at a time: with 3 left, sums over 96 channels take six times as long.
 _LANES = 16
@@ -135,12 +133,18 @@ def _blend(
 ) -> jax.Array:
     """Weighted sums of the 2 x 2 window at (top, left), or its first entry: [B, h, w, C], [B, H, W, g] -> [B, H, W, C].
 
-    On CPUs the gradient is a loop over points, and the sum too where that is faster than gathers.
+    On CPUs the gradient is a loop over points.
     """
-    inputs, gathers = (table, top, left, row_part, col_part), partial(_by_gathers, linear=linear)
-    if top.shape[3] == 1 or table.shape[-1] // top.shape[3] < _LOOP_CHANNELS or not _may_loop(inputs, linear):
+    inputs = table, top, left, row_part, col_part
+    return _read(inputs, linear) if top.shape[3] > 1 else _by_gathers(*inputs, linear=linear)
+
+
+def _read(inputs: tuple[jax.Array, ...], linear: bool) -> jax.Array:
+    """The form that is faster for several groups, and where derivatives follow."""
+    gathers = partial(_by_gathers, linear=linear)
+    if not _may_loop(inputs, linear):
         return gathers(*inputs)
-    out: jax.Array = jax.lax.platform_dependent(*inputs, cpu=_by_points, default=gathers)
+    out: jax.Array = jax.lax.platform_dependent(*inputs, cpu=_behind_a_branch, default=gathers)
     return out
 
 
@@ -157,16 +161,44 @@ def _by_gathers(
     rows = table.reshape(batch, height, width, groups, channels // groups)
     rows = rows.reshape(batch, height * width * groups, channels // groups)
     index = (top * width + left) * groups + jnp.arange(groups, dtype=top.dtype)[None, None, None]
+    sums = partial(_sums, steps=(width * groups, groups), linear=linear)
+    out: jax.Array = jax.vmap(sums)(rows, index, row_part, col_part)
+    return out.reshape(*top.shape[:3], channels)
 
-    def read(down: int, right: int) -> jax.Array:
-        at = index + (down * width + right) * groups
-        entries: jax.Array = jax.vmap(lambda t, i: t.at[i].get(mode="promise_in_bounds"))(rows, at)
-        return entries.astype(row_part.dtype)
 
+def _behind_a_branch(
+    table: jax.Array, top: jax.Array, left: jax.Array, row_part: jax.Array, col_part: jax.Array
+) -> jax.Array:
+    """The same behind a branch that is always taken, of all images and groups as rows of one table.
+
+    XLA for CPUs joins gathers with all that comes before and after them, and then computes the row of every entry anew.
+    Nothing is joined across a branch.
+    """
+    (batch, height, width, channels), groups = table.shape, top.shape[3]
+    rows = table.reshape(-1, channels // groups)
+    image, group = (jnp.arange(n, dtype=top.dtype) for n in (batch, groups))
+    corner = (image[:, None, None, None] * height + top) * width + left
+    index = (corner * groups + group[None, None, None]).reshape(-1)
+    sums = partial(_sums, steps=(width * groups, groups), linear=True)
+
+    def never(*arrays: jax.Array) -> jax.Array:
+        return jnp.zeros((index.size, rows.shape[1]), row_part.dtype)
+
+    # Which no compiler can know.
+    out = jax.lax.cond(index[0] >= 0, sums, never, rows, index, row_part.reshape(-1), col_part.reshape(-1))
+    samples: jax.Array = out.reshape(*top.shape[:3], channels)
+    return samples
+
+
+def _sums(
+    rows: jax.Array, index: jax.Array, row_part: jax.Array, col_part: jax.Array, *, steps: Pair, linear: bool
+) -> jax.Array:
+    """Of rows [N, c] those at index and one or both steps further, weighted: index [...] -> [..., c]."""
     weights = _weights(row_part, col_part)
     used = weights if linear else [(0, 0)]
-    out = sum((weights[at][..., None] * read(*at) for at in used), start=jnp.zeros((1,) * 5, row_part.dtype))
-    return out.reshape(*top.shape[:3], channels)
+    reads = ((at, rows.at[index + at[0] * steps[0] + at[1] * steps[1]].get(mode="promise_in_bounds")) for at in used)
+    terms = [weights[at][..., None] * entries.astype(row_part.dtype) for at, entries in reads]
+    return sum(terms[1:], terms[0])
 
 
 def _weights(row_part: jax.Array, col_part: jax.Array) -> dict[tuple[int, int], jax.Array]:
@@ -185,24 +217,6 @@ def _point(table: jax.Array, places: tuple[jax.Array, ...]) -> Callable[[jax.Arr
         return (image.astype(top.dtype), top[n], left[n], channel.astype(top.dtype)), row_part[n], col_part[n]
 
     return point
-
-
-def _by_points(table: jax.Array, *places: jax.Array) -> jax.Array:
-    """One point after the other."""
-    size, dtype = table.shape[3] // places[0].shape[3], places[2].dtype
-    point = _point(table, places)
-
-    def add(n: jax.Array, out: jax.Array) -> jax.Array:
-        (image, row, col, channel), p, q = point(n)
-        entries = [
-            w * jax.lax.dynamic_slice(table, (image, row + a, col + b, channel), (1, 1, 1, size)).astype(dtype)
-            for (a, b), w in _weights(p, q).items()
-        ]
-        return jax.lax.dynamic_update_slice_in_dim(out, sum(entries[1:], entries[0]).reshape(1, size), n, axis=0)
-
-    out = jax.lax.fori_loop(0, places[0].size, add, jnp.zeros((places[0].size, size), dtype))
-    samples: jax.Array = out.reshape(*places[0].shape[:3], table.shape[3])
-    return samples
 
 
 def _pull_by_points(ct: jax.Array, table: jax.Array, *places: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -254,4 +268,4 @@ def _blend_jvp(bilinear: bool, primals: Arrays, tangents: Arrays) -> tuple[jax.A
         return d_table.astype(saved[0].dtype), *d_parts
 
     changes = tangents[0], *tangents[3:]
-    return _blend(*primals, bilinear), linear(push, pull, (table, top, left, *parts), changes)[0]
+    return _read(primals, bilinear), linear(push, pull, (table, top, left, *parts), changes)[0]
