@@ -5,9 +5,12 @@ Pooling and upsampling with indices are dual: `indexed_pool` sums index * x over
 pooling and nearest interpolation; with the 0/1 map of `max_index` the two are max pooling and max unpooling.
 """
 
+from functools import partial
+
 import jax
 
 from jaxup._checks import Pair, accum_dtype, check_divides, check_image, check_shape, fail, jit, pair
+from jaxup.ops.linear import Arrays
 from jaxup.ops.rows import by_rows
 from jaxup.ops.windows import fill_blocks, sum_blocks
 
@@ -48,8 +51,22 @@ def indexed_pool(x: jax.Array, index: jax.Array, *, scale: int | Pair = 2) -> ja
 @jit(static_argnums=2)
 def _indexed_pool(x: jax.Array, index: jax.Array, scale: Pair) -> jax.Array:
     dtype = accum_dtype(x, index)
-    indexed = x.astype(dtype) * index.astype(dtype)
-    return sum_blocks(indexed, scale).astype(x.dtype)
+    return _sum_products(x.astype(dtype), index.astype(dtype), scale).astype(x.dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _sum_products(x: jax.Array, index: jax.Array, block: Pair) -> jax.Array:
+    """`sum_blocks(x * index, block)`, row by row: XLA for CPUs would put the product into memory."""
+    by_row = [a.reshape(a.shape[0], a.shape[1] // block[0], block[0], *a.shape[2:]) for a in (x, index)]
+    rows = [[jax.lax.index_in_dim(a, u, axis=2, keepdims=False) for a in by_row] for u in range(block[0])]
+    products = [x * index for x, index in rows]
+    return sum_blocks(sum(products[1:], products[0]), (1, block[1]))
+
+
+@_sum_products.defjvp
+def _sum_products_jvp(block: Pair, primals: Arrays, tangents: Arrays) -> tuple[jax.Array, jax.Array]:
+    change = jax.jvp(lambda x, index: sum_blocks(x * index, block), primals, tangents)[1]
+    return _sum_products(*primals, block), change
 
 
 @by_rows("x", "index", reach=lambda **_: 0)
