@@ -50,7 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, 1 (training failed), 2 (bad input), 130 (interrupted, SIGINT) or 143 (terminated, SIGTERM).
     """
-    keep_heap()
     try:
         with handled(stop, signal.SIGTERM):
             _run(list(sys.argv[1:] if arguments is None else arguments))
@@ -80,6 +79,7 @@ def _run(arguments: list[str]) -> None:
     commands: Mapping[str, Callable[..., Any]] = module.COMMANDS
     lines = {name: _first_line(command) for name, command in commands.items()}
     command = _choose(f"{_PROG} {task}", inspect.getdoc(module) or "", "COMMAND", lines, arguments[1:])
+    keep_heap()
     if processes is not None:
         from experiments.engine.failing import watch  # not at the top: they import JAX, and --help is to be quick
         from experiments.engine.processes import join

@@ -56,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Errors are one line on stderr, and leave no output file; JAXUP_TRACEBACK=1 shows where they come from.
     """
-    keep_heap()
     try:
         args = _parser().parse_args(arguments)
         with handled(stop, signal.SIGTERM):
+            keep_heap()
             args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
