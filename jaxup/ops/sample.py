@@ -29,6 +29,9 @@ PADDINGS = ("zeros", "border", "reflection")
 # Numbers that the loop adds at a time: with 3 left, sums over 96 channels take six times as long.
 _LANES = 16
 
+# Rows of a table that 32 bits count.
+_COUNTED = 2**31 - 1
+
 Point = tuple[tuple[jax.Array, ...], jax.Array, jax.Array]
 
 
@@ -54,7 +57,8 @@ def sample(
     infinite under reflection, gives NaN.
 
     PyTorch's grid holds (x, y) in -1 .. 1: column q = ((x + 1) w - 1) / 2, or (x + 1) (w - 1) / 2 with align_corners.
-    Cost: 4 multiply-adds per output entry; scratch memory is about one copy of x, with gradients two.
+    Cost: 4 multiply-adds per output entry; scratch memory is about one copy of x, with gradients two, and for several
+    groups three numbers per point more.
 
     Args:
         x: images [B, h, w, C].
@@ -141,8 +145,8 @@ def _blend(
 
 def _read(inputs: tuple[jax.Array, ...], linear: bool) -> jax.Array:
     """The form that is faster for several groups, and where derivatives follow."""
-    gathers = partial(_by_gathers, linear=linear)
-    if not _may_loop(inputs, linear):
+    gathers, (table, top, *_) = partial(_by_gathers, linear=linear), inputs
+    if not _may_loop(inputs, linear) or math.prod(table.shape[:3]) * top.shape[3] > _COUNTED:
         return gathers(*inputs)
     out: jax.Array = jax.lax.platform_dependent(*inputs, cpu=_behind_a_branch, default=gathers)
     return out

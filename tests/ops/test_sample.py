@@ -97,6 +97,18 @@ def test_loops_are_for_cpus_only():
     assert "platform_index" not in str(jax.make_jaxpr(run)(*placed))
 
 
+def test_rows_of_all_images_are_counted_in_32_bits():
+    """64 images of 8192 x 8192 pixels have more rows than that: they are read image by image."""
+    module = importlib.import_module("jaxup.ops.sample")
+
+    def form(images):
+        places = [jax.ShapeDtypeStruct((images, 2, 2, 2), dtype) for dtype in (jnp.int32,) * 2 + (jnp.float32,) * 2]
+        inputs = jax.ShapeDtypeStruct((images, 8192, 8192, 4), jnp.float32), *places
+        return str(jax.make_jaxpr(lambda *inputs: module._read(inputs, True))(*inputs))
+
+    assert "platform_index" in form(15) and "platform_index" not in form(64)
+
+
 def test_a_gradient_needs_no_scratch():
     """Less than the output. A scatter would have the products of all points and corners in memory, 4 times that."""
     x, points = ((1, 32, 32, 64), (1, 64, 64, 4, 2))
