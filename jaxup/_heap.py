@@ -16,7 +16,7 @@ def keep_heap() -> bool:
     no size of free memory is too much (a threshold of -1). Only the main thread's heap holds blocks above 64 MiB, so
     that programs for CPUs run in the thread that calls them, and no longer in one of XLA's. That is decided when JAX
     first looks for devices; call this before. One heap for all threads would do, too, but they wait for each other
-    there: on two cores a network's gradients take a quarter longer.
+    there: on two cores FDKN's gradients take a fifth longer.
     JAXUP_KEEP_HEAP=0 and settings of glibc by the user (MALLOC_..., GLIBC_TUNABLES) win.
 
     Returns:
