@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jaxup._heap import keep_heap
+from jaxup._heap import start_with_kept_heap, use_kept_heap
 from jaxup._signals import Stopped, handled, leave, stop
 
 TASKS = {
@@ -79,7 +79,7 @@ def _run(arguments: list[str]) -> None:
     commands: Mapping[str, Callable[..., Any]] = module.COMMANDS
     lines = {name: _first_line(command) for name, command in commands.items()}
     command = _choose(f"{_PROG} {task}", inspect.getdoc(module) or "", "COMMAND", lines, arguments[1:])
-    keep_heap()
+    use_kept_heap()
     if processes is not None:
         from experiments.engine.failing import watch  # not at the top: they import JAX, and --help is to be quick
         from experiments.engine.processes import join
@@ -185,4 +185,5 @@ def _tell(error: Exception | str, status: int) -> None:
 
 
 if __name__ == "__main__":
+    start_with_kept_heap()
     leave(main())

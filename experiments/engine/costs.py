@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from jaxup import _heap
+from jaxup._heap import use_kept_heap
 from jaxup.files import InputError
 
 Result = TypeVar("Result")
@@ -22,7 +22,7 @@ def alone(label: str, function: Callable[..., Result], *arguments: Any) -> Resul
     Raises:
         InputError: the process was ended, as systems do where memory is short; and what the function raises.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_heap.keep_heap) as pool:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=use_kept_heap) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:

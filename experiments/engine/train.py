@@ -26,6 +26,7 @@ from experiments.engine.processes import is_first, of_this_process, shardings, s
 from experiments.engine.progress import Metrics, MetricsLog, NotFiniteError, TrainingError, progress
 from experiments.engine.samples import listed
 from experiments.engine.stopping import Signals, locked
+from jaxup._heap import give_back
 from jaxup._signals import Stopped, handled
 from jaxup.files import InputError
 
@@ -119,7 +120,9 @@ def fit(
                 raise _told(stopped, step - 1, run) from None
             batch = batch if prepare is None else prepare(batch)
             state, metrics = train_step(state, batch)
-            memory = memory or {"memory": memory_of(train_step.lower(state, batch).compile())}
+            if not memory:
+                memory = {"memory": memory_of(train_step.lower(state, batch).compile())}
+                give_back()
             log.add(metrics | memory)
             scores: Metrics = {}
             if validation is not None and (step % validation.every == 0 or step == run.steps):

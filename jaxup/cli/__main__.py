@@ -2,6 +2,6 @@
 
 import sys
 
-from jaxup.cli.command import main
+from jaxup.__main__ import run
 
-sys.exit(main())
+sys.exit(run())

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxup._heap import keep_heap
+from jaxup._heap import use_kept_heap
 from jaxup._signals import Stopped, handled, stop
 from jaxup.cli import estimate, features, matte
 from jaxup.cli.common import FORCE, Parser, check_out, keep_compiled, progress, tile_size, warn
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(arguments)
         with handled(stop, signal.SIGTERM):
-            keep_heap()
+            use_kept_heap()
             args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
