@@ -144,6 +144,16 @@ def test_arguments_and_process_are_the_same(tmp_path):
 
 
 @glibc
+@pytest.mark.parametrize("name", ["jaxup", "jaxup.cli", "experiments"])
+def test_programs_start_anew(name, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import os\nprint('GLIBC_TUNABLES' in os.environ, flush=True)")
+    path = os.pathsep.join([str(tmp_path), str(Path(_heap.__file__).parents[1]), *sys.path[1:]])
+    command = [sys.executable, "-m", name, "--help"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": path}).stdout
+    assert found.startswith("False\nTrue\nusage: ")
+
+
+@glibc
 def test_calls_do_not_wait_for_pages(tmp_path):
     """Run in one of XLA's threads, each call of this one would need 16 thousand, or dozens of huge ones."""
     code = """
